@@ -1,0 +1,91 @@
+//! Planes: what renders the [`ServiceTable`] into a kernel subsystem.
+
+use std::time::Duration;
+
+use crate::table::{Delta, PortId, ServiceTable};
+
+/// A dataplane. Synchronous: the kernel answers before `sendmsg` returns, and the sync loop owns a thread.
+pub trait Dataplane: Send {
+    /// Its name as in `--plane`.
+    fn name(&self) -> &'static str;
+
+    /// Writes everything: at the start, after a restart (adopting what is there), and to repair when in doubt.
+    /// Established flows, affinity and traffic in general go on while it works; the switch is one transaction.
+    ///
+    /// # Errors
+    /// The call, its subject and the kernel's words. The kernel keeps what it had.
+    fn load(&mut self, table: &ServiceTable) -> Result<Commit, PlaneError>;
+
+    /// Brings the kernel from the previous generation to the table's. Cost follows the delta.
+    ///
+    /// # Errors
+    /// As [`Dataplane::load`]. After an error the caller loads.
+    fn apply(&mut self, delta: &Delta, table: &ServiceTable) -> Result<Commit, PlaneError>;
+
+    /// Mends what somebody else changed, as told by the monitor.
+    ///
+    /// # Errors
+    /// As [`Dataplane::apply`].
+    fn repair(&mut self, damage: &Damage, table: &ServiceTable) -> Result<Commit, PlaneError>;
+}
+
+/// What somebody else did to our objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// Rules, chains, sets or the table itself were touched, or the account of events has a gap: write everything.
+    Structure(String),
+    /// Elements of these sets were added or removed behind our back.
+    Elements(Vec<DamagedElement>),
+}
+
+/// One element that was changed by somebody else.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DamagedElement {
+    /// Name of the set in the kernel.
+    pub set: String,
+    /// The key, as the kernel has it.
+    pub key: Vec<u8>,
+    /// It was removed (and may be ours to restore), or added (and may have to go).
+    pub removed: bool,
+}
+
+/// What a commit did and cost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Commit {
+    /// Kernel transactions.
+    pub transactions: u32,
+    /// Set and map elements written or deleted.
+    pub elements: u64,
+    /// Bytes sent.
+    pub bytes: u64,
+    /// Time in the kernel.
+    pub kernel: Duration,
+    /// Time spent encoding.
+    pub encode: Duration,
+    /// Service ports left out because they would not fit, with the reason.
+    pub spoiled: Vec<(PortId, String)>,
+}
+
+/// A plane's failure.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaneError {
+    /// The kernel refused.
+    #[error("{call} {subject}: {source}")]
+    Kernel {
+        /// What we asked for: `commit`, `list tables`.
+        call: &'static str,
+        /// On what: the object by its name in `nft list`.
+        subject: String,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The kernel lacks something that has no fallback.
+    #[error("{missing}: {advice}")]
+    Unsupported {
+        /// What is missing.
+        missing: String,
+        /// What to do about it.
+        advice: &'static str,
+    },
+}

@@ -1,0 +1,12 @@
+//! sheave: Kubernetes Services in the kernel of this node.
+//!
+//! ```text
+//! source -> model -> policy -> table -> dataplane -> kernel
+//! ```
+//! One direction. `policy` and `table` are pure; one task owns the index and the table; see `docs/architecture.md`.
+
+pub mod dataplane;
+pub mod model;
+pub mod policy;
+pub mod source;
+pub mod table;

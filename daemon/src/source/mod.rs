@@ -1,0 +1,60 @@
+//! Where objects come from: an API server (`kube`) or a directory of manifests. Both say the same things in the same words.
+
+use crate::model::{EndpointSlice, Node, ObjectKey, Service, ServiceCidr};
+
+/// What a source tells the sync loop. A compact value without Kubernetes types, so that it could travel between machines.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// A complete list of this kind begins. Objects of the kind that are not applied before [`Change::Listed`] are gone then,
+    /// and not a moment earlier: until that the old ones stay in force.
+    Listing(Kind),
+    /// An object is there, or has changed.
+    Applied(Object),
+    /// An object is gone, or has left the selector (which a watch reports in the same way).
+    Deleted(Kind, ObjectKey),
+    /// The complete list of this kind has been delivered.
+    Listed(Kind),
+    /// Everything up to here has been delivered. After the commit that includes it the loop reports the mark, in the log and to
+    /// subscribers: a manifests directory marks each load with its digest, a watch its bookmarks with their resourceVersion.
+    Mark(Mark),
+}
+
+/// The kinds of object a source delivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Services that are ours to serve.
+    Service,
+    /// Services labelled `service.kubernetes.io/service-proxy-name`: somebody else's to serve. Their ClusterIPs are kept so that
+    /// the drop of unallocated ServiceCIDR addresses leaves them alone; nothing else is read of them.
+    ForeignService,
+    /// EndpointSlices.
+    EndpointSlice,
+    /// Our own Node.
+    Node,
+    /// ServiceCIDRs.
+    ServiceCidr,
+}
+
+/// One object.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// Ours to serve.
+    Service(Box<Service>),
+    /// Another proxy's.
+    ForeignService(Box<Service>),
+    /// Endpoints.
+    EndpointSlice(Box<EndpointSlice>),
+    /// Our own Node.
+    Node(Box<Node>),
+    /// A ServiceCIDR.
+    ServiceCidr(Box<ServiceCidr>),
+}
+
+/// A point in a source's stream of changes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Mark {
+    /// Which stream: `manifests`, `services`, `endpointslices`.
+    pub stream: &'static str,
+    /// The point in it: a digest or a resourceVersion.
+    pub point: String,
+}

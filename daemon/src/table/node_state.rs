@@ -1,0 +1,56 @@
+//! What planes need to know about this node, beside the Services.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use compact_str::CompactString;
+use ipnet::IpNet;
+
+/// Node-level inputs of a render. Changing them costs a few elements and, for [`Detector`] and match-all, a few rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeState {
+    /// Which sources are pods of the cluster (kube-proxy 4.3).
+    pub detector: Detector,
+    /// Masquerade all ClusterIP traffic, from pods too.
+    pub masquerade_all: bool,
+    /// Where NodePorts are served, IPv4.
+    pub node_ports_v4: NodePortAddresses,
+    /// Where NodePorts are served, IPv6.
+    pub node_ports_v6: NodePortAddresses,
+    /// ServiceCIDRs: addresses within that no Service has are dropped.
+    pub service_cidrs: BTreeSet<IpNet>,
+}
+
+/// How a packet from a pod is told from any other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Detector {
+    /// Not at all: no masquerade of ClusterIP traffic from outside, no short-circuit for pods.
+    #[default]
+    Off,
+    /// By source address. A family without a CIDR has the detector off.
+    Cidrs(BTreeSet<IpNet>),
+    /// By input interface.
+    Interface(CompactString),
+    /// By prefix of the input interface's name.
+    InterfacePrefix(CompactString),
+}
+
+/// The addresses at which NodePorts of one family are served.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodePortAddresses {
+    /// Any local address but loopback is one; `addresses` then only serves postrouting, where the kernel cannot ask for it.
+    pub match_all: bool,
+    /// The addresses of this node that are in force, loopback left out.
+    pub addresses: BTreeSet<IpAddr>,
+}
+
+impl NodeState {
+    /// NodePort addresses of a family.
+    #[must_use]
+    pub fn node_ports(&self, family: crate::model::Family) -> &NodePortAddresses {
+        match family {
+            crate::model::Family::V4 => &self.node_ports_v4,
+            crate::model::Family::V6 => &self.node_ports_v6,
+        }
+    }
+}

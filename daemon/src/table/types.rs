@@ -1,0 +1,294 @@
+//! The words every plane, every reader and every test shares.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use compact_str::CompactString;
+use ipnet::IpNet;
+
+use crate::model::{AffinityTimeout, Family, Protocol, ServiceKey, TrafficPolicy};
+
+/// Names a Service port: one entry of `spec.ports` in one family, the unit of everything.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortId {
+    /// The Service.
+    pub service: ServiceKey,
+    /// Its port's name, empty for the unnamed one.
+    pub name: CompactString,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The family.
+    pub family: Family,
+}
+
+/// What a packet is addressed to. Equal addresses are a conflict between Service ports: one of them gets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FrontendAddress {
+    /// A ClusterIP, VIP or externalIP with a port.
+    Ip {
+        /// The address.
+        ip: IpAddr,
+        /// The protocol.
+        protocol: Protocol,
+        /// The port.
+        port: u16,
+    },
+    /// A port on the NodePort addresses of this node.
+    NodePort {
+        /// The family of those addresses.
+        family: Family,
+        /// The protocol.
+        protocol: Protocol,
+        /// The port.
+        port: u16,
+    },
+}
+
+/// Why an address is a frontend. The order is the order of precedence in a conflict, strongest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FrontendKind {
+    /// `spec.clusterIPs`.
+    ClusterIp,
+    /// A VIP of one of our own pools.
+    PoolVip,
+    /// Any other VIP in `status.loadBalancer`.
+    LoadBalancer,
+    /// `spec.externalIPs`.
+    ExternalIp,
+    /// `spec.ports[].nodePort`.
+    NodePort,
+}
+
+/// One frontend of a Service port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Frontend {
+    /// Where it is.
+    pub address: FrontendAddress,
+    /// What it is.
+    pub kind: FrontendKind,
+    /// The traffic policy that governs it: internal for a ClusterIP, external for all others. `Local` on an external frontend
+    /// still sends pods and the node itself to the cluster set (kube-proxy 3.3); `Local` on a ClusterIP spares nobody.
+    pub policy: TrafficPolicy,
+    /// Sources that may use it; `None` lets everybody in, an empty list nobody. Only ever on VIPs. Sorted, without overlaps.
+    pub source_ranges: Option<Arc<[IpNet]>>,
+}
+
+/// One endpoint as a target: address and port. Equality is on those two; `local` may change without making it another backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Backend {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// It runs on this node, so it may reach itself through the Service (hairpin).
+    pub local: bool,
+}
+
+/// Which backends of a Service port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Those the topology hints leave, or any.
+    Cluster,
+    /// Those on this node.
+    Local,
+}
+
+/// What happens to a new connection that no backend takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// There are backends for every kind of client.
+    Forward,
+    /// No usable endpoint anywhere: refuse at once, with ICMP port unreachable.
+    Reject,
+    /// Endpoints are usable, but only elsewhere: be silent, so that the client tries another node.
+    /// On an external frontend with policy `Local`, pods and the node itself are still served from the cluster set.
+    Drop,
+}
+
+/// A Service port with all that is decided about it. Immutable: a change makes a new one, readers keep the old as long as they like.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServicePort {
+    /// Its name.
+    pub id: PortId,
+    /// The frontends it holds after conflicts, sorted by address.
+    pub frontends: Vec<Frontend>,
+    /// Backends of scope `cluster` by slot; empty if no frontend uses that scope.
+    pub cluster: BackendSet,
+    /// Backends of scope `local` by slot; empty if no frontend uses that scope.
+    pub local: BackendSet,
+    /// Some endpoint is usable for this port, here or elsewhere: decides between reject and drop.
+    pub any_usable: bool,
+    /// Session affinity.
+    pub affinity: Option<AffinityTimeout>,
+    /// UDP only: every serving endpoint, whatever its readiness, hints or place. A conntrack entry towards one of these is alive;
+    /// towards anything else it is stale. Sorted.
+    pub serving: Arc<[SocketAddr]>,
+}
+
+/// Backends with stable places: slot `i` is `slots[i]`.
+///
+/// Adding appends; removing moves the last into the hole and shortens; so a change touches at most two slots, whatever the size.
+/// A slot is not an identity: what outlives a packet keeps the backend's address and its `generation`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BackendSet {
+    /// The backends, slot by slot. Addresses are unique.
+    pub slots: Arc<[Slot]>,
+}
+
+/// One place in a [`BackendSet`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Who is there.
+    pub backend: Backend,
+    /// Generation of the table at which this backend joined the set. Leaving and coming back makes another identity.
+    pub generation: u64,
+}
+
+/// The identity of a backend within its Service port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BackendId {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// Generation at which it joined.
+    pub generation: u64,
+}
+
+/// Something a person should know about a Service: a conflict lost, an address refused. Becomes a warning line and an Event.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Notice {
+    /// The Service it is about.
+    pub service: ServiceKey,
+    /// CamelCase reason as Events use them: `FrontendConflict`, `AddressRefused`.
+    pub reason: &'static str,
+    /// One line that names the field and what to do.
+    pub message: String,
+}
+
+impl FrontendAddress {
+    /// The address, if it is not a NodePort.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        match *self {
+            Self::Ip { ip, .. } => Some(ip),
+            Self::NodePort { .. } => None,
+        }
+    }
+
+    /// The protocol.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        match *self {
+            Self::Ip { protocol, .. } | Self::NodePort { protocol, .. } => protocol,
+        }
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        match *self {
+            Self::Ip { port, .. } | Self::NodePort { port, .. } => port,
+        }
+    }
+
+    /// The family.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        match *self {
+            Self::Ip { ip, .. } => Family::of(ip),
+            Self::NodePort { family, .. } => family,
+        }
+    }
+}
+
+impl fmt::Display for FrontendAddress {
+    /// `10.96.0.10:53/UDP`, `[fd00::a]:53/UDP`, `node:30080/TCP`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Ip { ip, protocol, port } => write!(f, "{}/{protocol}", SocketAddr::new(ip, port)),
+            Self::NodePort { protocol, port, .. } => write!(f, "node:{port}/{protocol}"),
+        }
+    }
+}
+
+impl fmt::Display for PortId {
+    /// `default/web:http/TCP (IPv4)`; without a port name `default/web/TCP (IPv4)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let colon = if self.name.is_empty() { "" } else { ":" };
+        write!(f, "{}{colon}{}/{} ({})", self.service, self.name, self.protocol, self.family)
+    }
+}
+
+impl fmt::Display for FrontendKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ClusterIp => "ClusterIP",
+            Self::PoolVip => "LoadBalancer VIP from a pool",
+            Self::LoadBalancer => "LoadBalancer VIP",
+            Self::ExternalIp => "externalIP",
+            Self::NodePort => "NodePort",
+        })
+    }
+}
+
+impl Frontend {
+    /// It is not a ClusterIP: reached from outside, governed by the external traffic policy.
+    #[must_use]
+    pub fn is_external(&self) -> bool {
+        self.kind != FrontendKind::ClusterIp
+    }
+
+    /// The scope that serves clients in general: pods and the node itself for an external frontend, everybody for a ClusterIP.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        match (self.is_external(), self.policy) {
+            (false, TrafficPolicy::Local) => Scope::Local,
+            _ => Scope::Cluster,
+        }
+    }
+
+    /// Outside clients get the local set only.
+    #[must_use]
+    pub fn splits_by_source(&self) -> bool {
+        self.is_external() && self.policy == TrafficPolicy::Local
+    }
+}
+
+impl ServicePort {
+    /// The backends of a scope.
+    #[must_use]
+    pub fn set(&self, scope: Scope) -> &BackendSet {
+        match scope {
+            Scope::Cluster => &self.cluster,
+            Scope::Local => &self.local,
+        }
+    }
+
+    /// What becomes of a connection to this frontend that no backend takes (kube-proxy 4.1).
+    #[must_use]
+    pub fn verdict(&self, frontend: &Frontend) -> Verdict {
+        let short = if frontend.splits_by_source() { self.local.is_empty() } else { self.set(frontend.scope()).is_empty() };
+        match (self.any_usable, short) {
+            (false, _) => Verdict::Reject,
+            (true, true) => Verdict::Drop,
+            (true, false) => Verdict::Forward,
+        }
+    }
+}
+
+impl BackendSet {
+    /// Number of backends.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// No backends.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The backends in slot order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Backend> {
+        self.slots.iter().map(|slot| &slot.backend)
+    }
+}
