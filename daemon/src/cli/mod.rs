@@ -1,0 +1,108 @@
+//! The command line: one file per subcommand. Flags keep kube-proxy's names where kube-proxy has the thing.
+//!
+//! Exit codes: 0 yes, done; 1 no, differs or failed; 2 wrong usage; 3 the other side (kernel, API server, daemon) cannot be reached.
+
+mod cleanup;
+mod demo;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Kubernetes Services in the kernel of this node, explained.
+#[derive(Debug, Parser)]
+#[command(name = "sheave", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    #[command(flatten)]
+    log: LogOptions,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve this node: watch Services and EndpointSlices and keep the kernel in step with them
+    ///
+    /// Stops on SIGTERM or SIGINT and leaves its rules in place, so that a restart cuts nothing. `sheave cleanup` removes them.
+    Run(Box<run::Arguments>),
+    /// Remove everything sheave put into this kernel, and nothing else
+    Cleanup(cleanup::Arguments),
+    /// Watch a Service being load-balanced, in network namespaces that vanish afterwards
+    Demo(demo::Arguments),
+}
+
+/// How to talk.
+#[derive(Debug, clap::Args)]
+struct LogOptions {
+    /// What to log: a level (error, warn, info, debug, trace), or directives such as `info,sheave::source=debug`
+    #[arg(long, global = true, value_name = "FILTER", default_value = "info", env = "SHEAVE_LOG", help_heading = "Logging")]
+    log: String,
+
+    /// One line for people, or one JSON object per line
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", help_heading = "Logging")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Why a command ends with something other than 0.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The answer is no, or the work failed: exit code 1.
+    No(anyhow::Error),
+    /// The arguments make no sense together: exit code 2.
+    Usage(String),
+    /// Kernel, API server or daemon cannot be reached: exit code 3.
+    Unreachable(anyhow::Error),
+}
+
+impl Cli {
+    /// Runs the command.
+    #[must_use]
+    pub fn execute(self) -> ExitCode {
+        if let Err(failure) = self.log.start() {
+            return failure.report();
+        }
+        let outcome = match self.command {
+            Command::Run(arguments) => run::run(*arguments),
+            Command::Cleanup(arguments) => cleanup::cleanup(&arguments),
+            Command::Demo(arguments) => demo::demo(&arguments),
+        };
+        outcome.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
+    }
+}
+
+impl LogOptions {
+    fn start(&self) -> Result<(), Failure> {
+        let filter = tracing_subscriber::EnvFilter::try_new(&self.log)
+            .map_err(|error| Failure::Usage(format!("--log {:?}: {error}; expected a level such as `info`", self.log)))?;
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        match self.log_format {
+            LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).init(),
+            LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).with_target(false).init(),
+        }
+        Ok(())
+    }
+}
+
+impl Failure {
+    #[expect(clippy::print_stderr, reason = "the last word of a command that failed goes to the person who typed it")]
+    fn report(&self) -> ExitCode {
+        match self {
+            Self::No(error) => eprintln!("sheave: {error:#}"),
+            Self::Usage(text) => eprintln!("sheave: {text}\n\nFor more information, try '--help'."),
+            Self::Unreachable(error) => eprintln!("sheave: {error:#}"),
+        }
+        ExitCode::from(match self {
+            Self::No(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Unreachable(_) => 3,
+        })
+    }
+}

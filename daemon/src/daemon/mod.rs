@@ -1,0 +1,146 @@
+//! Assembles source, sync loop, plane and monitor, and takes them down again.
+//!
+//! ```text
+//! runtime "sheave" (2 workers)        thread "sync" (own runtime)       threads
+//!   source task ──── changes ───────►  SyncLoop ── sendmsg ─► kernel     "monitor": nf_tables events ─► control
+//!   rtnetlink task ─ addresses ─────►      │                             "stale-flows": conntrack
+//!   signals                                └─► Published, marks
+//! ```
+
+mod node;
+mod report;
+mod stale_flows;
+mod sync;
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use report::Reporter;
+pub use stale_flows::StaleFlows;
+pub use sync::{Control, Inputs, Outputs, SyncLoop};
+
+use crate::config::{Options, SourceOptions};
+use crate::dataplane::PlaneError;
+use crate::dataplane::nftables::NftablesPlane;
+use crate::netlink::nft::{self, KernelNft};
+use crate::netlink::route::{self, RouteError};
+use crate::source::{Change, kube, manifests};
+use crate::table::Published;
+
+/// Changes on their way to the loop. A source that is faster than the loop waits, with the API server's own buffers behind it.
+const CHANGES_QUEUED: usize = 1024;
+/// Repairs and node matters on their way to the loop.
+const CONTROL_QUEUED: usize = 64;
+
+/// Why `sheave run` ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The plane cannot work on this machine.
+    #[error(transparent)]
+    Plane(#[from] PlaneError),
+    /// A kernel door did not open.
+    #[error("{what}: {source}; {advice}")]
+    Door {
+        /// Which door.
+        what: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+        /// What to do about it.
+        advice: &'static str,
+    },
+    /// rtnetlink did not answer.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// The source cannot even be tried.
+    #[error("source: {0}")]
+    Source(String),
+    /// No thread, no runtime, no signal handler.
+    #[error("{what}: {source}")]
+    Process {
+        /// What could not be had.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl DaemonError {
+    /// The kernel (or the source) cannot be reached, as opposed to: it was reached and failed.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Plane(PlaneError::Unsupported { .. }) | Self::Door { .. } | Self::Route(_))
+    }
+}
+
+/// Serves this node until SIGTERM or SIGINT. Rules stay in place.
+///
+/// # Errors
+/// Something that no waiting would mend, at the start. An unreachable API server is not such a thing.
+pub fn run(options: Options) -> Result<(), DaemonError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("sheave")
+        .enable_all()
+        .build()
+        .map_err(|source| DaemonError::Process { what: "starting the runtime", source })?;
+    let outcome = runtime.block_on(serve(options));
+    // A source that is in the middle of a request is not waited for: nothing it could still say matters.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve(options: Options) -> Result<(), DaemonError> {
+    let cancel = CancellationToken::new();
+    let mut terminate = on_signal(SignalKind::terminate())?;
+    let mut interrupt = on_signal(SignalKind::interrupt())?;
+
+    // The kernel first: if it says no, a person should hear that and not a word about API servers.
+    let door = KernelNft::open().map_err(|source| DaemonError::Door {
+        what: "opening netfilter's netlink socket",
+        source,
+        advice: "the kernel needs nf_tables (CONFIG_NF_TABLES) and this process CAP_NET_ADMIN",
+    })?;
+    let own_port = door.port();
+    let plane = NftablesPlane::new(Box::new(door))?;
+    let stale_flows = StaleFlows::spawn()
+        .inspect_err(|error| tracing::warn!(%error, "no conntrack: UDP flows to backends that are gone will not be cut"))
+        .ok();
+
+    let (changes, changes_in) = mpsc::channel(CHANGES_QUEUED);
+    let (control, control_in) = mpsc::channel(CONTROL_QUEUED);
+    let inputs = Inputs { changes: changes_in, control: control_in, addresses: route::watch_addresses(cancel.clone()).await? };
+    let reporter = start_source(&options, changes, &control, &cancel).await?;
+    let outputs =
+        Outputs { published: Arc::new(Published::default()), marks: watch::Sender::new(Vec::new()), reporter, stale_flows };
+    let pause = monitor(own_port, control)?;
+
+    tracing::info!(node = %options.node_name, plane = "nftables", version = env!("CARGO_PKG_VERSION"), "sheave starts");
+    let sync = spawn_loop(SyncLoop::new(Arc::new(options), Box::new(plane), outputs), inputs, cancel.clone())?;
+
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping, the rules stay in place"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping, the rules stay in place"),
+    }
+    cancel.cancel();
+    // A commit that has begun is finished; none is begun any more.
+    let _ = tokio::task::spawn_blocking(move || sync.join()).await;
+    drop(pause);
+    Ok(())
+}
+
+/// Starts the source and says who writes the Events.
+async fn start_source(
+    options: &Options,
+    changes: mpsc::Sender<Change>,
+    control: &mpsc::Sender<Control>,
+    cancel: &CancellationToken,
+) -> Result<Reporter, DaemonError> {
+    unimplemented!()
+}

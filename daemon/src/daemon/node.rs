@@ -1,0 +1,138 @@
+//! From what is known of this node to what policy and planes are told about it. Pure.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::config::{DetectLocal, NodePortSelection, Options};
+use crate::model::{Family, Node, ServiceCidr};
+use crate::policy::Context;
+use crate::table::{Detector, NodePortAddresses, NodeState};
+
+/// What the outside says about this node; changes while we run.
+#[derive(Clone, Debug, Default)]
+pub(super) struct NodeFacts {
+    /// Addresses of its interfaces.
+    pub(super) local: BTreeSet<IpAddr>,
+    /// Addresses of the API server.
+    pub(super) api_servers: BTreeSet<IpAddr>,
+}
+
+/// Node-level inputs of the planes.
+pub(super) fn node_state<'a>(
+    options: &Options,
+    node: Option<&Node>,
+    cidrs: impl Iterator<Item = &'a ServiceCidr>,
+    facts: &NodeFacts,
+) -> NodeState {
+    NodeState {
+        detector: detector(&options.detect_local, node),
+        masquerade_all: options.masquerade_all,
+        node_ports_v4: node_ports(&options.node_ports, Family::V4, node, &facts.local),
+        node_ports_v6: node_ports(&options.node_ports, Family::V6, node, &facts.local),
+        service_cidrs: cidrs.flat_map(|object| object.cidrs.iter().copied()).collect(),
+    }
+}
+
+/// Inputs of policy.
+pub(super) fn context(options: &Options, node: Option<&Node>, facts: &NodeFacts) -> Context {
+    Context {
+        node_name: options.node_name.clone(),
+        zone: node.and_then(|node| node.zone.clone()),
+        node_ips: Family::ALL.iter().filter_map(|family| node?.ip(*family)).collect(),
+        external_ips_denied: options.external_ips_denied,
+        api_servers: facts.api_servers.clone(),
+        ..Context::default()
+    }
+}
+
+fn detector(options: &DetectLocal, node: Option<&Node>) -> Detector {
+    let cidrs = |cidrs: &[IpNet]| match cidrs {
+        [] => Detector::Off,
+        some => Detector::Cidrs(some.iter().copied().collect()),
+    };
+    match options {
+        DetectLocal::ClusterCidr(given) => cidrs(given),
+        // Until the Node is known there is nothing to tell pods by; its first event brings the rules along.
+        DetectLocal::NodeCidr => node.map_or(Detector::Off, |node| cidrs(&node.pod_cidrs)),
+        DetectLocal::BridgeInterface(name) => Detector::Interface(name.clone()),
+        DetectLocal::InterfaceNamePrefix(prefix) => Detector::InterfacePrefix(prefix.clone()),
+    }
+}
+
+fn node_ports(selection: &NodePortSelection, family: Family, node: Option<&Node>, local: &BTreeSet<IpAddr>) -> NodePortAddresses {
+    let ranges: Vec<IpNet> = match selection {
+        NodePortSelection::Primary => node.and_then(|node| node.ip(family)).map(IpNet::from).into_iter().collect(),
+        NodePortSelection::Cidrs(cidrs) => cidrs.iter().copied().filter(|cidr| Family::of(cidr.addr()) == family).collect(),
+    };
+    // A /0 says "anywhere", and so does nothing at all for this family.
+    let match_all = ranges.is_empty() || ranges.iter().any(|cidr| cidr.prefix_len() == 0);
+    let served = |ip: &&IpAddr| {
+        Family::of(**ip) == family && !ip.is_loopback() && !is_link_local(**ip) && (match_all || ranges.iter().any(|cidr| cidr.contains(*ip)))
+    };
+    NodePortAddresses { match_all, addresses: local.iter().filter(served).copied().collect() }
+}
+
+/// An address that needs an interface to mean anything is never a NodePort address: no packet could be answered by it alone.
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+/// Shares an unchanged state, so that a node event that changes nothing costs nothing.
+pub(super) fn if_changed(known: &Arc<NodeState>, now: NodeState) -> Option<NodeState> {
+    (**known != now).then_some(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{NodeAddress, NodeAddressKind};
+
+    fn ips(texts: &[&str]) -> BTreeSet<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn node(addresses: &[&str]) -> Node {
+        Node {
+            name: "n".into(),
+            addresses: addresses
+                .iter()
+                .map(|text| NodeAddress { kind: NodeAddressKind::Internal, address: text.parse().unwrap() })
+                .collect(),
+            zone: None,
+            pod_cidrs: Vec::new(),
+            deleting: false,
+            taints: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn primary_is_the_node_ip_and_leaves_a_family_without_one_open() {
+        let local = ips(&["127.0.0.1", "192.168.0.2", "192.168.1.2", "fd00::2", "fe80::1", "::1"]);
+        let node = node(&["192.168.0.2"]);
+        let v4 = node_ports(&NodePortSelection::Primary, Family::V4, Some(&node), &local);
+        assert_eq!(v4, NodePortAddresses { match_all: false, addresses: ips(&["192.168.0.2"]) });
+        let v6 = node_ports(&NodePortSelection::Primary, Family::V6, Some(&node), &local);
+        assert_eq!(v6, NodePortAddresses { match_all: true, addresses: ips(&["fd00::2"]) });
+    }
+
+    #[test]
+    fn cidrs_of_one_family_leave_the_other_open() {
+        let local = ips(&["192.168.0.2", "192.168.1.2", "fd00::2"]);
+        let selection = NodePortSelection::Cidrs(vec!["192.168.1.0/24".parse().unwrap()]);
+        assert_eq!(node_ports(&selection, Family::V4, None, &local).addresses, ips(&["192.168.1.2"]));
+        assert!(node_ports(&selection, Family::V6, None, &local).match_all);
+    }
+
+    #[test]
+    fn a_node_ip_on_no_interface_serves_nothing() {
+        let v4 = node_ports(&NodePortSelection::Primary, Family::V4, Some(&node(&["203.0.113.7"])), &ips(&["10.0.0.1"]));
+        assert_eq!(v4, NodePortAddresses::default());
+    }
+}

@@ -1,0 +1,107 @@
+//! What the loop has to say to people: warnings in the log, Events on the objects. One line per matter, not per sync.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::dataplane::{Commit, Damage, PlaneError};
+use crate::model::{ObjectProblem, Problem};
+use crate::source::Kind;
+use crate::source::kube::EventSink;
+use crate::table::{Notice, PortId};
+
+/// Cheap to clone; shared by the loop and whoever else has something to say.
+#[derive(Clone, Default)]
+pub struct Reporter {
+    events: Option<EventSink>,
+    /// Spoiled ports already reported, and whether the last commit failed.
+    said: Arc<Mutex<Said>>,
+}
+
+#[derive(Default)]
+struct Said {
+    spoiled: HashSet<PortId>,
+    failing: bool,
+}
+
+impl Reporter {
+    /// A reporter that also writes Events.
+    #[must_use]
+    pub fn with_events(events: EventSink) -> Self {
+        Self { events: Some(events), ..Self::default() }
+    }
+
+    /// Fields left out of objects. The index hands out each once.
+    pub(super) fn problems(&self, found: Vec<ObjectProblem>) {
+        for ObjectProblem { kind, key, problem: Problem { field, reason } } in found {
+            tracing::warn!(object = %key, kind = ?kind, field, "{reason}");
+            if let Some(events) = self.events.as_ref().filter(|_| kind == Kind::Service) {
+                events.warn(&key, "InvalidField", format!("{field}: {reason}"));
+            }
+        }
+    }
+
+    /// Conflicts and refusals that began or ended.
+    pub(super) fn notices(&self, raised: Vec<Notice>, cleared: Vec<Notice>) {
+        for Notice { service, reason, message } in raised {
+            tracing::warn!(object = %service, reason, "{message}");
+            if let Some(events) = &self.events {
+                events.warn(&service, reason, message);
+            }
+        }
+        for Notice { service, reason, message } in cleared {
+            tracing::info!(object = %service, reason, "no longer: {message}");
+        }
+    }
+
+    /// Service ports that did not fit into the kernel.
+    pub(super) fn spoiled(&self, ports: &[(PortId, String)]) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.failing {
+            said.failing = false;
+            tracing::info!("the kernel takes our commits again");
+        }
+        for (port, reason) in ports {
+            if said.spoiled.insert(port.clone()) {
+                tracing::warn!(object = %port.service, port = %port, "not programmed: {reason}");
+                if let Some(events) = &self.events {
+                    events.warn(&port.service, "NotProgrammed", format!("{port}: {reason}"));
+                }
+            }
+        }
+    }
+
+    /// A commit failed and will be tried again: one warning an outage, the rest at debug.
+    pub(super) fn commit_failed(&self, plane: &str, error: &PlaneError, wait: Duration) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = with_causes(error);
+        if std::mem::replace(&mut said.failing, true) {
+            tracing::debug!(plane, retry_ms = wait.as_millis(), "still failing: {text}");
+        } else {
+            tracing::error!(plane, retry_ms = wait.as_millis(), "the kernel keeps its last good rules, the whole table is tried again: {text}");
+        }
+    }
+
+    /// Somebody else's change was undone.
+    pub(super) fn repaired(&self, damage: &Damage, commit: &Commit) {
+        let what = match damage {
+            Damage::Structure(what) => what.clone(),
+            Damage::Elements(elements) => format!("{} elements changed by somebody else", elements.len()),
+        };
+        tracing::warn!(elements = commit.elements, transactions = commit.transactions, "table repaired: {what}");
+    }
+}
+
+/// An error with all its causes on one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.ends_with(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}

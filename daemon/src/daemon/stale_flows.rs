@@ -1,0 +1,161 @@
+//! UDP flows that conntrack still sends where no backend is (kube-proxy 5.1), looked for off the sync path.
+//!
+//! A UDP "connection" lives as long as its packets come: a client that never pauses would talk to a dead pod for ever. So after a
+//! commit that changed a UDP Service port, the entries to its frontends whose reply does not come from a *serving* endpoint are
+//! deleted, and the next packet is balanced afresh. Unlike kube-proxy 1.36: no endpoints and a deleted Service mean that no entry
+//! is good (kubernetes#139628, #141371), a NodePort counts only at addresses where it is served, and a dump never delays a sync
+//! (kubernetes#135323).
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use crate::model::{Family, Protocol};
+use crate::netlink::conntrack::{Conntrack, Flow};
+use crate::table::{Delta, FrontendAddress, ServicePort, ServiceTable};
+
+/// For each UDP frontend that changed: the endpoints that still serve it.
+#[derive(Clone, Debug, Default)]
+pub struct Suspects {
+    frontends: HashMap<FrontendAddress, Arc<[SocketAddr]>>,
+    node_port_addresses: Arc<HashSet<IpAddr>>,
+}
+
+/// The mailbox of the thread that looks. What queues up while a dump runs is merged, so it is never larger than the table.
+#[derive(Clone, Debug)]
+pub struct StaleFlows {
+    mailbox: Arc<Mailbox>,
+}
+
+#[derive(Debug, Default)]
+struct Mailbox {
+    waiting: Mutex<Suspects>,
+    filled: Condvar,
+}
+
+/// Every UDP frontend there is: after the first load, entries may be older than we are.
+pub(super) fn all(table: &ServiceTable) -> Suspects {
+    let mut suspects = Suspects { node_port_addresses: node_port_addresses(table), ..Suspects::default() };
+    for port in table.ports() {
+        suspects.add(port, true);
+    }
+    suspects
+}
+
+/// The UDP frontends this delta touched, those that are gone included.
+pub(super) fn changed(delta: &Delta, table: &ServiceTable) -> Suspects {
+    let mut suspects = Suspects { node_port_addresses: node_port_addresses(table), ..Suspects::default() };
+    for change in &delta.ports {
+        for before in change.before.iter() {
+            suspects.add(before, false);
+        }
+    }
+    // After all the befores: a frontend that passed from one Service to another is judged by its new holder.
+    for change in &delta.ports {
+        for after in change.after.iter() {
+            suspects.add(after, true);
+        }
+    }
+    suspects
+}
+
+fn node_port_addresses(table: &ServiceTable) -> Arc<HashSet<IpAddr>> {
+    let node = table.node();
+    Arc::new(Family::ALL.iter().flat_map(|family| node.node_ports(*family).addresses.iter().copied()).collect())
+}
+
+impl Suspects {
+    fn add(&mut self, port: &ServicePort, present: bool) {
+        if port.id.protocol != Protocol::Udp {
+            return;
+        }
+        let serving: Arc<[SocketAddr]> = if present { port.serving.clone() } else { Arc::new([]) };
+        for frontend in &port.frontends {
+            self.frontends.insert(frontend.address, serving.clone());
+        }
+    }
+
+    /// There is nothing to look for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.frontends.is_empty()
+    }
+
+    fn merge(&mut self, later: Self) {
+        self.frontends.extend(later.frontends);
+        self.node_port_addresses = later.node_port_addresses;
+    }
+
+    /// The entry leads to no serving endpoint of the frontend that the client addressed.
+    #[must_use]
+    pub fn is_stale(&self, flow: &Flow) -> bool {
+        let (ip, port) = (flow.original_destination.ip(), flow.original_destination.port());
+        let at_ip = FrontendAddress::Ip { ip, protocol: Protocol::Udp, port };
+        let at_node = FrontendAddress::NodePort { family: Family::of(ip), protocol: Protocol::Udp, port };
+        let serving = self.frontends.get(&at_ip).or_else(|| {
+            self.node_port_addresses.contains(&ip).then(|| self.frontends.get(&at_node)).flatten()
+        });
+        serving.is_some_and(|serving| serving.binary_search(&flow.reply_source).is_err())
+    }
+}
+
+impl StaleFlows {
+    /// Starts the thread that looks. It lives as long as the process.
+    ///
+    /// # Errors
+    /// No thread, or no netlink socket.
+    pub fn spawn() -> io::Result<Self> {
+        let mut conntrack = Conntrack::open()?;
+        let mailbox = Arc::new(Mailbox::default());
+        let reader = mailbox.clone();
+        std::thread::Builder::new().name("stale-flows".into()).spawn(move || {
+            loop {
+                look(&mut conntrack, &reader.take());
+            }
+        })?;
+        Ok(Self { mailbox })
+    }
+
+    /// Queues a look. Never waits for one.
+    pub(super) fn look_for(&self, suspects: Suspects) {
+        if !suspects.is_empty() {
+            self.mailbox.waiting.lock().unwrap_or_else(PoisonError::into_inner).merge(suspects);
+            self.mailbox.filled.notify_one();
+        }
+    }
+}
+
+impl Mailbox {
+    fn take(&self) -> Suspects {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.filled.wait_while(waiting, |suspects| suspects.is_empty()).unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut waiting)
+    }
+}
+
+fn look(conntrack: &mut Conntrack, suspects: &Suspects) {
+    for family in Family::ALL {
+        if suspects.frontends.keys().any(|frontend| frontend.family() == family) {
+            match delete_stale(conntrack, family, suspects) {
+                Ok(0) => {}
+                Ok(deleted) => tracing::info!(%family, deleted, "stale UDP flows deleted"),
+                Err(error) => tracing::warn!(%family, %error, "stale UDP flows not deleted"),
+            }
+        }
+    }
+}
+
+fn delete_stale(conntrack: &mut Conntrack, family: Family, suspects: &Suspects) -> io::Result<usize> {
+    let mut stale = Vec::new();
+    conntrack.dump_udp(family, &mut |flow| {
+        if suspects.is_stale(flow) {
+            stale.push(flow.clone());
+        }
+    })?;
+    let mut deleted = 0;
+    for flow in &stale {
+        deleted += usize::from(conntrack.delete(flow)?);
+    }
+    Ok(deleted)
+}

@@ -1,0 +1,317 @@
+//! The sync loop: the one task that owns the index and the table.
+//!
+//! ```text
+//! changes ─► Index ─► dirty Services ─► policy ─► ServiceTable ─► Delta ─► Dataplane ─► Published, marks, stale flows
+//! ```
+//! It runs on a thread of its own, since the kernel answers before `sendmsg` returns. Everything that waits in the channel when
+//! it comes round is one sync, so a burst costs one commit, and a lone change waits for nobody.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::node::{self, NodeFacts};
+use super::report::Reporter;
+use super::stale_flows::{self, StaleFlows};
+use crate::config::Options;
+use crate::dataplane::{Commit, Damage, Dataplane, PlaneError};
+use crate::model::{Dirty, Index, ServiceKey};
+use crate::netlink::route::LocalAddresses;
+use crate::policy::{self, Context, Seniority};
+use crate::source::{Backoff, Change, Mark};
+use crate::table::{Delta, Published, ServiceTable};
+
+/// Changes taken in before a sync, at most: a bound on how long a busy stream can hold back a commit.
+const MOST_CHANGES_PER_SYNC: usize = 16_384;
+
+/// What reaches the loop beside changes of objects.
+#[derive(Debug)]
+pub enum Control {
+    /// Somebody else touched our table.
+    Damage(Damage),
+    /// The API server's addresses, known or changed.
+    ApiServers(Vec<std::net::IpAddr>),
+}
+
+/// Where the loop listens.
+pub struct Inputs {
+    /// From the source.
+    pub changes: mpsc::Receiver<Change>,
+    /// From the monitor and the API client.
+    pub control: mpsc::Receiver<Control>,
+    /// From rtnetlink.
+    pub addresses: watch::Receiver<LocalAddresses>,
+}
+
+/// What the loop tells the outside.
+#[derive(Clone)]
+pub struct Outputs {
+    /// The state, Service by Service.
+    pub published: Arc<Published>,
+    /// Marks whose content is in the kernel: the last of each stream.
+    pub marks: watch::Sender<Vec<Mark>>,
+    /// Warnings and events.
+    pub reporter: Reporter,
+    /// Where stale UDP flows are looked for.
+    pub stale_flows: Option<StaleFlows>,
+}
+
+/// How far the kernel can be trusted to hold what the table says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kernel {
+    /// Nothing of this process is there yet.
+    Unloaded,
+    /// It holds the table's last generation.
+    Current,
+    /// A commit failed: only a load helps.
+    Doubtful,
+}
+
+/// The loop's state.
+pub struct SyncLoop {
+    options: Arc<Options>,
+    plane: Box<dyn Dataplane>,
+    outputs: Outputs,
+    index: Index,
+    table: ServiceTable,
+    facts: NodeFacts,
+    context: Context,
+    kernel: Kernel,
+    /// Marks that came in since the last good commit.
+    pending_marks: Vec<Mark>,
+    retry: Backoff,
+    retry_at: Option<Instant>,
+    /// Policy's context changed: every Service is evaluated again.
+    all_dirty: bool,
+    /// The plane has deferred work: entries of removed sticky backends.
+    unfinished: bool,
+}
+
+impl SyncLoop {
+    /// A loop that has seen nothing yet.
+    #[must_use]
+    pub fn new(options: Arc<Options>, plane: Box<dyn Dataplane>, outputs: Outputs) -> Self {
+        Self {
+            context: node::context(&options, None, &NodeFacts::default()),
+            options,
+            plane,
+            outputs,
+            index: Index::default(),
+            table: ServiceTable::default(),
+            facts: NodeFacts::default(),
+            kernel: Kernel::Unloaded,
+            pending_marks: Vec::new(),
+            retry: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
+            retry_at: None,
+            all_dirty: false,
+            unfinished: false,
+        }
+    }
+
+    /// Runs until cancelled, or until the source is gone. The kernel keeps what it has: SIGTERM removes nothing.
+    pub async fn run(mut self, mut inputs: Inputs, cancel: CancellationToken) {
+        self.facts.local.clone_from(&inputs.addresses.borrow_and_update());
+        self.node_changed();
+        loop {
+            let retry_at = self.retry_at.map(tokio::time::Instant::from_std);
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                control = inputs.control.recv() => match control {
+                    Some(control) => self.control(control),
+                    None => return,
+                },
+                Ok(()) = inputs.addresses.changed() => {
+                    self.facts.local.clone_from(&inputs.addresses.borrow_and_update());
+                    self.node_changed();
+                }
+                change = inputs.changes.recv() => match change {
+                    Some(change) => self.take_in(change, &mut inputs.changes),
+                    None => return,
+                },
+                () = sleep_until(retry_at), if retry_at.is_some() => self.retry_at = None,
+                // Deferred work waits until nothing else does.
+                () = std::future::ready(()), if self.unfinished => {
+                    self.finish();
+                    continue;
+                }
+            }
+            self.sync();
+        }
+    }
+
+    fn take_in(&mut self, first: Change, more: &mut mpsc::Receiver<Change>) {
+        let mut next = Some(first);
+        for _ in 0..MOST_CHANGES_PER_SYNC {
+            match next {
+                Some(Change::Mark(mark)) => self.pending_marks.push(mark),
+                Some(change) => self.index.apply(change),
+                None => break,
+            }
+            next = more.try_recv().ok();
+        }
+        if let Some(change) = next {
+            match change {
+                Change::Mark(mark) => self.pending_marks.push(mark),
+                change => self.index.apply(change),
+            }
+        }
+    }
+
+    fn control(&mut self, control: Control) {
+        match control {
+            Control::Damage(damage) => self.mend(&damage),
+            Control::ApiServers(addresses) => {
+                self.facts.api_servers = addresses.into_iter().collect();
+                self.node_changed();
+            }
+        }
+    }
+
+    /// Something about the node changed: policy's context (then every Service is looked at again) or the planes' inputs.
+    fn node_changed(&mut self) {
+        let node = self.index.node().map(|node| &**node);
+        let context = node::context(&self.options, node, &self.facts);
+        if context != self.context {
+            self.context = context;
+            self.all_dirty = true;
+        }
+        let state = node::node_state(&self.options, node, self.index.service_cidrs(), &self.facts);
+        if let Some(state) = node::if_changed(self.table.node(), state) {
+            self.table.set_node(state);
+        }
+    }
+
+    /// One sync: everything that is dirty goes through policy and table into one commit.
+    fn sync(&mut self) {
+        self.outputs.reporter.problems(self.index.take_problems());
+        // Until the first complete list of both kinds nothing in the kernel is touched.
+        if !self.index.is_complete() || self.retry_at.is_some() {
+            return;
+        }
+        let started = Instant::now();
+        let dirty = self.index.take_dirty();
+        if dirty.node || dirty.service_cidrs {
+            self.node_changed();
+        }
+        let services = self.stage(dirty);
+        let committed = self.table.commit();
+        let decided = started.elapsed();
+        let outcome = match self.kernel {
+            Kernel::Current if committed.delta.is_empty() => Ok(Commit::default()),
+            Kernel::Current => self.plane.apply(&committed.delta, &self.table),
+            Kernel::Unloaded | Kernel::Doubtful => self.plane.load(&self.table),
+        };
+        // Readers see what the API wants even while the kernel refuses it: `explain` must be able to say so.
+        self.outputs.published.publish(&committed, &self.table);
+        match outcome {
+            Ok(commit) => self.committed(&committed.delta, &commit, &Timing { services, decided, whole: started.elapsed() }),
+            Err(error) => self.failed(&error),
+        }
+        self.outputs.reporter.notices(committed.notices_raised, committed.notices_cleared);
+    }
+
+    /// Hands what is dirty to the table, through policy. Returns how many Services that were.
+    fn stage(&mut self, dirty: Dirty) -> usize {
+        for key in dirty.foreign {
+            let addresses = self.index.foreign_service(&key).map(|service| service.cluster_ips.to_vec());
+            self.table.set_foreign(key, addresses.unwrap_or_default());
+        }
+        let mut services: Vec<ServiceKey> = dirty.services.into_keys().collect();
+        if std::mem::take(&mut self.all_dirty) {
+            // Those that are gone are dirty, and in the list already; twice is harmless.
+            services.extend(self.index.services().map(|service| service.key.clone()));
+        }
+        for key in &services {
+            let desired = self.index.service(key).map(|service| {
+                (policy::desired(service, self.index.slices(key), &self.context), Seniority::of(service))
+            });
+            self.table.set_service(key.clone(), desired);
+        }
+        services.len()
+    }
+
+    fn committed(&mut self, delta: &Delta, commit: &Commit, timing: &Timing) {
+        let first = self.kernel == Kernel::Unloaded;
+        self.kernel = Kernel::Current;
+        self.retry.reset();
+        self.unfinished = true;
+        self.outputs.reporter.spoiled(&commit.spoiled);
+        if let Some(flows) = &self.outputs.stale_flows {
+            flows.look_for(if first { stale_flows::all(&self.table) } else { stale_flows::changed(delta, &self.table) });
+        }
+        let marks = std::mem::take(&mut self.pending_marks);
+        // A relist or a bookmark that changes nothing is not worth a line; a reload of manifests is, somebody is waiting for it.
+        if commit.transactions > 0 || marks.iter().any(|mark| mark.stream == "manifests") {
+            tracing::info!(
+                generation = self.table.generation(),
+                services = timing.services,
+                elements = commit.elements,
+                transactions = commit.transactions,
+                policy_us = micros(timing.decided),
+                encode_us = micros(commit.encode),
+                kernel_us = micros(commit.kernel),
+                whole_us = micros(timing.whole),
+                mark = marks.last().map(|mark| mark.point.as_str()),
+                "synced"
+            );
+        }
+        self.outputs.marks.send_modify(|known| {
+            for mark in marks {
+                known.retain(|old| old.stream != mark.stream);
+                known.push(mark);
+            }
+        });
+    }
+
+    fn failed(&mut self, error: &PlaneError) {
+        let wait = self.retry.next();
+        self.kernel = if self.kernel == Kernel::Unloaded { Kernel::Unloaded } else { Kernel::Doubtful };
+        self.retry_at = Some(Instant::now() + wait);
+        self.outputs.reporter.commit_failed(self.plane.name(), error, wait);
+    }
+
+    fn mend(&mut self, damage: &Damage) {
+        if self.kernel != Kernel::Current {
+            return; // a load is due anyway
+        }
+        match self.plane.repair(damage, &self.table) {
+            Ok(commit) if commit.transactions == 0 => {}
+            Ok(commit) => {
+                self.unfinished = true;
+                self.outputs.reporter.repaired(damage, &commit);
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn finish(&mut self) {
+        self.unfinished = false;
+        if self.kernel != Kernel::Current {
+            return;
+        }
+        if let Err(error) = self.plane.finish() {
+            self.failed(&error);
+        }
+    }
+}
+
+/// Where the time of one sync went.
+struct Timing {
+    services: usize,
+    decided: Duration,
+    whole: Duration,
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+async fn sleep_until(when: Option<tokio::time::Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when).await,
+        None => std::future::pending().await,
+    }
+}
