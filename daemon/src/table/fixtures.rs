@@ -71,7 +71,7 @@ impl DesiredPort {
         self
     }
 
-    pub(super) fn to_local(mut self, local: &[&str]) -> Self {
+    pub(super) fn locally_to(mut self, local: &[&str]) -> Self {
         self.local = backends(local);
         self
     }

@@ -46,7 +46,7 @@ type Services = HashMap<ServiceKey, Arc<ServiceState>>;
 impl Published {
     /// At 50,000 Services a shard has 200: what a writer copies if a reader holds on to it (10 us), and what a reader of the whole
     /// sees at one moment.
-    const SHARDS: usize = 256;
+    const SHARDS: usize = 1 << u8::BITS;
 
     /// Nothing yet, at generation 0.
     #[must_use]
@@ -115,8 +115,8 @@ impl Published {
     }
 
     fn shard(&self, key: &ServiceKey) -> MutexGuard<'_, Arc<Services>> {
-        let hash = self.hasher.hash_one(key) % Self::SHARDS as u64;
-        lock(&self.shards[hash as usize])
+        let [shard, ..] = self.hasher.hash_one(key).to_ne_bytes();
+        lock(&self.shards[usize::from(shard)])
     }
 }
 

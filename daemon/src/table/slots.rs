@@ -17,8 +17,8 @@ use super::types::{Backend, BackendId};
 pub struct BackendSet {
     /// By slot. Addresses are unique.
     slots: Arc<[Slot]>,
-    /// Slots by ascending address: with it a change is found by one merge instead of a sort (5,000 backends: 20 us instead of
-    /// 300 us), and a backend by its address in a few steps.
+    /// Slots by ascending address: with it a change is found by a merge (a commit with 5,000 backends: 70 us; to sort them takes
+    /// 190 us alone), and a backend by its address in a few steps.
     order: Arc<[u32]>,
 }
 

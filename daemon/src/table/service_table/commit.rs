@@ -43,6 +43,14 @@ struct WantedPort {
     desired: DesiredPort,
 }
 
+/// A Service port before and after, in the table or not.
+struct Change {
+    before: Option<Arc<ServicePort>>,
+    after: Option<Arc<ServicePort>>,
+    cluster: SetChange,
+    local: SetChange,
+}
+
 // === Staging ===
 
 impl ServiceTable {
@@ -271,14 +279,6 @@ impl ServiceTable {
         }
         committed.delta.ports.push(PortChange { before, after, cluster: cluster.delta, local: local.delta });
     }
-}
-
-/// A Service port before and after, in the table or not.
-struct Change {
-    before: Option<Arc<ServicePort>>,
-    after: Option<Arc<ServicePort>>,
-    cluster: SetChange,
-    local: SetChange,
 }
 
 // === impl Entry ===

@@ -25,7 +25,7 @@ fn the_older_service_keeps_a_contested_frontend() {
             "spec.externalIPs: 192.0.2.1:80/TCP belongs to default/old/TCP (IPv4), which is older; choose another address or port"
                 .to_owned(),
     };
-    assert_eq!(committed.notices_raised, [conflict.clone()]);
+    assert_eq!(committed.notices_raised, std::slice::from_ref(&conflict));
     assert_eq!(table.port(&id("young", "")).unwrap().frontends.len(), 1, "the loser keeps everything else");
     assert_eq!(committed.delta.ports.len(), 2);
     assert_eq!(committed.delta.addresses.len(), 0, "the address is in use before and after");
@@ -149,7 +149,7 @@ fn a_set_is_kept_only_while_a_frontend_uses_it() {
     let of = |name: &str, created| {
         let wish = port(name, "").cluster_ip("10.96.0.1", 80 + u16::try_from(created).unwrap());
         let wish = wish.frontend(FrontendKind::NodePort, node_port, TrafficPolicy::Local);
-        service(created, [wish.to(&["10.0.0.1:80", "10.0.0.2:80*"]).to_local(&["10.0.0.2:80*"])])
+        service(created, [wish.to(&["10.0.0.1:80", "10.0.0.2:80*"]).locally_to(&["10.0.0.2:80*"])])
     };
     let mut table = ServiceTable::default();
     table.put([("a", of("a", 1)), ("b", of("b", 2))]);
@@ -187,7 +187,7 @@ fn what_policy_refused_is_raised_and_cleared_too() {
     let mut staged = service(1, []);
     staged.as_mut().unwrap().0.notices.push(notice.clone());
     let committed = table.put([("web", staged.clone())]);
-    assert_eq!(committed.notices_raised, [notice.clone()]);
+    assert_eq!(committed.notices_raised, std::slice::from_ref(&notice));
     assert_eq!(committed.delta.generation, 0, "nothing changed for the planes");
     assert_eq!(table.put([("web", staged)]), Default::default());
     assert_eq!(table.put([("web", None)]).notices_cleared, [notice]);

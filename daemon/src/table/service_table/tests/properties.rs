@@ -193,6 +193,19 @@ impl Inputs {
     }
 }
 
+/// A set holds what its port wants, if a frontend that the port has uses it; else nothing.
+fn assert_sets(table: &ServiceTable, inputs: &Inputs) {
+    for port in table.ports() {
+        let (desired, _) = &inputs.services[&port.id.service];
+        let desired = desired.ports.iter().find(|desired| desired.id == port.id).unwrap();
+        for (scope, wanted) in [(Scope::Cluster, &desired.cluster), (Scope::Local, &desired.local)] {
+            let used = port.frontends.iter().any(|frontend| frontend.uses(scope));
+            let wanted = if used { &wanted[..] } else { &[] };
+            assert_eq!(port.set(scope).sorted().collect::<Vec<_>>(), wanted, "{} {scope:?}", port.id);
+        }
+    }
+}
+
 impl Content {
     fn of(table: &ServiceTable) -> Self {
         let port = |port: &std::sync::Arc<crate::table::ServicePort>| {
@@ -330,6 +343,7 @@ proptest! {
                     prop_assert_eq!(&mirror, &Mirror::of(&table));
                     prop_assert_eq!(Content::of(&table), Content::of(&inputs.rebuilt()));
                     prop_assert_eq!(Content::of(&table).holders, inputs.holders());
+                    assert_sets(&table, &inputs);
                 }
             }
         }
