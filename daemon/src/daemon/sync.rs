@@ -21,10 +21,13 @@ use crate::model::{Dirty, Index, ServiceKey};
 use crate::netlink::route::LocalAddresses;
 use crate::policy::{self, Context, Seniority};
 use crate::source::{Backoff, Change, Mark};
-use crate::table::{Delta, Published, ServiceTable};
+use crate::table::{Committed, Delta, Published, ServiceTable};
 
 /// Changes taken in before a sync, at most: a bound on how long a busy stream can hold back a commit.
 const MOST_CHANGES_PER_SYNC: usize = 16_384;
+
+/// Services evaluated between two commits of the table while it is being filled.
+const SERVICES_PER_COLD_COMMIT: usize = 256;
 
 /// What reaches the loop beside changes of objects.
 #[derive(Debug)]
@@ -196,16 +199,13 @@ impl SyncLoop {
         if dirty.node || dirty.service_cidrs {
             self.node_changed();
         }
-        let services = self.stage(dirty);
-        let committed = self.table.commit();
+        let (services, committed) = self.decide(dirty);
         let decided = started.elapsed();
         let outcome = match self.kernel {
             Kernel::Current if committed.delta.is_empty() => Ok(Commit::default()),
             Kernel::Current => self.plane.apply(&committed.delta, &self.table),
             Kernel::Unloaded | Kernel::Doubtful => self.plane.load(&self.table),
         };
-        // Readers see what the API wants even while the kernel refuses it: `explain` must be able to say so.
-        self.outputs.published.publish(&committed, &self.table);
         match outcome {
             Ok(commit) => self.committed(&committed.delta, &commit, &Timing { services, decided, whole: started.elapsed() }),
             Err(error) => self.failed(&error),
@@ -213,8 +213,11 @@ impl SyncLoop {
         self.outputs.reporter.notices(committed.notices_raised, committed.notices_cleared);
     }
 
-    /// Hands what is dirty to the table, through policy. Returns how many Services that were.
-    fn stage(&mut self, dirty: Dirty) -> usize {
+    /// Hands what is dirty to the table, through policy. Returns how many Services that were, and what came of it.
+    ///
+    /// Before a load nobody wants the delta, which at a cold start would be larger than the table itself: then the table commits
+    /// every few hundred Services, and only the notices are kept (docs/decisions/service-table.md).
+    fn decide(&mut self, dirty: Dirty) -> (usize, Committed) {
         for key in dirty.foreign {
             let addresses = self.index.foreign_service(&key).map(|service| service.cluster_ips.to_vec());
             self.table.set_foreign(key, addresses.unwrap_or_default());
@@ -224,13 +227,33 @@ impl SyncLoop {
             // Those that are gone are dirty, and in the list already; twice is harmless.
             services.extend(self.index.services().map(|service| service.key.clone()));
         }
-        for key in &services {
-            let desired = self.index.service(key).map(|service| {
-                (policy::desired(service, self.index.slices(key), &self.context), Seniority::of(service))
-            });
-            self.table.set_service(key.clone(), desired);
+        let at_once = if self.kernel == Kernel::Current { usize::MAX } else { SERVICES_PER_COLD_COMMIT };
+        let mut raised = Vec::new();
+        let mut cleared = Vec::new();
+        for chunk in services.chunks(at_once.min(services.len().max(1))) {
+            for key in chunk {
+                let desired = self.index.service(key).map(|service| {
+                    (policy::desired(service, self.index.slices(key), &self.context), Seniority::of(service))
+                });
+                self.table.set_service(key.clone(), desired);
+            }
+            if chunk.len() == at_once {
+                let committed = self.commit_table();
+                raised.extend(committed.notices_raised);
+                cleared.extend(committed.notices_cleared);
+            }
         }
-        services.len()
+        let mut committed = self.commit_table();
+        raised.append(&mut committed.notices_raised);
+        cleared.append(&mut committed.notices_cleared);
+        (services.len(), Committed { notices_raised: raised, notices_cleared: cleared, ..committed })
+    }
+
+    /// Readers see what the API wants even while the kernel refuses it: `explain` must be able to say so.
+    fn commit_table(&mut self) -> Committed {
+        let committed = self.table.commit();
+        self.outputs.published.publish(&committed, &self.table);
+        committed
     }
 
     fn committed(&mut self, delta: &Delta, commit: &Commit, timing: &Timing) {
