@@ -143,12 +143,12 @@ pub fn slice() -> impl Strategy<Value = EndpointSlice> {
 
 /// The endpoints of one slice. Hinted slices are hinted throughout, as a controller writes them; sometimes with a gap.
 fn endpoints(family: Family) -> impl Strategy<Value = Vec<Endpoint>> {
-    let hinted = prop_oneof![4 => Just(0.0), 3 => Just(1.0), 2 => Just(0.8)];
+    let hinted = prop_oneof![4 => Just(0u8), 3 => Just(10), 2 => Just(8)];
     (hinted.clone(), hinted).prop_flat_map(move |(zones, nodes)| vec(endpoint(family, zones, nodes), 0..12))
 }
 
-/// One endpoint, with zone hints and node hints of the given probability.
-fn endpoint(family: Family, zones: f64, nodes: f64) -> impl Strategy<Value = Endpoint> {
+/// One endpoint, with zone hints and node hints in so many of ten cases.
+fn endpoint(family: Family, zones: u8, nodes: u8) -> impl Strategy<Value = Endpoint> {
     let node = option::weighted(0.9, select(all_nodes()));
     let zones = hint(zones, &ZONES);
     let nodes = hint(nodes, &all_nodes());
@@ -160,10 +160,12 @@ fn endpoint(family: Family, zones: f64, nodes: f64) -> impl Strategy<Value = End
     })
 }
 
-/// Up to two of `names` with this probability, else none.
-fn hint(probability: f64, names: &[&'static str]) -> impl Strategy<Value = Vec<Arc<str>>> + use<> {
-    option::weighted(probability, subsequence(names.to_vec(), 1..=2))
-        .prop_map(|names| names.unwrap_or_default().into_iter().map(Arc::from).collect())
+/// One or two of `names` in so many of ten cases, else none.
+fn hint(tenths: u8, names: &[&'static str]) -> impl Strategy<Value = Vec<Arc<str>>> + use<> {
+    (0..10u8, subsequence(names.to_vec(), 1..=2)).prop_map(move |(roll, names)| {
+        let names = if roll < tenths { names } else { Vec::new() };
+        names.into_iter().map(Arc::from).collect()
+    })
 }
 
 /// Mostly what controllers write (ready, draining, starting), at times any of the eight combinations.

@@ -95,7 +95,8 @@ fn a_family_without_a_cluster_ip_has_nothing() {
 fn a_family_that_the_node_lacks_has_nothing() {
     let mut service = load_balancer();
     service.cluster_ips.push(ip("fd00:30::41"));
-    let families = |context: &Context| evaluate(&service, &[], context).ports.iter().map(|port| port.id.family).collect::<Vec<_>>();
+    let families =
+        |context: &Context| evaluate(&service, &[], context).ports.iter().map(|port| port.id.family).collect::<Vec<_>>();
     assert_eq!(families(&context()), Family::ALL);
     assert_eq!(families(&Context { ipv4_off: true, ..context() }), [Family::V6]);
     assert_eq!(families(&Context { ipv6_off: true, ..context() }), [Family::V4]);
@@ -146,7 +147,8 @@ fn a_vip_of_a_pool_says_so() {
     let mut service = load_balancer();
     service.vips.push(ip("203.0.113.7"));
     let pools = Context { pools: vec!["203.0.113.0/28".parse().unwrap()], ..context() };
-    let kinds: Vec<_> = only_port(&service, &[], &pools).frontends.iter().map(|frontend| (frontend.address.ip(), frontend.kind)).collect();
+    let kinds: Vec<_> =
+        only_port(&service, &[], &pools).frontends.iter().map(|frontend| (frontend.address.ip(), frontend.kind)).collect();
     assert!(kinds.contains(&(Some(ip("203.0.113.7")), FrontendKind::PoolVip)));
     assert!(kinds.contains(&(Some(ip("1.2.3.4")), FrontendKind::LoadBalancer)));
 }
@@ -170,7 +172,10 @@ fn source_ranges() {
         (&[], None),
         (&["10.0.0.0/8", "203.0.113.0/25"], Some(&["10.0.0.0/8", "203.0.113.0/25"])),
         // Host bits are dropped, duplicates and nested ranges go, the order is the addresses'.
-        (&["203.0.113.9/25", "10.1.0.0/16", "10.0.0.0/8", "10.0.0.0/8", "10.255.0.0/24"], Some(&["10.0.0.0/8", "203.0.113.0/25"])),
+        (
+            &["203.0.113.9/25", "10.1.0.0/16", "10.0.0.0/8", "10.0.0.0/8", "10.255.0.0/24"],
+            Some(&["10.0.0.0/8", "203.0.113.0/25"]),
+        ),
         (&["10.0.0.0/8", "0.0.0.0/0"], None),
         // The other family's ranges, and its /0, mean nothing here.
         (&["2001:db8::/32"], None),
@@ -214,7 +219,10 @@ fn addresses_nobody_may_take() {
         service.vips = vec![ip(text)];
         service.external_ips = vec![ip(text)];
         let desired = evaluate(&service, &[], &api_server);
-        assert!(desired.ports.iter().flat_map(|port| &port.frontends).all(|frontend| frontend.address.ip() != Some(ip(text))), "{text}");
+        assert!(
+            desired.ports.iter().flat_map(|port| &port.frontends).all(|frontend| frontend.address.ip() != Some(ip(text))),
+            "{text}"
+        );
         // One notice per field and address, however many ports there are.
         let messages: Vec<_> = desired.notices.iter().map(|notice| (notice.reason, &*notice.message)).collect();
         assert_eq!(messages.len(), 2, "{messages:?}");

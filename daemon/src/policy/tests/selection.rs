@@ -43,21 +43,64 @@ const ROWS: &[Row] = &[
     row("ready but not serving is ready all the same", &["1 r", "2 st"], "1"),
     unusable(row("serving, neither ready nor terminating: nothing", &["1 s here", "2 t here", "3 - here"], "")),
     unusable(row("no endpoints", &[], "")),
-    Row { policies: (Local, Cluster), local: "1", ..row("iTP Local without external frontends: local only", &["1 rs here", "2 rs there"], "") },
-    Row { policies: (Local, Cluster), ..row("iTP Local, all elsewhere: usable, but not here", &["1 rs there", "2 rs there"], "") },
-    Row { policies: (Local, Cluster), external: true, local: "1", ..row("iTP Local, external: both lists", &["1 rs here", "2 rs there"], "1 2") },
-    Row { policies: (Local, Cluster), local: "2", ..row("hints never apply to the local list", &["1 rs there a", "2 rs here b"], "") },
-    Row { policies: (Local, Cluster), local: "2", ..row("local fallback beside a ready remote", &["1 rs there", "2 st here"], "") },
+    Row {
+        policies: (Local, Cluster),
+        local: "1",
+        ..row("iTP Local without external frontends: local only", &["1 rs here", "2 rs there"], "")
+    },
+    Row {
+        policies: (Local, Cluster),
+        ..row("iTP Local, all elsewhere: usable, but not here", &["1 rs there", "2 rs there"], "")
+    },
+    Row {
+        policies: (Local, Cluster),
+        external: true,
+        local: "1",
+        ..row("iTP Local, external: both lists", &["1 rs here", "2 rs there"], "1 2")
+    },
+    Row {
+        policies: (Local, Cluster),
+        local: "2",
+        ..row("hints never apply to the local list", &["1 rs there a", "2 rs here b"], "")
+    },
+    Row {
+        policies: (Local, Cluster),
+        local: "2",
+        ..row("local fallback beside a ready remote", &["1 rs there", "2 st here"], "")
+    },
     Row { policies: (Local, Cluster), ..row("usable by fallback elsewhere", &["1 st there", "2 s here"], "") },
     unusable(Row { policies: (Local, Cluster), ..row("iTP Local, nothing usable", &["1 s there", "2 t here"], "") }),
-    Row { policies: (Local, Local), external: true, local: "1", ..row("both Local: the cluster list stays, for pods", &["1 rs here", "2 rs there"], "1 2") },
+    Row {
+        policies: (Local, Local),
+        external: true,
+        local: "1",
+        ..row("both Local: the cluster list stays, for pods", &["1 rs here", "2 rs there"], "1 2")
+    },
     Row { policies: (Cluster, Local), external: true, local: "1", ..row("eTP Local", &["1 rs here", "2 rs there"], "1 2") },
     Row { policies: (Cluster, Local), external: true, ..row("eTP Local, all elsewhere", &["1 rs there"], "1") },
-    Row { policies: (Cluster, Local), external: true, local: "2", ..row("eTP Local with zones: local list unaffected", &["1 rs there a", "2 rs here b"], "1") },
-    Row { policies: (Cluster, Local), ..row("eTP Local without external frontends has no local list", &["1 rs here", "2 rs there"], "1 2") },
-    Row { policies: (Cluster, Local), external: true, local: "3", ..row("fallback per list", &["1 rs there", "2 st there", "3 st here", "4 t here"], "1") },
+    Row {
+        policies: (Cluster, Local),
+        external: true,
+        local: "2",
+        ..row("eTP Local with zones: local list unaffected", &["1 rs there a", "2 rs here b"], "1")
+    },
+    Row {
+        policies: (Cluster, Local),
+        ..row("eTP Local without external frontends has no local list", &["1 rs here", "2 rs there"], "1 2")
+    },
+    Row {
+        policies: (Cluster, Local),
+        external: true,
+        local: "3",
+        ..row("fallback per list", &["1 rs there", "2 st there", "3 st here", "4 t here"], "1")
+    },
     // Scenario 16, TestTerminatingEndpointsTrafficPolicyLocal.
-    Row { policies: (Cluster, Local), external: true, local: "1 2", ..row("scenario 16", &["1 rs here", "2 rs here", "3 st here", "4 t here", "5 rs there"], "1 2 5") },
+    Row {
+        policies: (Cluster, Local),
+        external: true,
+        local: "1 2",
+        ..row("scenario 16", &["1 rs here", "2 rs here", "3 st here", "4 t here", "5 rs there"], "1 2 5")
+    },
     // Scenario 19, TestTerminatingEndpointsTrafficPolicyCluster.
     Row { external: true, ..row("scenario 19", &["2 st here", "3 st here", "4 t there", "5 st there"], "2 3 5") },
 ];
