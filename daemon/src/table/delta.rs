@@ -11,7 +11,8 @@ use super::types::{Backend, BackendId, ServicePort};
 pub struct Delta {
     /// Generation of the table after it.
     pub generation: u64,
-    /// Service ports that came, went or changed; one entry each.
+    /// Service ports that came, went or changed; one entry each, by id. A frontend that moves leaves one entry's port and joins
+    /// another's, in either order: a plane that writes entry by entry removes with all of them before it adds with any.
     pub ports: Vec<PortChange>,
     /// Addresses whose use by any frontend changed; one entry each.
     pub addresses: Vec<AddressChange>,
@@ -37,7 +38,8 @@ pub struct PortChange {
 /// What happened in one backend set.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SetDelta {
-    /// Slots whose content changed, each once, by ascending slot. Applying them in any order gives the new array.
+    /// Slots where another backend is now, each once, by ascending slot. Applying them in any order gives the new array. A backend
+    /// that stays and only becomes local, or ceases to be, is no write: see [`Delta::hairpins`].
     pub writes: Vec<SlotWrite>,
     /// Identities that joined.
     pub added: Vec<BackendId>,

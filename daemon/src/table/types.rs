@@ -7,6 +7,7 @@ use std::sync::Arc;
 use compact_str::CompactString;
 use ipnet::IpNet;
 
+use super::slots::BackendSet;
 use crate::model::{AffinityTimeout, Family, Protocol, ServiceKey, TrafficPolicy};
 
 /// Names a Service port: one entry of `spec.ports` in one family, the unit of everything.
@@ -74,7 +75,7 @@ pub struct Frontend {
     pub source_ranges: Option<Arc<[IpNet]>>,
 }
 
-/// One endpoint as a target: address and port. Equality is on those two; `local` may change without making it another backend.
+/// One endpoint as a target. It is its address and port: `local` may change without making it another backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Backend {
     /// Address and port.
@@ -124,25 +125,6 @@ pub struct ServicePort {
     pub serving: Arc<[SocketAddr]>,
 }
 
-/// Backends with stable places: slot `i` is `slots[i]`.
-///
-/// Adding appends; removing moves the last into the hole and shortens; so a change touches at most two slots, whatever the size.
-/// A slot is not an identity: what outlives a packet keeps the backend's address and its `generation`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct BackendSet {
-    /// The backends, slot by slot. Addresses are unique.
-    pub slots: Arc<[Slot]>,
-}
-
-/// One place in a [`BackendSet`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot {
-    /// Who is there.
-    pub backend: Backend,
-    /// Generation of the table at which this backend joined the set. Leaving and coming back makes another identity.
-    pub generation: u64,
-}
-
 /// The identity of a backend within its Service port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BackendId {
@@ -153,7 +135,7 @@ pub struct BackendId {
 }
 
 /// Something a person should know about a Service: a conflict lost, an address refused. Becomes a warning line and an Event.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Notice {
     /// The Service it is about.
     pub service: ServiceKey,
@@ -245,6 +227,15 @@ impl Frontend {
         }
     }
 
+    /// Some of its clients are served from this scope.
+    #[must_use]
+    pub fn uses(&self, scope: Scope) -> bool {
+        match scope {
+            Scope::Cluster => self.scope() == Scope::Cluster,
+            Scope::Local => self.policy == TrafficPolicy::Local,
+        }
+    }
+
     /// Outside clients get the local set only.
     #[must_use]
     pub fn splits_by_source(&self) -> bool {
@@ -271,24 +262,5 @@ impl ServicePort {
             (true, true) => Verdict::Drop,
             (true, false) => Verdict::Forward,
         }
-    }
-}
-
-impl BackendSet {
-    /// Number of backends.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// No backends.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-
-    /// The backends in slot order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Backend> {
-        self.slots.iter().map(|slot| &slot.backend)
     }
 }

@@ -1,0 +1,85 @@
+use super::*;
+use crate::table::fixtures::{at, key, port, service};
+
+fn publish<const N: usize>(
+    published: &Published,
+    table: &mut ServiceTable,
+    services: [(&str, crate::table::fixtures::Staged); N],
+) -> Committed {
+    let committed = table.put(services);
+    published.publish(&committed, table);
+    committed
+}
+
+#[test]
+fn only_changed_services_are_published() {
+    let (published, mut table) = (Published::new(), ServiceTable::default());
+    let of = |name: &str, address, to: &[&str]| service(1, [port(name, "").cluster_ip(address, 80).to(to)]);
+    publish(&published, &mut table, [("a", of("a", "10.96.0.1", &[])), ("b", of("b", "10.96.0.2", &[]))]);
+    let (a, b) = (published.service(&key("a")).unwrap(), published.service(&key("b")).unwrap());
+
+    publish(&published, &mut table, [("b", of("b", "10.96.0.2", &["10.0.0.1:80"]))]);
+    assert!(Arc::ptr_eq(&a, &published.service(&key("a")).unwrap()));
+    let changed = published.service(&key("b")).unwrap();
+    assert_eq!((b.generation, changed.generation, published.generation()), (1, 2, 2));
+    assert_eq!(changed.ports[0].cluster.len(), 1);
+    assert!(b.ports[0].cluster.is_empty(), "who holds the old state keeps it");
+
+    publish(&published, &mut table, [("a", None)]);
+    assert_eq!(published.service(&key("a")), None);
+}
+
+#[test]
+fn a_loser_that_is_not_staged_is_published_with_its_notice() {
+    let (published, mut table) = (Published::new(), ServiceTable::default());
+    let of = |name: &str, created| service(created, [port(name, "").external_ip("192.0.2.1", 80)]);
+    publish(&published, &mut table, [("young", of("young", 2))]);
+    publish(&published, &mut table, [("old", of("old", 1))]);
+    let young = published.service(&key("young")).unwrap();
+    assert!(young.ports.is_empty());
+    assert_eq!(young.notices[0].reason, "FrontendConflict");
+    assert_eq!(published.service(&key("old")).unwrap().ports[0].frontends[0].address, at("192.0.2.1", 80));
+}
+
+#[test]
+fn subscribers_are_woken_by_news_and_only_by_news() {
+    let (published, mut table) = (Published::new(), ServiceTable::default());
+    let mut subscription = published.subscribe();
+    let of = |name: &str, created| service(created, [port(name, "").external_ip("192.0.2.1", 80)]);
+    publish(&published, &mut table, [("b", of("b", 2))]);
+    assert!(subscription.has_changed().unwrap());
+    assert_eq!(*subscription.borrow_and_update(), 1);
+
+    publish(&published, &mut table, [("b", of("b", 2))]);
+    assert!(!subscription.has_changed().unwrap());
+
+    let committed = publish(&published, &mut table, [("c", of("c", 3))]);
+    assert!(committed.delta.is_empty(), "c gets nothing but a notice");
+    assert!(subscription.has_changed().unwrap());
+    assert_eq!(*subscription.borrow_and_update(), 1);
+}
+
+#[test]
+fn the_whole_is_read_while_it_changes() {
+    let (published, mut table) = (Published::new(), ServiceTable::default());
+    let names: Vec<String> = (0..500).map(|n| format!("s{n}")).collect();
+    let of = |name: &str, n: usize| {
+        let address = format!("10.96.{}.{}", n / 250, n % 250);
+        service(1, [port(name, "").cluster_ip(&address, 80)])
+    };
+    for (n, name) in names.iter().enumerate() {
+        table.set_service(key(name), of(name, n));
+    }
+    published.publish(&table.commit(), &table);
+
+    let held: Vec<PublishedShard> = published.shards().collect();
+    for (n, name) in names.iter().enumerate() {
+        publish(&published, &mut table, [(name, if n % 2 == 0 { None } else { of(name, n) })]);
+    }
+    let count = |shards: &[PublishedShard]| shards.iter().map(|shard| shard.services().len()).sum::<usize>();
+    assert_eq!(count(&held), 500, "a reader's shards stay as they were");
+    assert!(held.iter().all(|shard| shard.generation == 1));
+    let now: Vec<PublishedShard> = published.shards().collect();
+    assert_eq!(count(&now), 250);
+    assert!(now.iter().all(|shard| shard.generation == table.generation()));
+}
