@@ -15,7 +15,7 @@ use crate::dataplane::{Commit, PlaneError};
 use crate::model::Family;
 use crate::netlink::nft::{Batch, CommitError, Element, OwnedElement};
 use crate::table::{
-    BackendSet, Detector, Frontend, FrontendAddress, NodeState, PortChange, PortId, Scope, ServicePort, ServiceTable, Slot,
+    BackendSet, Detector, Frontend, FrontendAddress, NodeState, PortChange, PortId, Scope, ServicePort, ServiceTable,
 };
 
 use super::content::Changes;
@@ -41,9 +41,9 @@ pub(crate) struct Affinity {
 
 /// Who may serve the clients of a sticky frontend.
 struct Backends {
-    general: Arc<[Slot]>,
+    general: BackendSet,
     /// For a frontend split by source: who may serve clients from outside.
-    outside: Option<Arc<[Slot]>>,
+    outside: Option<BackendSet>,
 }
 
 /// Attempts to delete entries while others of them expire; each drops those that are gone.
@@ -147,10 +147,9 @@ impl Affinity {
         if port.affinity.is_none() {
             return;
         }
-        let slots = |set: &BackendSet| set.slots.clone();
         for frontend in &port.frontends {
-            let general = slots(port.set(frontend.scope()));
-            let outside = frontend.splits_by_source().then(|| slots(&port.local));
+            let general = port.set(frontend.scope()).clone();
+            let outside = frontend.splits_by_source().then(|| port.local.clone());
             self.sticky.insert(frontend.address, Backends { general, outside });
         }
     }
@@ -194,7 +193,7 @@ impl Affinity {
     }
 
     fn may_serve(&self, set: &Backends, client: IpAddr, backend: SocketAddr) -> bool {
-        let has = |slots: &[Slot]| slots.iter().any(|slot| slot.backend.address == backend);
+        let has = |backends: &BackendSet| backends.find(backend).is_some();
         let Some(outside) = &set.outside else { return has(&set.general) };
         // By interface nobody can say afterwards who a client was: it may have been a pod.
         let is_pod = self.pods.as_ref().is_none_or(|pods| pods.iter().any(|net| net.contains(&client)));

@@ -127,16 +127,16 @@ pub(crate) fn port_change(before: Option<&ServicePort>, after: Option<&ServicePo
                 Some(next_scope) if next_scope == scope => {
                     let delta = if scope == Scope::Cluster { &change.cluster } else { &change.local };
                     for write in &delta.writes {
-                        slots.write(write.slot, write.before.as_ref(), write.after.as_ref(), changes);
+                        slots.write(write.slot, write.before, write.after, changes);
                     }
                 }
                 // Another set under the same key, or none.
                 _ => {
-                    let old = before.map(|port| &port.set(scope).slots[..]).unwrap_or_default();
-                    let new = next_scope.and_then(|scope| after.map(|port| &port.set(scope).slots[..])).unwrap_or_default();
+                    let old = before.map(|port| port.set(scope).slots()).unwrap_or_default();
+                    let new = next_scope.and_then(|scope| after.map(|port| port.set(scope).slots())).unwrap_or_default();
                     for (place, index) in (0_u32..).zip(0..old.len().max(new.len())) {
-                        let backend = |slots: &[crate::table::Slot]| slots.get(index).map(|slot| slot.backend);
-                        slots.write(place, backend(old).as_ref(), backend(new).as_ref(), changes);
+                        let backend = |slots: &[crate::table::Slot]| slots.get(index).map(crate::table::Slot::backend);
+                        slots.write(place, backend(old), backend(new), changes);
                     }
                 }
             }
@@ -285,7 +285,7 @@ impl SlotRecord {
         Self { set: SetKind::Endpoints(pool).of(frontend.address.family()), key: record.len(), record }
     }
 
-    fn at(&mut self, slot: u32, backend: &Backend) -> &[u8] {
+    fn at(&mut self, slot: u32, backend: Backend) -> &[u8] {
         self.record.truncate(self.key);
         self.record.extend_from_slice(&slot.to_ne_bytes());
         push_address(&mut self.record, backend.address.ip());
@@ -294,7 +294,7 @@ impl SlotRecord {
     }
 
     /// The same key with other data is refused by the kernel (`EEXIST`): the old element goes, the new one comes.
-    fn write(&mut self, slot: u32, before: Option<&Backend>, after: Option<&Backend>, changes: &mut Changes) {
+    fn write(&mut self, slot: u32, before: Option<Backend>, after: Option<Backend>, changes: &mut Changes) {
         if before.map(|backend| backend.address) == after.map(|backend| backend.address) {
             return;
         }
