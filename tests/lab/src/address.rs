@@ -29,7 +29,7 @@ pub fn twin_net(net: Ipv4Net) -> Ipv6Net {
 /// An octet's decimal digits read as hexadecimal: 172 is 0x172.
 fn same_digits(octet: u8) -> u16 {
     let octet = u16::from(octet);
-    (octet / 100) << 8 | (octet / 10 % 10) << 4 | octet % 10
+    (octet / 100) << 8 | (octet / 10 % 10) << 4 | (octet % 10)
 }
 
 /// Reads an IPv4 address of the plan.

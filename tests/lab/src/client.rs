@@ -148,6 +148,13 @@ impl Request {
         open().map_err(Error::call("open", format!("a {:?} socket at {}", self.protocol, self.from)))
     }
 
+    /// A connected socket in the calling thread's namespace, for what outlasts one question.
+    pub(crate) fn connect(&self) -> io::Result<Socket> {
+        let socket = self.protocol.socket(Domain::for_address(self.to))?;
+        socket.connect_timeout(&SockAddr::from(self.to), self.timeout)?;
+        Ok(socket)
+    }
+
     fn exchange(&self, mut socket: Socket) -> io::Result<Outcome> {
         let start = Instant::now();
         let deadline = start + self.timeout;
@@ -226,7 +233,7 @@ impl Outcome {
     pub fn answer(self) -> Result<Answer> {
         match self {
             Self::Answered(answer) => Ok(answer),
-            other => Err(Error::NoAnswer(other)),
+            other => Err(Error::NoAnswer(Box::new(other))),
         }
     }
 

@@ -49,7 +49,7 @@ pub enum Error {
     },
     /// A client expected an answer and got something else.
     #[error("expected an answer, got: {0}")]
-    NoAnswer(crate::Outcome),
+    NoAnswer(Box<crate::Outcome>),
     /// An event did not come in time.
     #[error("{what} did not happen within {limit:?}")]
     TooLate {
