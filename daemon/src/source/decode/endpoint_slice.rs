@@ -10,7 +10,7 @@ use super::{DecodeError, Decoded, address, key, timestamp};
 use crate::model::{Conditions, Endpoint, EndpointSlice, Family, Hints, Interner, ServiceKey, SlicePort};
 use crate::source::{Kind, Object};
 
-pub(super) fn decode(document: Document<'_>, names: &mut Interner) -> Result<Decoded, DecodeError> {
+pub(super) fn decode(document: Document<'_, impl Sized>, names: &mut Interner) -> Result<Decoded, DecodeError> {
     let mut problems = Problems::default();
     let metadata = problems.take(format_args!("metadata"), document.metadata).unwrap_or_default();
     let key = key(Kind::EndpointSlice, &metadata)?;

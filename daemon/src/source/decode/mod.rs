@@ -63,7 +63,7 @@ struct Identity {
 /// # Errors
 /// Bytes that are not JSON, or an object without a name.
 pub fn from_json(kind: Kind, bytes: &[u8], names: &mut Interner) -> Result<Decoded, DecodeError> {
-    match serde_json::from_slice(bytes)? {
+    match serde_json::from_slice::<Field<Document<'_>>>(bytes)? {
         Field::Is(document) => object(kind, document, names),
         Field::Absent => Err(DecodeError::NotAnObject { found: "null" }),
         Field::Wrong(found) => Err(DecodeError::NotAnObject { found }),
@@ -71,7 +71,7 @@ pub fn from_json(kind: Kind, bytes: &[u8], names: &mut Interner) -> Result<Decod
 }
 
 /// Decodes a document as the given kind; its own `kind` is not looked at, since the items of a list do not carry one.
-pub(crate) fn object(kind: Kind, document: Document<'_>, names: &mut Interner) -> Result<Decoded, DecodeError> {
+pub(crate) fn object(kind: Kind, document: Document<'_, impl Sized>, names: &mut Interner) -> Result<Decoded, DecodeError> {
     Ok(match kind {
         Kind::Service => Decoded::Object(Object::Service(Box::new(service::decode(document)?))),
         Kind::ForeignService => Decoded::Object(Object::ForeignService(Box::new(service::decode(document)?))),

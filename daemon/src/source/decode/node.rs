@@ -8,7 +8,7 @@ use super::{DecodeError, address, key};
 use crate::model::{Interner, Node, NodeAddress, NodeAddressKind, ServiceCidr};
 use crate::source::Kind;
 
-pub(super) fn decode(document: Document<'_>, names: &mut Interner) -> Result<Node, DecodeError> {
+pub(super) fn decode(document: Document<'_, impl Sized>, names: &mut Interner) -> Result<Node, DecodeError> {
     let mut problems = Problems::default();
     let metadata = problems.take(format_args!("metadata"), document.metadata).unwrap_or_default();
     let key = key(Kind::Node, &metadata)?;
@@ -58,7 +58,7 @@ fn addresses(status: super::wire::Status<'_>, problems: &mut Problems) -> Vec<No
     addresses
 }
 
-pub(super) fn decode_service_cidr(document: Document<'_>, names: &mut Interner) -> Result<ServiceCidr, DecodeError> {
+pub(super) fn decode_service_cidr(document: Document<'_, impl Sized>, names: &mut Interner) -> Result<ServiceCidr, DecodeError> {
     let mut problems = Problems::default();
     let metadata = problems.take(format_args!("metadata"), document.metadata).unwrap_or_default();
     let key = key(Kind::ServiceCidr, &metadata)?;

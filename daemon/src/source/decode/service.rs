@@ -25,7 +25,7 @@ struct ClusterIps {
     headless: bool,
 }
 
-pub(super) fn decode(document: Document<'_>) -> Result<Service, DecodeError> {
+pub(super) fn decode(document: Document<'_, impl Sized>) -> Result<Service, DecodeError> {
     let mut problems = Problems::default();
     let mut metadata = problems.take(format_args!("metadata"), document.metadata).unwrap_or_default();
     let Identity { key, uid, created } = Identity::read(Kind::Service, &mut metadata, &mut problems)?;
