@@ -77,11 +77,15 @@ impl<'k> Transaction<'k> {
                 break;
             }
             if let Err(refusal) = transaction.apply(&message) {
-                refused.push(answer(message.sequence, refusal));
+                // The kernel points at an attribute, in nearly all cases: at the first one, if we know no better.
+                let offset = refusal.offset.or(Some(message::HEADER + message::NFGENMSG));
+                refused.push(answer(message.sequence, Refused { offset, ..refusal }));
             }
         }
         if refused.is_empty() && ended && transaction.has_loose_anonymous_set() {
-            refused.push(answer(begin.sequence, Errno::EINVAL.into()));
+            // What fails at the commit itself is blamed on the first message: `netlink_ack(oskb, nlmsg_hdr(oskb), ..)`, when the
+            // batch's beginning is pulled off already.
+            refused.push(answer(1, Errno::EINVAL.into()));
         }
         if refused.is_empty() && ended {
             if !transaction.undo.is_empty() {
@@ -215,8 +219,12 @@ impl<'k> Transaction<'k> {
         let kind = fields.text(chain_attr::TYPE).unwrap_or("filter").to_owned();
         if let Some(present) = self.table(&table)?.chains.get(&name) {
             exists_is(message)?;
-            let same = base.is_none() || (present.base == base && present.kind == kind);
-            return if same { Ok(()) } else { Err(Errno::EEXIST.into()) };
+            return match (base, present.base) {
+                (None, _) => Ok(()),
+                (Some(wanted), Some(is)) if wanted != is => Err(Errno::EOPNOTSUPP.into()),
+                (Some(_), Some(_)) if present.kind == kind => Ok(()),
+                (Some(_), _) => Err(Errno::EEXIST.into()),
+            };
         }
         if fields.bytes(chain_attr::HOOK).is_some() {
             let (number, priority) = base.ok_or(Errno::EINVAL)?;
