@@ -138,6 +138,20 @@ pub fn cleanup(door: &mut dyn NftDoor) -> Result<bool, PlaneError> {
     Ok(true)
 }
 
+/// Frontends that the kernel can dispatch, of all families and kinds: elements of the class sets, counted there.
+///
+/// # Errors
+/// See [`PlaneError`].
+pub fn frontends(door: &mut dyn NftDoor) -> Result<usize, PlaneError> {
+    let mut count = 0;
+    for set in door.sets(TABLE).map_err(error::door)? {
+        if set.name.starts_with("class-") || set.name.starts_with("node-class-") {
+            count += door.dump(TABLE, &set.name).map_err(error::door)?.len();
+        }
+    }
+    Ok(count)
+}
+
 impl Limits {
     /// Why this Service port cannot be rendered beside maps of these counts, if it cannot.
     fn refuse(self, port: &ServicePort, count: impl Fn(SetId) -> usize) -> Option<String> {
