@@ -66,13 +66,13 @@ fn story(connections: usize) -> Result<()> {
 /// One line per way to the Service: who answered how often, and whom the pods saw.
 #[expect(clippy::print_stdout, reason = "the demo is what it prints")]
 fn table(stage: &Stage, connections: usize, silent: &[&str]) -> Result<()> {
-    println!("  {:<8} {:<29} {:>6} {:>6} {:>6} {:>7}   the pods see", "from", "to", "pod-a", "pod-b", "pod-c", "failed");
+    println!("  {:<8} {:<33} {:>6} {:>6} {:>6} {:>7}   the pods see", "from", "to", "pod-a", "pod-b", "pod-c", "failed");
     for (from, host) in [("pod", &stage.pod), ("node", stage.node()), ("outside", stage.client())] {
         for (kind, to) in ways(from) {
             let tally = host.sample(&request(to)?, connections)?;
             let count = |pod| tally.answered.get(pod).copied().unwrap_or(0);
             println!(
-                "  {from:<8} {:<29} {:>6} {:>6} {:>6} {:>7}   {}",
+                "  {from:<8} {:<33} {:>6} {:>6} {:>6} {:>7}   {}",
                 format!("{kind:<9} {to}"),
                 count("pod-a"),
                 count("pod-b"),
