@@ -14,6 +14,7 @@
 //! Not here: what to write (`dataplane`), which flows are stale (the reconciliation policy), and anything that needs no netlink.
 
 pub mod attr;
+pub mod conntrack;
 pub mod message;
 pub mod nft;
 pub mod socket;
