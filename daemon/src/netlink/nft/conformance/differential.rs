@@ -112,7 +112,7 @@ fn content(door: &mut dyn NftDoor) -> (Vec<(String, Vec<(u32, u32)>)>, Vec<(Stri
 fn the_fake_does_what_the_kernel_does() {
     in_namespace(|| {
         let transactions = prop::collection::vec(prop::collection::vec(op(), 1..8), 1..8);
-        let mut runner = TestRunner::new(Config { cases: 150, failure_persistence: None, ..Config::default() });
+        let mut runner = TestRunner::new(Config { cases: 1500, failure_persistence: None, ..Config::default() });
         let mut kernel = KernelNft::open().unwrap();
         let has_destroy = kernel.has_destroy();
         let kernel = RefCell::new(kernel); // proptest's closure is not FnMut

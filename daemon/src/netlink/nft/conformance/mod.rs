@@ -91,7 +91,7 @@ fn add_rule(batch: &mut Batch, chain: &str, expressions: impl FnOnce(&mut Vec<u8
     });
 }
 
-/// `meta mark @set`
+/// `meta mark @set`; `id` from 1 for a set that this transaction makes
 fn lookup(buffer: &mut Vec<u8>, set: &str, id: u32) {
     expression(buffer, "meta", |buffer| {
         attr::put_u32_be(buffer, 1, 8); // NFTA_META_DREG, NFT_REG32_00
@@ -100,7 +100,9 @@ fn lookup(buffer: &mut Vec<u8>, set: &str, id: u32) {
     expression(buffer, "lookup", |buffer| {
         attr::put_text(buffer, rule::LOOKUP_SET, set);
         attr::put_u32_be(buffer, 2, 8); // NFTA_LOOKUP_SREG
-        attr::put_u32_be(buffer, rule::LOOKUP_SET_ID, id);
+        if id > 0 {
+            attr::put_u32_be(buffer, rule::LOOKUP_SET_ID, id);
+        }
     });
 }
 

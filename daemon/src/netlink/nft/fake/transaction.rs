@@ -176,7 +176,12 @@ impl<'k> Transaction<'k> {
             exists_is(message)?;
             let same = SetInfo { handle: 0, name: String::new(), userdata: None, ..present.info.clone() }
                 == SetInfo { userdata: None, ..info };
-            return if same && present.bits == bits { Ok(()) } else { Err(Errno::EEXIST.into()) };
+            if !same || present.bits != bits {
+                return Err(Errno::EEXIST.into());
+            }
+            // To the kernel this is an update, which has no number: 0, by which it is then found.
+            self.ids.push((0, Arc::new((table, name))));
+            return Ok(());
         }
         if message.flags & NLM_F_CREATE == 0 {
             return Err(Errno::ENOENT.into());
@@ -409,10 +414,11 @@ impl<'k> Transaction<'k> {
 
     /// By name first, then by the number that this transaction gave it (`nft_set_lookup_global`).
     fn set_name(&self, table: &str, name: &str, id: Option<u32>) -> Option<String> {
-        if self.kernel.tables.get(table)?.sets.contains_key(name) {
+        let sets = &self.kernel.tables.get(table)?.sets;
+        if sets.contains_key(name) {
             return Some(name.to_owned());
         }
-        let of_id = |(number, path): &&(u32, Path)| Some(*number) == id && path.0 == table;
+        let of_id = |(number, path): &&(u32, Path)| Some(*number) == id && path.0 == table && sets.contains_key(&path.1);
         self.ids.iter().rev().find(of_id).map(|(_, path)| path.1.clone())
     }
 
