@@ -20,4 +20,6 @@ pub mod nft;
 pub mod socket;
 
 #[cfg(test)]
+mod robustness;
+#[cfg(test)]
 mod testns;
