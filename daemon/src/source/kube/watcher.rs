@@ -22,6 +22,8 @@ use kube::client::Body;
 use serde::Deserialize;
 use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::instrument::WithSubscriber as _;
+use tracing::subscriber::NoSubscriber;
 use tracing::{debug, info, warn};
 
 use super::backoff::Backoff;
@@ -97,11 +99,26 @@ struct Answer<'s> {
 }
 
 impl Watcher {
-    pub(super) fn new(resource: Resource, servers: Arc<ApiServers>, health: Arc<Health>, changes: Sender<Change>, timing: Timing) -> Self {
+    pub(super) fn new(
+        resource: Resource,
+        servers: Arc<ApiServers>,
+        health: Arc<Health>,
+        changes: Sender<Change>,
+        timing: Timing,
+    ) -> Self {
         health.register(resource.stream);
         Self {
-            resource, servers, health, changes, timing,
-            names: Interner::default(), version: None, from_store: false, unpaged: false, unfinished: 0, refused: false,
+            resource,
+            servers,
+            health,
+            changes,
+            timing,
+            names: Interner::default(),
+            version: None,
+            from_store: false,
+            unpaged: false,
+            unfinished: 0,
+            refused: false,
         }
     }
 
@@ -122,7 +139,8 @@ impl Watcher {
             let listed_in_pages = phase == Phase::Begin && paged;
             let Err(failure) = step else {
                 phase = Phase::Resume;
-                if listed_in_pages && std::mem::take(&mut self.refused) && !server.refuses_streaming.swap(true, Ordering::Relaxed) {
+                if listed_in_pages && std::mem::take(&mut self.refused) && !server.refuses_streaming.swap(true, Ordering::Relaxed)
+                {
                     info!("API server {} does not stream lists: it is asked for pages from now on", server.url);
                 }
                 if start.elapsed() >= SETTLED {
@@ -194,7 +212,8 @@ impl Watcher {
             }
             let head = items.into_head();
             let garbled = |reason: String| Failure::Garbled { reason };
-            let head: Field<Document<'_>> = serde_json::from_slice(&head).map_err(|error| garbled(format!("list is not JSON: {error}")))?;
+            let head: Field<Document<'_>> =
+                serde_json::from_slice(&head).map_err(|error| garbled(format!("list is not JSON: {error}")))?;
             let metadata: Metadata<'_> = head.into_value().and_then(|list| list.metadata.into_value()).unwrap_or_default();
             let version = metadata.resource_version.into_value().filter(|version| !version.is_empty());
             let version = version.ok_or_else(|| garbled("list has no resourceVersion".into()))?.into_owned();
@@ -263,7 +282,9 @@ impl Watcher {
         let event = match serde_json::from_slice::<Event<'_>>(line) {
             Ok(event) => event,
             // An object missed in a list would be taken for deleted: then rather no list.
-            Err(error) if *progress == Progress::Listing => return Err(Failure::Garbled { reason: format!("event is not JSON: {error}") }),
+            Err(error) if *progress == Progress::Listing => {
+                return Err(Failure::Garbled { reason: format!("event is not JSON: {error}") });
+            }
             Err(error) => {
                 warn!("an event of the watch of {} is not readable: {error}: ignored", self.resource.stream);
                 return Ok(());
@@ -384,11 +405,13 @@ impl Watcher {
     }
 
     /// Asks, and waits for the head of a successful answer.
+    ///
+    /// The client would log an ERROR for every failed attempt; what is to be said of an outage is said once, by [`Health`].
     async fn ask<'s>(&self, server: &'s Server, uri: &str) -> Result<Answer<'s>, Failure> {
         let what = self.resource.stream;
         let request = Request::get(uri).header(http::header::ACCEPT, "application/json").body(Body::empty());
         let request = request.map_err(|error| Failure::Garbled { reason: format!("request {uri}: {error}") })?;
-        let answer = timeout(self.timing.answer, server.client.send(request)).await;
+        let answer = timeout(self.timing.answer, server.client.send(request).with_subscriber(NoSubscriber::new())).await;
         let answer = answer.map_err(|_| Failure::Silent { server: server.url.clone(), after: self.timing.answer })?;
         let (head, body) = answer.map_err(|error| Failure::of_client(&server.url, &error))?.into_parts();
         let mut answer = Answer { server: &server.url, body, silence: self.timing.silence };
@@ -414,7 +437,7 @@ impl Answer<'_> {
     /// The next piece of the body; `None` at its end.
     async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
         loop {
-            let frame = timeout(self.silence, self.body.frame()).await;
+            let frame = timeout(self.silence, self.body.frame().with_subscriber(NoSubscriber::new())).await;
             let frame = frame.map_err(|_| Failure::Silent { server: self.server.to_owned(), after: self.silence })?;
             match frame {
                 None => return Ok(None),
