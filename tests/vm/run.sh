@@ -74,10 +74,11 @@ begin=$SECONDS
 # The output is followed in its file: the console's loses lines and adds the kernel's.
 tail -n +1 -f "$work/output" &
 follower=$!
+trap 'kill "$follower" 2>/dev/null; rm -rf "$work"' EXIT
 PATH=$tools/bin:$PATH timeout --kill-after=5 "$limit" \
     vng --run "$image" --user root --memory 2G --cpus 2 --force-9p --disable-kvm --rwdir="$work" --verbose \
     -- "$root/tests/vm/guest.sh $work" >"$work/console" 2>&1 </dev/null || booted=$?
-sleep 0.2                              # lets tail show the last lines; it looks once a second without inotify on 9p
+sleep 1.1                              # tail looks at a file without inotify, as on 9p, once a second
 kill "$follower" 2>/dev/null && wait "$follower" 2>/dev/null || true
 say "$((SECONDS - begin)) s in all; guest: $(tr '\n' ' ' <"$work/times" 2>/dev/null || echo 'did not come up')"
 
