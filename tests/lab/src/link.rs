@@ -6,14 +6,20 @@ use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily,
     address::AddressHeaderFlags,
-    link::{BridgePortState, InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage, LinkProtoInfoBridge},
+    link::{
+        BridgePortState, InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage, LinkProtoInfoBridge, State,
+    },
     route::RouteScope,
 };
 use rtnetlink::{
     Handle, LinkBridge, LinkBridgePort, LinkDummy, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_core::DefaultNla,
 };
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 /// One route: `ip route replace TO [via VIA] dev DEV [src SRC] [table TABLE] [onlink]`.
 #[derive(Clone, Debug)]
@@ -111,6 +117,24 @@ impl Links {
         let message = LinkUnspec::new_with_index(self.index(name).await?);
         let message = if up { message.up() } else { message.down() }.build();
         self.0.link().change(message).execute().await.map_err(Error::netlink("link set", name))
+    }
+
+    /// Waits until an interface carries packets. A carrier that comes on is acted upon by a kernel worker (`linkwatch`), up to a
+    /// second later on a busy machine; until then the interface, or the bridge it is a port of, drops what it is given.
+    pub(crate) async fn await_carrier(&self, name: &str) -> Result<()> {
+        const LIMIT: Duration = Duration::from_secs(10);
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let mut found = std::pin::pin!(self.0.link().get().match_name(name).execute());
+            let link = found.try_next().await.map_err(Error::netlink("link show", name))?;
+            if link.is_some_and(|link| link.attributes.contains(&LinkAttribute::OperState(State::Up))) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Error::TooLate { what: format!("the carrier of {name}"), limit: LIMIT });
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// `ip link set NAME master BRIDGE`.
