@@ -24,6 +24,7 @@ mod discovery;
 mod fault;
 mod handle;
 mod list;
+pub mod load;
 pub mod manifests;
 mod patch;
 mod resource;
@@ -34,6 +35,8 @@ mod serve;
 mod service;
 mod status;
 mod store;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::collections::BTreeMap;

@@ -32,6 +32,11 @@ fn is_unset(value: &Value) -> bool {
     value.is_null() || value.as_str() == Some("") || value.as_array().is_some_and(Vec::is_empty)
 }
 
+/// The entries of a list, none where it is absent. (Indexing a mutable `Value` would put a null there.)
+fn entries<'a>(object: &'a mut Value, pointer: &str) -> impl Iterator<Item = &'a mut Value> {
+    object.pointer_mut(pointer).and_then(Value::as_array_mut).into_iter().flatten()
+}
+
 fn remove(object: &mut Value, names: &[&str]) {
     if let Some(object) = object.as_object_mut() {
         for name in names {
@@ -87,7 +92,7 @@ pub(super) fn defaults(service: &mut Value) {
     if !external_name {
         default(spec, "internalTrafficPolicy", "Cluster".into());
     }
-    for port in spec["ports"].as_array_mut().into_iter().flatten() {
+    for port in entries(spec, "/ports") {
         default(port, "protocol", "TCP".into());
         if port["targetPort"].is_null() || port["targetPort"] == json!(0) {
             port["targetPort"] = port["port"].clone();
@@ -100,9 +105,12 @@ pub(super) fn defaults(service: &mut Value) {
     default_ip_mode(service);
 }
 
-/// KEP-1860: an ingress with an address and without a mode is `VIP`.
-pub(super) fn default_ip_mode(service: &mut Value) {
-    for ingress in service["status"]["loadBalancer"]["ingress"].as_array_mut().into_iter().flatten() {
+/// KEP-1860: an ingress with an address and without a mode is `VIP`. An empty list is not printed.
+fn default_ip_mode(service: &mut Value) {
+    if is_unset(&service["status"]["loadBalancer"]["ingress"]) {
+        remove(&mut service["status"]["loadBalancer"], &["ingress"]);
+    }
+    for ingress in entries(service, "/status/loadBalancer/ingress") {
         if ingress["ip"].as_str().is_some_and(|ip| !ip.is_empty()) {
             default(ingress, "ipMode", "VIP".into());
         }
@@ -124,7 +132,7 @@ pub(super) fn carry_over(service: &mut Value, old: &Value) {
     }
     let old_ports = ports(old);
     let (keeps, kept_before) = (wants_node_ports(spec), wants_node_ports(old));
-    for port in spec["ports"].as_array_mut().into_iter().flatten() {
+    for port in entries(spec, "/ports") {
         let twin = old_ports.iter().find(|twin| twin["port"] == port["port"] && twin["protocol"] == port["protocol"]);
         match twin.map(|twin| &twin["nodePort"]).filter(|node_port| !node_port.is_null()) {
             Some(node_port) if keeps => default(port, "nodePort", node_port.clone()),
@@ -302,7 +310,7 @@ impl Admission<'_> {
     fn node_ports(&mut self, spec: &mut Value) -> Result<(), Cause> {
         let allocates = wants_node_ports(spec);
         let mut used: Vec<u16> = Vec::new();
-        for (at, port) in spec["ports"].as_array_mut().into_iter().flatten().enumerate() {
+        for (at, port) in entries(spec, "/ports").enumerate() {
             let protocol = port["protocol"].as_str().unwrap_or("TCP").to_owned();
             let full = || {
                 Cause::invalid(format!("spec.ports[{at}].nodePort"), &json!(0), "failed to allocate a nodePort: range is full")
