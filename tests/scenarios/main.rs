@@ -1,9 +1,10 @@
 //! Real packets in namespaces: one module per subject, one process per scenario. `cargo test -p sheave-tests --test scenarios`.
 
-mod lab;
+mod fixture;
+mod truth_table;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sheave_tests::scenario::main(&[lab::scenarios().as_slice()].concat())
+    sheave_tests::scenario::main(&[truth_table::scenarios()].concat())
 }
