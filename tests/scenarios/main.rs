@@ -1,10 +1,11 @@
 //! Real packets in namespaces: one module per subject, one process per scenario. `cargo test -p sheave-tests --test scenarios`.
 
 mod fixture;
+mod lab;
 mod truth_table;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sheave_tests::scenario::main(&[truth_table::scenarios()].concat())
+    sheave_tests::scenario::main(&[lab::scenarios(), truth_table::scenarios()].concat())
 }

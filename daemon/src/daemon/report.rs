@@ -71,6 +71,11 @@ impl Reporter {
         }
     }
 
+    /// A change was refused; the whole table is written at once.
+    pub(super) fn refused(&self, plane: &str, error: &PlaneError) {
+        tracing::warn!(plane, "a change was refused, the whole table is written: {}", with_causes(error));
+    }
+
     /// A commit failed and will be tried again: one warning an outage, the rest at debug.
     pub(super) fn commit_failed(&self, plane: &str, error: &PlaneError, wait: Duration) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);

@@ -14,17 +14,22 @@ use tokio_util::sync::CancellationToken;
 
 use super::node::{self, NodeFacts};
 use super::report::Reporter;
+use super::retry::Retry;
 use super::stale_flows::{self, StaleFlows};
+use super::watchman::Watchman;
 use crate::config::Options;
 use crate::dataplane::{Commit, Damage, Dataplane, PlaneError};
 use crate::model::{Dirty, Index, ServiceKey};
 use crate::netlink::route::LocalAddresses;
 use crate::policy::{self, Context, Seniority};
-use crate::source::{Backoff, Change, Mark};
+use crate::source::{Change, Mark};
 use crate::table::{Committed, Delta, Published, ServiceTable};
 
 /// Changes taken in before a sync, at most: a bound on how long a busy stream can hold back a commit.
 const MOST_CHANGES_PER_SYNC: usize = 16_384;
+
+/// Deferred work that failed is tried again after this.
+const FINISH_AGAIN: Duration = Duration::from_secs(1);
 
 /// Services evaluated between two commits of the table while it is being filled.
 const SERVICES_PER_COLD_COMMIT: usize = 256;
@@ -77,6 +82,7 @@ pub struct SyncLoop {
     options: Arc<Options>,
     plane: Box<dyn Dataplane>,
     outputs: Outputs,
+    watchman: Option<Watchman>,
     index: Index,
     table: ServiceTable,
     facts: NodeFacts,
@@ -84,12 +90,12 @@ pub struct SyncLoop {
     kernel: Kernel,
     /// Marks that came in since the last good commit.
     pending_marks: Vec<Mark>,
-    retry: Backoff,
+    retry: Retry,
     retry_at: Option<Instant>,
     /// Policy's context changed: every Service is evaluated again.
     all_dirty: bool,
-    /// The plane has deferred work: entries of removed sticky backends.
-    unfinished: bool,
+    /// When the plane's deferred work is due: affinity entries of removed backends.
+    unfinished: Option<Instant>,
 }
 
 impl SyncLoop {
@@ -101,16 +107,24 @@ impl SyncLoop {
             options,
             plane,
             outputs,
+            watchman: None,
             index: Index::default(),
             table: ServiceTable::default(),
             facts: NodeFacts::default(),
             kernel: Kernel::Unloaded,
             pending_marks: Vec::new(),
-            retry: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
+            retry: Retry::new(Duration::from_millis(500), Duration::from_secs(30)),
             retry_at: None,
             all_dirty: false,
-            unfinished: false,
+            unfinished: None,
         }
+    }
+
+    /// Repairs what others break, as this one tells.
+    #[must_use]
+    pub fn watched_by(mut self, watchman: Watchman) -> Self {
+        self.watchman = Some(watchman);
+        self
     }
 
     /// Runs until cancelled, or until the source is gone. The kernel keeps what it has: SIGTERM removes nothing.
@@ -118,7 +132,6 @@ impl SyncLoop {
         self.facts.local.clone_from(&inputs.addresses.borrow_and_update());
         self.node_changed();
         loop {
-            let retry_at = self.retry_at.map(tokio::time::Instant::from_std);
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return,
@@ -134,9 +147,9 @@ impl SyncLoop {
                     Some(change) => self.take_in(change, &mut inputs.changes),
                     None => return,
                 },
-                () = sleep_until(retry_at), if retry_at.is_some() => self.retry_at = None,
+                () = sleep_until(self.retry_at), if self.retry_at.is_some() => self.retry_at = None,
                 // Deferred work waits until nothing else does.
-                () = std::future::ready(()), if self.unfinished => {
+                () = sleep_until(self.unfinished), if self.unfinished.is_some() => {
                     self.finish();
                     continue;
                 }
@@ -203,14 +216,27 @@ impl SyncLoop {
         let decided = started.elapsed();
         let outcome = match self.kernel {
             Kernel::Current if committed.delta.is_empty() => Ok(Commit::default()),
-            Kernel::Current => self.plane.apply(&committed.delta, &self.table),
-            Kernel::Unloaded | Kernel::Doubtful => self.plane.load(&self.table),
+            // A refused change is most often the first sign of a table that somebody flushed: what helps is at hand.
+            Kernel::Current => self.plane.apply(&committed.delta, &self.table).or_else(|error| {
+                self.outputs.reporter.refused(self.plane.name(), &error);
+                self.load()
+            }),
+            Kernel::Unloaded | Kernel::Doubtful => self.load(),
         };
         match outcome {
             Ok(commit) => self.committed(&committed.delta, &commit, &Timing { services, decided, whole: started.elapsed() }),
             Err(error) => self.failed(&error),
         }
         self.outputs.reporter.notices(committed.notices_raised, committed.notices_cleared);
+    }
+
+    /// Writes everything, with the monitor at rest. If somebody else committed meanwhile, once more with the monitor awake.
+    fn load(&mut self) -> Result<Commit, PlaneError> {
+        let Some(watchman) = &mut self.watchman else { return self.plane.load(&self.table) };
+        let rested_at = watchman.rest();
+        let outcome = self.plane.load(&self.table);
+        let transactions = outcome.as_ref().map_or(0, |commit| commit.transactions);
+        if watchman.wake(rested_at, transactions) && outcome.is_ok() { self.plane.load(&self.table) } else { outcome }
     }
 
     /// Hands what is dirty to the table, through policy. Returns how many Services that were, and what came of it.
@@ -260,7 +286,7 @@ impl SyncLoop {
         let first = self.kernel == Kernel::Unloaded;
         self.kernel = Kernel::Current;
         self.retry.reset();
-        self.unfinished = true;
+        self.unfinished = Some(Instant::now());
         self.outputs.reporter.spoiled(&commit.spoiled);
         if let Some(flows) = &self.outputs.stale_flows {
             flows.look_for(if first { stale_flows::all(&self.table) } else { stale_flows::changed(delta, &self.table) });
@@ -300,10 +326,14 @@ impl SyncLoop {
         if self.kernel != Kernel::Current {
             return; // a load is due anyway
         }
-        match self.plane.repair(damage, &self.table) {
+        let outcome = match damage {
+            Damage::Structure(_) => self.load(),
+            Damage::Elements(_) => self.plane.repair(damage, &self.table),
+        };
+        match outcome {
             Ok(commit) if commit.transactions == 0 => {}
             Ok(commit) => {
-                self.unfinished = true;
+                self.unfinished = Some(Instant::now());
                 self.outputs.reporter.repaired(damage, &commit);
             }
             Err(error) => self.failed(&error),
@@ -311,12 +341,13 @@ impl SyncLoop {
     }
 
     fn finish(&mut self) {
-        self.unfinished = false;
-        if self.kernel != Kernel::Current {
-            return;
-        }
-        if let Err(error) = self.plane.finish() {
-            self.failed(&error);
+        self.unfinished = None;
+        if self.kernel == Kernel::Current
+            && let Err(error) = self.plane.finish()
+        {
+            // What was committed stays in force; at worst a client of a removed backend is not sticky for a while.
+            tracing::debug!(%error, "affinity entries of removed backends not deleted yet");
+            self.unfinished = Some(Instant::now() + FINISH_AGAIN);
         }
     }
 }
@@ -332,9 +363,9 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-async fn sleep_until(when: Option<tokio::time::Instant>) {
+async fn sleep_until(when: Option<Instant>) {
     match when {
-        Some(when) => tokio::time::sleep_until(when).await,
+        Some(when) => tokio::time::sleep_until(when.into()).await,
         None => std::future::pending().await,
     }
 }

@@ -9,10 +9,8 @@ use netlink_packet_route::{
     link::{BridgePortState, InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkMessage},
     route::RouteScope,
 };
-use rtnetlink::{
-    Handle, LinkBridge, LinkBridgePort, LinkDummy, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
-};
-use std::net::IpAddr;
+use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkDummy, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use std::{fmt, net::IpAddr};
 
 /// One route: `ip route replace TO [via VIA] dev DEV [src SRC] [table TABLE] [onlink]`.
 #[derive(Clone, Debug)]
@@ -68,12 +66,21 @@ impl Route {
     }
 }
 
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { to, via, device, source, table } = self;
+        let optional = |word, address: Option<IpAddr>| address.map(|address| format!("{word} {address} ")).unwrap_or_default();
+        write!(f, "{to} {}dev {device} {}table {table}", optional("via", *via), optional("src", *source))
+    }
+}
+
 // === impl Links ===
 
 impl Links {
-    /// `ip link add NAME type veth peer name PEER netns FD`, and this end up.
+    /// `ip link add NAME type veth peer name PEER netns FD`, and this end up. The other end is brought up from its home: asked for
+    /// in the same request, the kernel opens it before the pair is linked and says ENOTCONN (`veth_newlink`).
     pub(crate) async fn add_veth(&self, name: &str, peer: &str, peers_home: &Namespace) -> Result<()> {
-        let far = LinkMessageBuilder::<LinkUnspec>::new().name(peer).setns_by_fd(peers_home.raw_fd()).up().build();
+        let far = LinkMessageBuilder::<LinkUnspec>::new().name(peer).setns_by_fd(peers_home.raw_fd()).build();
         let near = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
             .name(name)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(far)))
@@ -109,9 +116,10 @@ impl Links {
         self.0.link().change(message).execute().await.map_err(Error::netlink("link set master", name))
     }
 
-    /// `bridge link set dev NAME state ...`: a disabled port drops every frame while its carrier stays up.
+    /// `ip link set NAME type bridge_slave state ...`: a blocking port drops every frame both ways while its carrier stays up. A
+    /// *disabled* one would not: the same request makes the bridge look at the carrier, and enable it again.
     pub(crate) async fn set_port_forwarding(&self, name: &str, forwarding: bool) -> Result<()> {
-        let state = if forwarding { BridgePortState::Forwarding } else { BridgePortState::Disabled };
+        let state = if forwarding { BridgePortState::Forwarding } else { BridgePortState::Blocking };
         self.set_port(name, InfoBridgePort::State(state)).await
     }
 
@@ -156,16 +164,17 @@ impl Links {
 
     /// `ip route replace ...`.
     pub(crate) async fn add_route(&self, route: &Route) -> Result<()> {
-        let subject = format!("{route:?}");
+        let subject = route.to_string();
         let index = self.index(&route.device).await?;
         let mut builder = RouteMessageBuilder::<IpAddr>::new().output_interface(index).table_id(route.table);
+        // The destination comes first: it settles the message's family.
+        builder = invalid(builder.destination_prefix(route.to.network(), route.to.prefix_len()), &subject)?;
         builder = match route.via {
             Some(via) => invalid(builder.gateway(via), &subject)?.onlink(),
             // For IPv4 an on-link destination is what scope link means; IPv6 knows no scopes.
             None if route.to.addr().is_ipv4() => builder.scope(RouteScope::Link),
             None => builder,
         };
-        builder = invalid(builder.destination_prefix(route.to.network(), route.to.prefix_len()), &subject)?;
         if let Some(source) = route.source {
             builder = invalid(builder.pref_source(source), &subject)?;
         }
@@ -188,8 +197,10 @@ impl Links {
     pub(crate) async fn index(&self, name: &str) -> Result<u32> {
         let mut found = std::pin::pin!(self.0.link().get().match_name(name).execute());
         let link = found.try_next().await.map_err(Error::netlink("link show", name))?;
-        link.map(|message| message.header.index).ok_or_else(|| {
-            Error::Call { call: "link show", subject: name.to_owned(), source: std::io::ErrorKind::NotFound.into() }
+        link.map(|message| message.header.index).ok_or_else(|| Error::Call {
+            call: "link show",
+            subject: name.to_owned(),
+            source: std::io::ErrorKind::NotFound.into(),
         })
     }
 
@@ -205,7 +216,7 @@ pub(crate) fn host_net(address: impl Into<IpAddr>) -> IpNet {
     IpNet::new_assert(address, host_prefix(address))
 }
 
-fn invalid<T>(built: std::result::Result<T, impl std::fmt::Display>, route: &str) -> Result<T> {
+fn invalid<T>(built: std::result::Result<T, impl fmt::Display>, route: &str) -> Result<T> {
     built.map_err(|reason| Error::Call {
         call: "route replace",
         subject: route.to_owned(),

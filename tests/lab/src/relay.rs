@@ -106,11 +106,7 @@ impl BadLink {
     pub fn fate(&self, direction: Direction, traffic: Traffic, number: u64) -> Fate {
         let lane = mix(self.seed ^ (direction as u64) << 8 ^ (traffic as u64) << 16);
         let draw = |purpose: u64| share(mix(lane ^ mix(number << 2 | purpose)));
-        Fate {
-            lost: draw(0) < self.loss,
-            overtaken: draw(1) < self.reorder,
-            delay: self.delay + self.jitter.mul_f64(draw(2)),
-        }
+        Fate { lost: draw(0) < self.loss, overtaken: draw(1) < self.reorder, delay: self.delay + self.jitter.mul_f64(draw(2)) }
     }
 }
 
@@ -171,6 +167,7 @@ impl Relay {
 
     /// Begins to carry frames.
     pub(crate) fn run(&mut self) -> Result<()> {
+        links(&self.namespace, async |links| links.set_up(Self::OUTER, true).await)?;
         let index = |name| links(&self.namespace, async move |links| links.index(name).await);
         let (inner, outer) = (index(Self::INNER)?, index(Self::OUTER)?);
         let open = || Ok::<_, io::Error>([PacketSocket::open(inner)?, PacketSocket::open(outer)?]);
