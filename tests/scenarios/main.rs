@@ -2,10 +2,11 @@
 
 mod fixture;
 mod lab;
+mod rows;
 mod truth_table;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sheave_tests::scenario::main(&[lab::scenarios(), truth_table::scenarios()].concat())
+    sheave_tests::scenario::main(&[lab::scenarios(), truth_table::scenarios(), rows::scenarios()].concat())
 }
