@@ -44,7 +44,10 @@ fn story(connections: usize) -> Result<()> {
 
     println!("\nNow {UNREADY} becomes unready: its EndpointSlices say so, and one set element changes per address.");
     let synced = stage.set_ready(UNREADY, false)?;
-    println!("In the kernel {} after the file was written. Established connections stay; new ones go elsewhere:\n", human(synced));
+    println!(
+        "In the kernel {} after the file was written. Established connections stay; new ones go elsewhere:\n",
+        human(synced)
+    );
     table(&stage, connections, &[UNREADY])?;
 
     println!("\nThe two other Services have no rules, as they should:\n");
@@ -80,7 +83,12 @@ fn table(stage: &Stage, connections: usize, silent: &[&str]) -> Result<()> {
                 tally.failed.len(),
                 seen(host, to)?,
             );
-            ensure!(tally.failed.is_empty(), "{} of {connections} connections failed, the first one: {}", tally.failed.len(), tally.failed[0]);
+            ensure!(
+                tally.failed.is_empty(),
+                "{} of {connections} connections failed, the first one: {}",
+                tally.failed.len(),
+                tally.failed[0]
+            );
             for pod in silent {
                 ensure!(count(pod) == 0, "{pod} is unready and answered all the same");
             }

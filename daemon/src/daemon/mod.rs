@@ -17,6 +17,7 @@ mod watchman;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -32,6 +33,7 @@ use crate::dataplane::PlaneError;
 use crate::dataplane::nftables::NftablesPlane;
 use crate::netlink::nft::{DoorError, KernelNft, NftDoor as _};
 use crate::netlink::route::{self, RouteError};
+use crate::source::kube::{ConnectError, EventSink, KubeSource};
 use crate::source::{Change, kube, manifests};
 use crate::table::Published;
 
@@ -39,6 +41,8 @@ use crate::table::Published;
 const CHANGES_QUEUED: usize = 1024;
 /// Repairs and node matters on their way to the loop.
 const CONTROL_QUEUED: usize = 64;
+/// The API server's names are resolved again this often.
+const RESOLVE_AGAIN: Duration = Duration::from_secs(300);
 
 /// Why `sheave run` ended.
 #[derive(Debug, thiserror::Error)]
@@ -52,9 +56,9 @@ pub enum DaemonError {
     /// rtnetlink did not answer.
     #[error(transparent)]
     Route(#[from] RouteError),
-    /// The source cannot even be tried.
-    #[error("source: {0}")]
-    Source(String),
+    /// The API server cannot even be tried: a kubeconfig, a URL or a service account is wrong.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     /// No thread, no runtime, no signal handler.
     #[error("{what}: {source}")]
     Process {
@@ -139,7 +143,22 @@ async fn start_source(
             manifests::spawn(path.clone(), options, changes, cancel.clone());
             Ok(Reporter::default())
         }
-        SourceOptions::Kube(_) => Ok(Reporter::default()),
+        SourceOptions::Kube(kube) => {
+            let servers = Arc::new(kube::connect(kube).await?);
+            let events = EventSink::spawn(servers.clone(), &options.node_name, cancel.clone());
+            // None of them may become a VIP (CVE-2020-8554). A name may resolve to something else tomorrow.
+            let (known, control, until) = (servers.clone(), control.clone(), cancel.clone());
+            tokio::spawn(until.run_until_cancelled_owned(async move {
+                loop {
+                    if control.send(Control::ApiServers(known.api_server_addresses().await)).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(RESOLVE_AGAIN).await;
+                }
+            }));
+            tokio::spawn(KubeSource::new(servers, kube.clone()).run(changes, cancel.clone()));
+            Ok(Reporter::with_events(events))
+        }
     }
 }
 
@@ -147,10 +166,7 @@ async fn start_source(
 fn spawn_loop(sync_loop: SyncLoop, inputs: Inputs, cancel: CancellationToken) -> Result<JoinHandle<()>, DaemonError> {
     let failed = |source| DaemonError::Process { what: "starting the sync loop", source };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
-    std::thread::Builder::new()
-        .name("sync".into())
-        .spawn(move || runtime.block_on(sync_loop.run(inputs, cancel)))
-        .map_err(failed)
+    std::thread::Builder::new().name("sync".into()).spawn(move || runtime.block_on(sync_loop.run(inputs, cancel))).map_err(failed)
 }
 
 fn on_signal(kind: SignalKind) -> Result<tokio::signal::unix::Signal, DaemonError> {

@@ -6,6 +6,8 @@
 //! It runs on a thread of its own, since the kernel answers before `sendmsg` returns. Everything that waits in the channel when
 //! it comes round is one sync, so a burst costs one commit, and a lone change waits for nobody.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,7 +42,7 @@ pub enum Control {
     /// Somebody else touched our table.
     Damage(Damage),
     /// The API server's addresses, known or changed.
-    ApiServers(Vec<std::net::IpAddr>),
+    ApiServers(BTreeSet<IpAddr>),
 }
 
 /// Where the loop listens.
@@ -180,7 +182,7 @@ impl SyncLoop {
         match control {
             Control::Damage(damage) => self.mend(&damage),
             Control::ApiServers(addresses) => {
-                self.facts.api_servers = addresses.into_iter().collect();
+                self.facts.api_servers = addresses;
                 self.node_changed();
             }
         }
@@ -202,7 +204,7 @@ impl SyncLoop {
 
     /// One sync: everything that is dirty goes through policy and table into one commit.
     fn sync(&mut self) {
-        self.outputs.reporter.problems(self.index.take_problems());
+        self.outputs.reporter.problems(self.index.take_problems(), &self.index);
         // Until the first complete list of both kinds nothing in the kernel is touched.
         if !self.index.is_complete() || self.retry_at.is_some() {
             return;
@@ -227,7 +229,7 @@ impl SyncLoop {
             Ok(commit) => self.committed(&committed.delta, &commit, &Timing { services, decided, whole: started.elapsed() }),
             Err(error) => self.failed(&error),
         }
-        self.outputs.reporter.notices(committed.notices_raised, committed.notices_cleared);
+        self.outputs.reporter.notices(committed.notices_raised, committed.notices_cleared, &self.index);
     }
 
     /// Writes everything, with the monitor at rest. If somebody else committed meanwhile, once more with the monitor awake.
@@ -258,9 +260,10 @@ impl SyncLoop {
         let mut cleared = Vec::new();
         for chunk in services.chunks(at_once.min(services.len().max(1))) {
             for key in chunk {
-                let desired = self.index.service(key).map(|service| {
-                    (policy::desired(service, self.index.slices(key), &self.context), Seniority::of(service))
-                });
+                let desired = self
+                    .index
+                    .service(key)
+                    .map(|service| (policy::desired(service, self.index.slices(key), &self.context), Seniority::of(service)));
                 self.table.set_service(key.clone(), desired);
             }
             if chunk.len() == at_once {
@@ -287,7 +290,7 @@ impl SyncLoop {
         self.kernel = Kernel::Current;
         self.retry.reset();
         self.unfinished = Some(Instant::now());
-        self.outputs.reporter.spoiled(&commit.spoiled);
+        self.outputs.reporter.spoiled(&commit.spoiled, &self.index);
         if let Some(flows) = &self.outputs.stale_flows {
             flows.look_for(if first { stale_flows::all(&self.table) } else { stale_flows::changed(delta, &self.table) });
         }

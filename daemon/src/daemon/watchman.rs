@@ -101,7 +101,11 @@ impl Transaction {
             MonitorEvent::Elements { set, elements, change } => {
                 let removed = change == Change::Removed;
                 if self.elements.len() <= MOST_ELEMENTS {
-                    self.elements.extend(elements.into_iter().map(|element| DamagedElement { set: set.clone(), key: element.key, removed }));
+                    self.elements.extend(elements.into_iter().map(|element| DamagedElement {
+                        set: set.clone(),
+                        key: element.key,
+                        removed,
+                    }));
                 }
                 return None;
             }

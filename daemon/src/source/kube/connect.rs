@@ -133,7 +133,10 @@ pub async fn connect(options: &KubeOptions) -> Result<ApiServers, ConnectError> 
         given => given.iter().map(|url| parse(url)).collect::<Result<_, _>>()?,
     };
     if options.api_servers.is_empty() && options.kubeconfig.is_none() {
-        warn!("API server is addressed by its ClusterIP, {}: name one with --api-server, or a restart may wait for itself", urls[0]);
+        warn!(
+            "API server is addressed by its ClusterIP, {}: name one with --api-server, or a restart may wait for itself",
+            urls[0]
+        );
     }
     let servers = urls.into_iter().map(|url| Server::new(config.clone(), url)).collect::<Result<_, _>>()?;
     Ok(ApiServers { servers, current: AtomicUsize::new(0) })
@@ -157,7 +160,8 @@ async fn kubeconfig(path: &Path) -> Result<Config, ConnectError> {
 
 fn parse(url: &str) -> Result<Uri, ConnectError> {
     let trimmed = url.trim().trim_end_matches('/');
-    let parsed = trimmed.parse::<Uri>().ok().filter(|uri| uri.host().is_some() && matches!(uri.scheme_str(), Some("http" | "https")));
+    let parsed =
+        trimmed.parse::<Uri>().ok().filter(|uri| uri.host().is_some() && matches!(uri.scheme_str(), Some("http" | "https")));
     parsed.ok_or_else(|| ConnectError::Url { url: url.to_owned() })
 }
 
@@ -179,8 +183,8 @@ impl Server {
         config.read_timeout = None;
         // The library would retry 15 times, unseen and for up to 1,000 s each. We back off ourselves, and say so.
         config.default_retry = false;
-        let client =
-            Client::try_from(config).map_err(|error| ConnectError::Client { server: shown.clone(), reason: super::failure::reason(&error) })?;
+        let client = Client::try_from(config)
+            .map_err(|error| ConnectError::Client { server: shown.clone(), reason: super::failure::reason(&error) })?;
         Ok(Self { url: shown, host, client, refuses_streaming: AtomicBool::new(false) })
     }
 }

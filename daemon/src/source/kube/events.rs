@@ -96,7 +96,13 @@ async fn post(servers: Arc<ApiServers>, reporter: Reporter, mut remarks: Receive
         if now != place {
             (place, recorder) = (now, Recorder::new(servers.client(), reporter.clone()));
         }
-        let event = Event { type_: severity.into(), reason: reason.into(), note: Some(shortened(note)), action: action.into(), secondary: None };
+        let event = Event {
+            type_: severity.into(),
+            reason: reason.into(),
+            note: Some(shortened(note)),
+            action: action.into(),
+            secondary: None,
+        };
         match timeout(Duration::from_secs(10), recorder.publish(&event, &subject.reference())).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!("event on {} not posted: {}", subject.key, super::failure::reason(&error)),

@@ -76,10 +76,18 @@ impl Failure {
 
     /// From an answer that is no success, whose body may or may not be a Status.
     pub(super) fn of_status(what: &'static str, code: u16, status: &Document<'_>, retry_after: Option<Duration>) -> Self {
-        let text = |field: &crate::source::decode::field::Field<std::borrow::Cow<'_, str>>| field.get().map_or("", AsRef::as_ref).to_owned();
+        let text = |field: &crate::source::decode::field::Field<std::borrow::Cow<'_, str>>| {
+            field.get().map_or("", AsRef::as_ref).to_owned()
+        };
         let told = status.details.get().and_then(|details| details.retry_after_seconds.get());
         let told = told.and_then(|&seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
-        Self::Refused { what, code, reason: text(&status.reason), message: text(&status.message), retry_after: retry_after.or(told) }
+        Self::Refused {
+            what,
+            code,
+            reason: text(&status.reason),
+            message: text(&status.message),
+            retry_after: retry_after.or(told),
+        }
     }
 
     /// The version asked for is gone, or not there yet (410; 504 "Too large resource version" of a server that lags behind the one

@@ -57,7 +57,8 @@ impl KubeSource {
     pub async fn run(self, changes: Sender<Change>, cancel: CancellationToken) {
         let mut watchers = JoinSet::new();
         for resource in resource::watched(&self.options) {
-            let watcher = Watcher::new(resource, self.servers.clone(), self.health.clone(), changes.clone(), self.options.timing.clone());
+            let watcher =
+                Watcher::new(resource, self.servers.clone(), self.health.clone(), changes.clone(), self.options.timing.clone());
             watchers.spawn(watcher.run());
         }
         drop(changes);

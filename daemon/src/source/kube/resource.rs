@@ -35,13 +35,29 @@ pub(super) enum From<'a> {
 pub(super) fn watched(options: &KubeOptions) -> [Resource; 5] {
     let not_headless = if options.headless { "" } else { "spec.clusterIP!=None" };
     let resource = |kind, stream, path, labels, fields: &str, page| Resource {
-        kind, stream, path, labels, fields: fields.to_owned(), page, optional: false,
+        kind,
+        stream,
+        path,
+        labels,
+        fields: fields.to_owned(),
+        page,
+        optional: false,
     };
     let slices = if options.headless { "" } else { "!service.kubernetes.io/headless" };
     [
         resource(Kind::Node, "nodes", "/api/v1/nodes", "", &format!("metadata.name={}", options.node_name), 500),
-        Resource { optional: true, ..resource(Kind::ServiceCidr, "servicecidrs", "/apis/networking.k8s.io/v1/servicecidrs", "", "", 500) },
-        resource(Kind::ForeignService, "foreign-services", "/api/v1/services", "service.kubernetes.io/service-proxy-name", not_headless, 500),
+        Resource {
+            optional: true,
+            ..resource(Kind::ServiceCidr, "servicecidrs", "/apis/networking.k8s.io/v1/servicecidrs", "", "", 500)
+        },
+        resource(
+            Kind::ForeignService,
+            "foreign-services",
+            "/api/v1/services",
+            "service.kubernetes.io/service-proxy-name",
+            not_headless,
+            500,
+        ),
         resource(Kind::Service, "services", "/api/v1/services", "!service.kubernetes.io/service-proxy-name", not_headless, 500),
         resource(Kind::EndpointSlice, "endpointslices", "/apis/discovery.k8s.io/v1/endpointslices", slices, "", 100),
     ]
@@ -133,7 +149,8 @@ mod tests {
 
     #[test]
     fn requests_are_those_that_were_recorded() {
-        let [nodes, _, foreign, services, slices] = watched(&KubeOptions { node_name: "node-a".into(), ..KubeOptions::default() });
+        let [nodes, _, foreign, services, slices] =
+            watched(&KubeOptions { node_name: "node-a".into(), ..KubeOptions::default() });
         assert_eq!(nodes.list(From::Store, false, None), "/api/v1/nodes?fieldSelector=metadata.name%3Dnode-a");
         assert_eq!(
             services.list(From::Store, true, None),
@@ -146,7 +163,9 @@ mod tests {
         );
         assert!(slices.list(From::Cache, true, Some("a+b=")).ends_with("&limit=100&continue=a%2Bb%3D"));
         assert!(foreign.watch("7", 300).contains("labelSelector=service.kubernetes.io%2Fservice-proxy-name&watch=true"));
-        assert!(services.list(From::NotOlderThan("9"), true, None).ends_with("&resourceVersion=9&resourceVersionMatch=NotOlderThan"));
+        assert!(
+            services.list(From::NotOlderThan("9"), true, None).ends_with("&resourceVersion=9&resourceVersionMatch=NotOlderThan")
+        );
     }
 
     #[test]

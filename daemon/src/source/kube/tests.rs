@@ -101,7 +101,8 @@ async fn read_request(connection: &mut TcpStream) -> Option<String> {
         head.push(connection.read_u8().await.ok()?);
     }
     let head = String::from_utf8(head).expect("a head is text");
-    let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ").and_then(|length| length.parse().ok()));
+    let length =
+        head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ").and_then(|length| length.parse().ok()));
     let mut body = vec![0; length.unwrap_or(0)];
     connection.read_exact(&mut body).await.ok()?;
     let line = head.lines().next()?;
@@ -126,11 +127,17 @@ fn event(kind: &str, object: Value) -> Value {
 }
 
 fn bookmark(version: u32) -> Value {
-    event("BOOKMARK", json!({"kind": "Service", "metadata": {"resourceVersion": version.to_string()}, "spec": {}, "status": {"loadBalancer": {}}}))
+    event(
+        "BOOKMARK",
+        json!({"kind": "Service", "metadata": {"resourceVersion": version.to_string()}, "spec": {}, "status": {"loadBalancer": {}}}),
+    )
 }
 
 fn end_of_list(version: u32) -> Value {
-    event("BOOKMARK", json!({"metadata": {"resourceVersion": version.to_string(), "annotations": {"k8s.io/initial-events-end": "true"}}}))
+    event(
+        "BOOKMARK",
+        json!({"metadata": {"resourceVersion": version.to_string(), "annotations": {"k8s.io/initial-events-end": "true"}}}),
+    )
 }
 
 fn status(code: u16, reason: &str, message: &str) -> Value {
@@ -143,8 +150,20 @@ fn page(items: &[Value], version: u32, next: &str) -> Value {
 
 fn options(urls: &[&str]) -> KubeOptions {
     let ms = Duration::from_millis;
-    let timing = Timing { backoff: ms(2), longest_backoff: ms(10), answer: ms(2_000), silence: ms(300), absent: ms(20), watch: Duration::from_secs(300) };
-    KubeOptions { api_servers: urls.iter().map(|url| (*url).to_owned()).collect(), node_name: "node-a".into(), timing, ..KubeOptions::default() }
+    let timing = Timing {
+        backoff: ms(2),
+        longest_backoff: ms(10),
+        answer: ms(2_000),
+        silence: ms(300),
+        absent: ms(20),
+        watch: Duration::from_secs(300),
+    };
+    KubeOptions {
+        api_servers: urls.iter().map(|url| (*url).to_owned()).collect(),
+        node_name: "node-a".into(),
+        timing,
+        ..KubeOptions::default()
+    }
 }
 
 /// A running watch of one kind, and what it tells.
@@ -158,7 +177,8 @@ impl Watch {
     async fn of(kind: Kind, urls: &[&str]) -> Self {
         let options = options(urls);
         let servers = Arc::new(connect(&options).await.expect("connects"));
-        let resource = resource::watched(&options).into_iter().find(|resource| resource.kind == kind).expect("every kind is watched");
+        let resource =
+            resource::watched(&options).into_iter().find(|resource| resource.kind == kind).expect("every kind is watched");
         let (sender, changes) = mpsc::channel(4);
         let health = Arc::new(Health::default());
         let task = tokio::spawn(Watcher::new(resource, servers, health.clone(), sender, options.timing).run());
@@ -166,7 +186,8 @@ impl Watch {
     }
 
     async fn next(&mut self) -> String {
-        let change = timeout(Duration::from_secs(10), self.changes.recv()).await.expect("a change comes").expect("the watch runs");
+        let change =
+            timeout(Duration::from_secs(10), self.changes.recv()).await.expect("a change comes").expect("the watch runs");
         match change {
             Change::Listing(_) => "listing".into(),
             Change::Listed(_) => "listed".into(),
@@ -233,7 +254,19 @@ const ANY: &str = "";
 #[tokio::test]
 async fn a_streaming_list_becomes_a_watch_that_resumes() {
     let mut server = Server::start([
-        (STREAMING, stream([event("ADDED", service("a", 5)), event("ADDED", service("b", 3)), end_of_list(9), event("MODIFIED", service("a", 10)), bookmark(12)], End::Clean)),
+        (
+            STREAMING,
+            stream(
+                [
+                    event("ADDED", service("a", 5)),
+                    event("ADDED", service("b", 3)),
+                    end_of_list(9),
+                    event("MODIFIED", service("a", 10)),
+                    bookmark(12),
+                ],
+                End::Clean,
+            ),
+        ),
         ("resourceVersion=12", stream([event("DELETED", service("b", 13)), event("ADDED", service("c", 14))], End::Clean)),
         ("resourceVersion=14", stream([bookmark(20)], End::Hold)),
     ])
@@ -250,7 +283,11 @@ async fn a_streaming_list_becomes_a_watch_that_resumes() {
 #[tokio::test]
 async fn streaming_refused_by_an_error_event_is_remembered() {
     // As recorded of kube-apiserver v1.36.2 with an older etcd.
-    let refusal = status(500, "InternalError", "a watch stream was requested by the client but the required storage feature RequestWatchProgress is disabled");
+    let refusal = status(
+        500,
+        "InternalError",
+        "a watch stream was requested by the client but the required storage feature RequestWatchProgress is disabled",
+    );
     let mut server = Server::start([
         (STREAMING, stream([event("ERROR", refusal)], End::Clean)),
         ("resourceVersion=0", answer("200 OK", &page(&[service("a", 5)], 9, ""))),
@@ -270,7 +307,9 @@ async fn streaming_refused_by_an_error_event_is_remembered() {
 
 #[tokio::test]
 async fn streaming_refused_by_status_falls_back_at_once_and_without_alarm() {
-    for (head, reason) in [("422 Unprocessable Entity", "Invalid"), ("400 Bad Request", "BadRequest"), ("403 Forbidden", "Forbidden")] {
+    for (head, reason) in
+        [("422 Unprocessable Entity", "Invalid"), ("400 Bad Request", "BadRequest"), ("403 Forbidden", "Forbidden")]
+    {
         let (log, _guard) = Log::capture();
         let server = Server::start([
             (STREAMING, answer(head, &status(head[..3].parse().unwrap(), reason, "sendInitialEvents is forbidden"))),
@@ -314,7 +353,11 @@ async fn pages_are_followed_and_begun_anew_when_they_expire() {
     for _ in 0..5 {
         requests.push(server.request().await);
     }
-    assert!(!requests[4].contains("limit") && !requests[4].contains("resourceVersion"), "the list is asked for in one piece: {}", requests[4]);
+    assert!(
+        !requests[4].contains("limit") && !requests[4].contains("resourceVersion"),
+        "the list is asked for in one piece: {}",
+        requests[4]
+    );
 }
 
 #[tokio::test]
@@ -349,7 +392,11 @@ async fn a_cut_stream_resumes_and_a_torn_line_is_not_applied() {
     let mut watch = Watch::of(Kind::Service, &[&server.url]).await;
     watch.tells("listing +a listed @9 +b @30").await;
     assert!(server.request().await.contains(STREAMING));
-    assert!(log.lines().iter().all(|line| !line.starts_with("WARN")), "a watch that resumes at once is no outage: {:?}", log.lines());
+    assert!(
+        log.lines().iter().all(|line| !line.starts_with("WARN")),
+        "a watch that resumes at once is no outage: {:?}",
+        log.lines()
+    );
 }
 
 #[tokio::test]
@@ -433,7 +480,8 @@ async fn retry_after_is_obeyed() {
 #[tokio::test]
 async fn service_cidrs_may_be_missing_and_come_later() {
     let missing = || Answer { head: "404 Not Found".into(), chunks: vec!["404 page not found\n".into()], end: End::Clean };
-    let cidr = event("ADDED", json!({"metadata": {"name": "kubernetes", "resourceVersion": "3"}, "spec": {"cidrs": ["10.96.0.0/16"]}}));
+    let cidr =
+        event("ADDED", json!({"metadata": {"name": "kubernetes", "resourceVersion": "3"}, "spec": {"cidrs": ["10.96.0.0/16"]}}));
     let server = Server::start([(ANY, missing()), (ANY, missing()), (ANY, stream([cidr, end_of_list(9)], End::Hold))]).await;
     let mut watch = Watch::of(Kind::ServiceCidr, &[&server.url]).await;
     watch.tells("listing listed listing listed listing +kubernetes listed @9").await;
@@ -481,7 +529,14 @@ async fn a_slice_that_loses_its_service_is_gone() {
     let slice = |labels: Value, version: &str| json!({"metadata": {"name": "s", "namespace": "default", "resourceVersion": version, "labels": labels}, "addressType": "IPv4"});
     let server = Server::start([(
         ANY,
-        stream([event("ADDED", slice(json!({"kubernetes.io/service-name": "web"}), "1")), end_of_list(2), event("MODIFIED", slice(json!({}), "3"))], End::Hold),
+        stream(
+            [
+                event("ADDED", slice(json!({"kubernetes.io/service-name": "web"}), "1")),
+                end_of_list(2),
+                event("MODIFIED", slice(json!({}), "3")),
+            ],
+            End::Hold,
+        ),
     )])
     .await;
     Watch::of(Kind::EndpointSlice, &[&server.url]).await.tells("listing +s listed @2 -default/s").await;
@@ -502,10 +557,7 @@ async fn the_next_server_takes_over() {
     let dead = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let dead_url = format!("http://{}", dead.local_addr().expect("bound"));
     drop(dead);
-    let server = Server::start([
-        (STREAMING, stream([event("ADDED", service("a", 5)), end_of_list(9)], End::Hold)),
-    ])
-    .await;
+    let server = Server::start([(STREAMING, stream([event("ADDED", service("a", 5)), end_of_list(9)], End::Hold))]).await;
     Watch::of(Kind::Service, &[&dead_url, &server.url]).await.tells("listing +a listed @9").await;
 }
 
@@ -570,7 +622,12 @@ async fn credentials_are_in_no_message() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("config");
     let base = "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: k, user: u}}]\nclusters: [{name: k, cluster: {server: \"https://user:hunter2@127.0.0.1:1\"}}]\n";
-    for users in ["users: [{name: u, user: {token: hunter2}}]\n", "users: [{name: u, user: {token: hunter2}\n", "users: hunter2\n", "users: [{name: u, user: {client-certificate-data: hunter2}}]\n"] {
+    for users in [
+        "users: [{name: u, user: {token: hunter2}}]\n",
+        "users: [{name: u, user: {token: hunter2}\n",
+        "users: hunter2\n",
+        "users: [{name: u, user: {client-certificate-data: hunter2}}]\n",
+    ] {
         std::fs::write(&path, format!("{base}{users}")).expect("writes");
         let options = KubeOptions { kubeconfig: Some(path.clone()), ..KubeOptions::default() };
         let shown = match connect(&options).await {
@@ -594,7 +651,9 @@ async fn options_that_make_no_sense_are_refused_and_say_why() {
 
 #[tokio::test]
 async fn addresses_of_the_servers_are_known() {
-    let servers = connect(&options(&["https://192.0.2.1:6443", "https://[2001:db8::1]:6443/", "http://localhost:1"])).await.expect("connects");
+    let servers = connect(&options(&["https://192.0.2.1:6443", "https://[2001:db8::1]:6443/", "http://localhost:1"]))
+        .await
+        .expect("connects");
     let addresses = servers.api_server_addresses().await;
     for expected in ["192.0.2.1", "2001:db8::1"] {
         assert!(addresses.contains(&expected.parse().unwrap()), "{expected} in {addresses:?}");
@@ -613,7 +672,12 @@ async fn events_are_posted_and_repetitions_counted() {
     let servers = Arc::new(connect(&options(&[&server.url])).await.expect("connects"));
     let sink = EventSink::spawn(servers, "node-a", CancellationToken::new());
     let remark = Remark {
-        subject: EventSubject { api_version: "v1", kind: "Service", key: crate::model::ObjectKey::new("default", "web"), uid: Some("u-1".into()) },
+        subject: EventSubject {
+            api_version: "v1",
+            kind: "Service",
+            key: crate::model::ObjectKey::new("default", "web"),
+            uid: Some("u-1".into()),
+        },
         severity: Severity::Warning,
         reason: "InvalidField",
         action: "Ignored",
@@ -627,7 +691,10 @@ async fn events_are_posted_and_repetitions_counted() {
         assert!(first.contains(expected), "{expected} in {first}");
     }
     let second = server.request().await;
-    assert!(second.starts_with("PATCH /apis/events.k8s.io/v1/namespaces/default/events/web.") && second.contains(r#""count":2"#), "{second}");
+    assert!(
+        second.starts_with("PATCH /apis/events.k8s.io/v1/namespaces/default/events/web.") && second.contains(r#""count":2"#),
+        "{second}"
+    );
 }
 
 #[tokio::test]
@@ -636,6 +703,12 @@ async fn events_without_a_server_cost_nothing() {
     let sink = EventSink::spawn(servers, "node-a", CancellationToken::new());
     let subject = EventSubject { api_version: "v1", kind: "Node", key: crate::model::ObjectKey::new("", "node-a"), uid: None };
     for _ in 0..10_000 {
-        sink.say(Remark { subject: subject.clone(), severity: Severity::Normal, reason: "Started", action: "Started", note: String::new() });
+        sink.say(Remark {
+            subject: subject.clone(),
+            severity: Severity::Normal,
+            reason: "Started",
+            action: "Started",
+            note: String::new(),
+        });
     }
 }

@@ -97,11 +97,26 @@ struct Answer<'s> {
 }
 
 impl Watcher {
-    pub(super) fn new(resource: Resource, servers: Arc<ApiServers>, health: Arc<Health>, changes: Sender<Change>, timing: Timing) -> Self {
+    pub(super) fn new(
+        resource: Resource,
+        servers: Arc<ApiServers>,
+        health: Arc<Health>,
+        changes: Sender<Change>,
+        timing: Timing,
+    ) -> Self {
         health.register(resource.stream);
         Self {
-            resource, servers, health, changes, timing,
-            names: Interner::default(), version: None, from_store: false, unpaged: false, unfinished: 0, refused: false,
+            resource,
+            servers,
+            health,
+            changes,
+            timing,
+            names: Interner::default(),
+            version: None,
+            from_store: false,
+            unpaged: false,
+            unfinished: 0,
+            refused: false,
         }
     }
 
@@ -122,7 +137,8 @@ impl Watcher {
             let listed_in_pages = phase == Phase::Begin && paged;
             let Err(failure) = step else {
                 phase = Phase::Resume;
-                if listed_in_pages && std::mem::take(&mut self.refused) && !server.refuses_streaming.swap(true, Ordering::Relaxed) {
+                if listed_in_pages && std::mem::take(&mut self.refused) && !server.refuses_streaming.swap(true, Ordering::Relaxed)
+                {
                     info!("API server {} does not stream lists: it is asked for pages from now on", server.url);
                 }
                 if start.elapsed() >= SETTLED {
@@ -194,7 +210,8 @@ impl Watcher {
             }
             let head = items.into_head();
             let garbled = |reason: String| Failure::Garbled { reason };
-            let head: Field<Document<'_>> = serde_json::from_slice(&head).map_err(|error| garbled(format!("list is not JSON: {error}")))?;
+            let head: Field<Document<'_>> =
+                serde_json::from_slice(&head).map_err(|error| garbled(format!("list is not JSON: {error}")))?;
             let metadata: Metadata<'_> = head.into_value().and_then(|list| list.metadata.into_value()).unwrap_or_default();
             let version = metadata.resource_version.into_value().filter(|version| !version.is_empty());
             let version = version.ok_or_else(|| garbled("list has no resourceVersion".into()))?.into_owned();
@@ -263,7 +280,9 @@ impl Watcher {
         let event = match serde_json::from_slice::<Event<'_>>(line) {
             Ok(event) => event,
             // An object missed in a list would be taken for deleted: then rather no list.
-            Err(error) if *progress == Progress::Listing => return Err(Failure::Garbled { reason: format!("event is not JSON: {error}") }),
+            Err(error) if *progress == Progress::Listing => {
+                return Err(Failure::Garbled { reason: format!("event is not JSON: {error}") });
+            }
             Err(error) => {
                 warn!("an event of the watch of {} is not readable: {error}: ignored", self.resource.stream);
                 return Ok(());
