@@ -219,16 +219,19 @@ impl ApiServer {
     /// Where the port was taken by somebody else in the meantime.
     pub fn accept_connections(&self) -> std::io::Result<()> {
         let socket = SockRef::from(&self.listener);
-        // A port that the kernel chose is given up with the end of listening; one that was named is kept.
-        if self.listener.local_addr().is_ok_and(|address| address.port() == 0) {
-            socket.bind(&self.address.into())?;
+        // With the end of listening, the kernel takes back a port that it chose itself, though getsockname still tells it; one that
+        // was named is kept, and binding it again is EINVAL.
+        match socket.bind(&self.address.into()) {
+            Err(error) if error.raw_os_error() != Some(libc::EINVAL) => return Err(error),
+            _ => {}
         }
         socket.listen(BACKLOG)?;
         self.shared.open.send_replace(true);
         Ok(())
     }
 
-    /// Forgets the past: watches and lists from any version before now are told 410. Running watches are not disturbed.
+    /// Forgets the past: watches and lists from any version before now are told 410, and so is a running watch that has not yet read
+    /// all changes.
     pub fn compact(&self) {
         self.shared.cluster().store.compact();
     }

@@ -61,6 +61,8 @@ pub(super) struct Table {
     history_bytes: usize,
     /// States before this version cannot be told any more.
     compacted: u64,
+    /// The newest change that is not in `history` any more. A running watch that has it is not disturbed by a compaction.
+    forgotten: u64,
     /// The newest version of this resource, for watchers to wait on.
     latest: watch::Sender<u64>,
 }
@@ -182,6 +184,7 @@ impl Table {
             history: VecDeque::new(),
             history_bytes: 0,
             compacted,
+            forgotten: 0,
             latest: watch::Sender::new(compacted),
         }
     }
@@ -217,9 +220,9 @@ impl Table {
         Some(objects)
     }
 
-    /// Up to `limit` changes after `version`, or `None` where some of them are forgotten.
+    /// Up to `limit` changes after `version`, for a watch that runs; `None` where some of them are forgotten.
     pub(super) fn after(&self, version: u64, limit: usize) -> Option<Vec<Arc<Event>>> {
-        if version < self.compacted {
+        if version < self.forgotten {
             return None;
         }
         let first = self.history.partition_point(|event| event.version <= version);
@@ -235,6 +238,7 @@ impl Table {
             let Some(event) = self.history.pop_front() else { break };
             self.history_bytes -= event.old.as_ref().map_or(0, |old| old.rest.len());
             self.compacted = event.version;
+            self.forgotten = event.version;
         }
     }
 }

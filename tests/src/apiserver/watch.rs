@@ -232,6 +232,12 @@ impl Watch {
         // Events are packed whole, so that what is left ends at an event's end. A client that is gone is told nothing.
         let _ = self.flush().await;
         if let End::Cut(Cut::Abrupt) = end {
+            // On an error hyper drops what it has not written yet. All frames taken, and one turn of the connection's task, and
+            // what came before the cut is with the client.
+            if let Ok(places) = out.reserve_many(FRAMES).await {
+                drop(places);
+                tokio::task::yield_now().await;
+            }
             let _ = out.send(Err(Broken)).await;
         }
         self.shared.watch_ended(table);

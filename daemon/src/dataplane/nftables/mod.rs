@@ -71,7 +71,7 @@ struct Live {
 }
 
 impl Default for Limits {
-    /// Four million endpoints per map, which is 400 MB of kernel memory, and the largest class.
+    /// Four million endpoints per map, some 300 MB of kernel memory, and the largest class.
     fn default() -> Self {
         Self { endpoints: 1 << 22, backends: LARGEST_CLASS as usize }
     }

@@ -172,7 +172,9 @@ async fn compacted_history_is_gone_for_lists_watches_and_tokens() {
     let (_, page) = client.get("/api/v1/services?limit=2").await;
     let token = page["metadata"]["continue"].as_str().unwrap().replace(':', "%3A").replace('/', "%2F");
     let mut running = live(&server, &client).await;
+    let mut quiet = client.watch(&format!("/api/v1/nodes?watch=true&resourceVersion={}", server.revision())).await;
     server.apply(&service("d")).unwrap();
+    assert_eq!(running.next_event().await.unwrap().unwrap(), "ADDED d");
     server.compact();
 
     let (code, status) = client.get(&format!("{SERVICES}?resourceVersion={old}&resourceVersionMatch=Exact")).await;
@@ -188,8 +190,9 @@ async fn compacted_history_is_gone_for_lists_watches_and_tokens() {
     assert_eq!(names, ["c", "d", "kubernetes"]);
 
     server.apply(&service("e")).unwrap();
-    assert_eq!(running.next_event().await.unwrap().unwrap(), "ADDED d");
-    assert_eq!(running.next_event().await.unwrap().unwrap(), "ADDED e");
+    server.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}})).unwrap();
+    assert_eq!(running.next_event().await.unwrap().unwrap(), "ADDED e", "a running watch goes on");
+    assert_eq!(quiet.next_event().await.unwrap().unwrap(), "ADDED n", "and so does one that had nothing to read for long");
 }
 
 #[tokio::test]
