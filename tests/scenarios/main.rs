@@ -9,5 +9,7 @@ mod truth_table;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sheave_tests::scenario::main(&[disruption::scenarios(), lab::scenarios(), truth_table::scenarios(), rows::scenarios()].concat())
+    sheave_tests::scenario::main(
+        &[disruption::scenarios(), lab::scenarios(), truth_table::scenarios(), rows::scenarios()].concat(),
+    )
 }

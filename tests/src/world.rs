@@ -232,10 +232,7 @@ impl World {
             Some(servers) => command.args(["--source", "kube", "--api-server", servers]),
             None => command.arg("--source").arg(format!("manifests={}", self.manifests.path().display())),
         };
-        command
-            .args(&self.arguments)
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped());
+        command.args(&self.arguments).stdin(Stdio::null()).stderr(Stdio::piped());
         let mut process = self.lab.node().spawn(command)?;
         let stream = process.child().stderr.take().context("the daemon's standard error is a pipe")?;
         self.daemon = Some(Daemon { process, log: Log::follow(stream) });
