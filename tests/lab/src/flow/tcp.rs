@@ -122,9 +122,9 @@ fn converse(request: &Request, bytes_per_second: u32, shared: &Shared<TcpReport>
 }
 
 fn stream(socket: &mut socket2::Socket, bytes_per_second: u32, shared: &Shared<TcpReport>) -> io::Result<()> {
-    let start = Instant::now();
+    let mut paced = Instant::now();
     let (mut sent, mut echoed) = (0_u64, 0_u64);
-    let mut progress = start;
+    let mut progress = paced;
     let mut stopped_at = None;
     let mut buffer = vec![0; MOST];
     loop {
@@ -134,12 +134,15 @@ fn stream(socket: &mut socket2::Socket, bytes_per_second: u32, shared: &Shared<T
         if stopped_at.is_some_and(|at| echoed == sent || at.elapsed() > GRACE) {
             return Ok(());
         }
-        let due = u128::from(bytes_per_second) * start.elapsed().as_micros() / 1_000_000;
-        let due = u64::try_from(due).unwrap_or(u64::MAX).saturating_sub(sent);
+        // A tick's worth at a time: a byte as soon as it is due would be a thousand packets for each of ours. A machine that cannot
+        // keep up is not made busier by making up for what is lost.
+        let elapsed = paced.elapsed().min(4 * TICK);
+        let due = if elapsed < TICK { 0 } else { u128::from(bytes_per_second) * elapsed.as_micros() / 1_000_000 };
         let due = usize::try_from(due).unwrap_or(MOST).min(MOST);
         if due > 0 && stopped_at.is_none() {
+            paced = Instant::now();
             if sent == echoed {
-                progress = Instant::now();
+                progress = paced;
             }
             sent += tick(socket.write(pattern(sent, due)))? as u64;
         }
