@@ -96,6 +96,8 @@ pub struct SyncLoop {
     retry_at: Option<Instant>,
     /// Policy's context changed: every Service is evaluated again.
     all_dirty: bool,
+    /// Rules were missing for a while: any UDP flow may have begun without them, and be remembered as one that is not translated.
+    flows_doubtful: bool,
     /// When the plane's deferred work is due: affinity entries of removed backends.
     unfinished: Option<Instant>,
 }
@@ -118,6 +120,7 @@ impl SyncLoop {
             retry: Retry::new(Duration::from_millis(500), Duration::from_secs(30)),
             retry_at: None,
             all_dirty: false,
+            flows_doubtful: false,
             unfinished: None,
         }
     }
@@ -234,11 +237,17 @@ impl SyncLoop {
 
     /// Writes everything, with the monitor at rest. If somebody else committed meanwhile, once more with the monitor awake.
     fn load(&mut self) -> Result<Commit, PlaneError> {
+        self.flows_doubtful = true;
         let Some(watchman) = &mut self.watchman else { return self.plane.load(&self.table) };
         let rested_at = watchman.rest();
         let outcome = self.plane.load(&self.table);
         let transactions = outcome.as_ref().map_or(0, |commit| commit.transactions);
-        if watchman.wake(rested_at, transactions) && outcome.is_ok() { self.plane.load(&self.table) } else { outcome }
+        let outcome =
+            if watchman.wake(rested_at, transactions) && outcome.is_ok() { self.plane.load(&self.table) } else { outcome };
+        if outcome.is_ok() {
+            watchman.hold();
+        }
+        outcome
     }
 
     /// Hands what is dirty to the table, through policy. Returns how many Services that were, and what came of it.
@@ -286,14 +295,11 @@ impl SyncLoop {
     }
 
     fn committed(&mut self, delta: &Delta, commit: &Commit, timing: &Timing) {
-        let first = self.kernel == Kernel::Unloaded;
         self.kernel = Kernel::Current;
         self.retry.reset();
         self.unfinished = Some(Instant::now());
         self.outputs.reporter.spoiled(&commit.spoiled, &self.index);
-        if let Some(flows) = &self.outputs.stale_flows {
-            flows.look_for(if first { stale_flows::all(&self.table) } else { stale_flows::changed(delta, &self.table) });
-        }
+        self.look_for_stale_flows(delta);
         let marks = std::mem::take(&mut self.pending_marks);
         // A relist or a bookmark that changes nothing is not worth a line; a reload of manifests is, somebody is waiting for it.
         if commit.transactions > 0 || marks.iter().any(|mark| mark.stream == "manifests") {
@@ -318,6 +324,13 @@ impl SyncLoop {
         });
     }
 
+    fn look_for_stale_flows(&mut self, delta: &Delta) {
+        let all = std::mem::take(&mut self.flows_doubtful);
+        if let Some(flows) = &self.outputs.stale_flows {
+            flows.look_for(if all { stale_flows::all(&self.table) } else { stale_flows::changed(delta, &self.table) });
+        }
+    }
+
     fn failed(&mut self, error: &PlaneError) {
         let wait = self.retry.next();
         self.kernel = if self.kernel == Kernel::Unloaded { Kernel::Unloaded } else { Kernel::Doubtful };
@@ -337,6 +350,8 @@ impl SyncLoop {
             Ok(commit) if commit.transactions == 0 => {}
             Ok(commit) => {
                 self.unfinished = Some(Instant::now());
+                self.flows_doubtful = true;
+                self.look_for_stale_flows(&Delta::default());
                 self.outputs.reporter.repaired(damage, &commit);
             }
             Err(error) => self.failed(&error),
