@@ -7,6 +7,7 @@
 
 pub mod dataplane;
 pub mod model;
+pub mod netlink;
 pub mod policy;
 pub mod source;
 pub mod table;

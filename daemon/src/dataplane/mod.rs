@@ -1,5 +1,7 @@
 //! Planes: what renders the [`ServiceTable`] into a kernel subsystem.
 
+pub mod nftables;
+
 use std::time::Duration;
 
 use crate::table::{Delta, PortId, ServiceTable};
@@ -27,6 +29,15 @@ pub trait Dataplane: Send {
     /// # Errors
     /// As [`Dataplane::apply`].
     fn repair(&mut self, damage: &Damage, table: &ServiceTable) -> Result<Commit, PlaneError>;
+
+    /// Work that a commit left for later because it is slow and nothing waits for it: call it when the loop has a moment, again
+    /// after an error. A plane without such work does nothing.
+    ///
+    /// # Errors
+    /// As [`Dataplane::apply`], but what was committed stays in force and nothing has to be loaded.
+    fn finish(&mut self) -> Result<Commit, PlaneError> {
+        Ok(Commit::default())
+    }
 }
 
 /// What somebody else did to our objects.

@@ -4,11 +4,13 @@
 //! named in its `problems`; the rest of the object stays usable, and nothing else is touched.
 
 mod endpoint_slice;
+mod index;
 mod names;
 mod node;
 mod service;
 
 pub use endpoint_slice::{Conditions, Endpoint, EndpointSlice, Hints, SlicePort};
+pub use index::{Dirty, Index, ObjectProblem};
 pub use names::{Family, Interner, ObjectKey, Protocol, ServiceKey};
 pub use node::{Node, NodeAddress, NodeAddressKind, ServiceCidr};
 pub use service::{AffinityTimeout, Service, ServicePortSpec, ServiceType, TrafficPolicy};

@@ -1,7 +1,85 @@
 //! Pure: objects -> desired state. Endpoint conditions, traffic policies, topology hints, affinity, source ranges.
 //!
-//! No IO, no async, no clock, no randomness: those are arguments. The rules are those of kube-proxy v1.36.2.
+//! No IO, no async, no clock, no randomness: those are arguments. The rules are those of kube-proxy v1.36.2; each is one small
+//! function that says which.
+//!
+//! ```text
+//! service.rs     what of a Service is served at all, and which policies apply
+//! addresses.rs   VIPs and externalIPs that are refused whoever asks
+//! ranges.rs      source ranges of the VIPs
+//! frontends.rs   what a Service port answers to
+//! endpoints.rs   slices -> one list of distinct endpoints per Service port
+//! topology.rs    that list -> backends of scope cluster and local
+//! ```
+//! What two Services dispute is not decided here but in [`crate::table`], which sees them all.
 
+mod addresses;
+#[cfg(any(test, feature = "arbitrary"))]
+pub mod arbitrary;
+mod endpoints;
+mod frontends;
+mod ranges;
+mod service;
+#[cfg(test)]
+mod tests;
+mod topology;
 mod types;
 
 pub use types::{Context, Desired, DesiredPort, Seniority};
+
+use crate::model::{EndpointSlice, Family, Protocol, Service, ServicePortSpec};
+use crate::table::{Notice, PortId};
+use endpoints::Merger;
+use frontends::FamilyFrontends;
+
+/// What `service` asks of this node, given its EndpointSlices. The order of slices and endpoints makes no difference.
+///
+/// Empty for a Service that is not served: headless, ExternalName, or without a ClusterIP.
+pub fn desired<'a>(service: &Service, slices: impl Iterator<Item = &'a EndpointSlice> + Clone, context: &Context) -> Desired {
+    let mut desired = Desired::default();
+    let mut merger = Merger::default();
+    for family in Family::ALL.into_iter().filter(|family| context.serves(*family)) {
+        let Some(cluster_ip) = service::cluster_ip(service, family) else { continue };
+        let frontends = FamilyFrontends::new(service, family, cluster_ip, context, &mut desired.notices);
+        for (index, spec) in service.ports.iter().enumerate() {
+            if service::repeats_earlier_port(service, index) {
+                continue;
+            }
+            let endpoints = merger.merge(slices.clone(), family, spec, context);
+            let lists = topology::lists(endpoints, service::uses(service, spec, family), context);
+            desired.ports.push(DesiredPort {
+                id: port_id(service, spec, family),
+                frontends: frontends.of(spec),
+                cluster: lists.cluster,
+                local: lists.local,
+                any_usable: lists.any_usable,
+                affinity: service.affinity,
+                serving: if spec.protocol == Protocol::Udp { topology::serving(endpoints) } else { [].into() },
+            });
+        }
+    }
+    if !desired.ports.is_empty() {
+        desired.notices.extend(repeated_ports(service));
+    }
+    desired.ports.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+    desired
+}
+
+fn port_id(service: &Service, spec: &ServicePortSpec, family: Family) -> PortId {
+    PortId { service: service.key.clone(), name: spec.name.clone(), protocol: spec.protocol, family }
+}
+
+/// The API server refuses such a Service, a directory of manifests does not.
+fn repeated_ports(service: &Service) -> impl Iterator<Item = Notice> {
+    let repeated = (0..service.ports.len()).filter(|index| service::repeats_earlier_port(service, *index));
+    repeated.map(|index| {
+        let ServicePortSpec { name, protocol, .. } = &service.ports[index];
+        Notice {
+            service: service.key.clone(),
+            reason: "DuplicatePort",
+            message: format!(
+                "spec.ports: another port before it is named \"{name}\" with protocol {protocol}; this one is not served"
+            ),
+        }
+    })
+}

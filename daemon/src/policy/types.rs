@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::model::{AffinityTimeout, Service};
+use ipnet::IpNet;
+
+use crate::model::{AffinityTimeout, Family, Service};
 use crate::table::{Backend, Frontend, Notice, PortId};
 
 /// Everything policy may know beside the Service and its slices. No clock, no randomness, no IO.
@@ -18,6 +20,8 @@ pub struct Context {
     pub node_ips: Vec<IpAddr>,
     /// Gate `AllowServiceExternalIPs`; false hides externalIPs, but they still count as "externally accessible".
     pub external_ips_denied: bool,
+    /// The address pools that this cluster's own load balancer hands out: a VIP within is [`crate::table::FrontendKind::PoolVip`].
+    pub pools: Vec<IpNet>,
     /// Addresses of the API server: never a VIP or an externalIP.
     pub api_servers: BTreeSet<IpAddr>,
     /// Families that this node serves; both, unless the kernel lacks one.
@@ -31,7 +35,8 @@ pub struct Context {
 pub struct Desired {
     /// Its ports in each family in which it has a ClusterIP. Sorted by id.
     pub ports: Vec<DesiredPort>,
-    /// Addresses refused on their own merits (loopback, link-local, an API server's).
+    /// Addresses refused on their own merits (loopback, link-local, an API server's: `AddressRefused`), and ports that repeat an
+    /// earlier one's name and protocol (`DuplicatePort`).
     pub notices: Vec<Notice>,
 }
 
@@ -61,6 +66,17 @@ pub struct Seniority {
     pub created: i64,
     /// UID, then key, so that the order is total.
     pub uid: compact_str::CompactString,
+}
+
+impl Context {
+    /// This node serves the family.
+    #[must_use]
+    pub fn serves(&self, family: Family) -> bool {
+        match family {
+            Family::V4 => !self.ipv4_off,
+            Family::V6 => !self.ipv6_off,
+        }
+    }
 }
 
 impl Seniority {

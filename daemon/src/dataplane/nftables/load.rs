@@ -1,0 +1,222 @@
+//! Writing everything: a new set of sets and chains beside what is there, then the turn-over.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use crate::dataplane::{Commit, PlaneError};
+use crate::model::Family;
+use crate::netlink::nft::{ChainInfo, NftDoor, SetInfo, SetSpec};
+use crate::table::{PortId, ServiceTable};
+
+use super::affinity::Affinity;
+use super::content::Content;
+use super::names::{INSTANCES, Instances, SetId, SetKind, TABLE, instance_of};
+use super::sets::LEAST_SIZE;
+use super::skeleton::{Features, STEP_BYTES, Skeleton, add_table};
+use super::transactions::Transactions;
+use super::{Limits, Live, NftablesPlane, error, render};
+
+/// What a load found in the kernel. Elements are not among it: nothing is dumped.
+struct Found {
+    sets: Vec<SetInfo>,
+    chains: Vec<ChainInfo>,
+}
+
+/// Bytes of one set's definition; the longest notes and names included.
+const SET_BYTES: usize = 512;
+
+/// Bytes of flushing or deleting one object.
+const DELETE_BYTES: usize = 128;
+
+impl NftablesPlane {
+    pub(super) fn load_table(&mut self, table: &ServiceTable) -> Result<Commit, PlaneError> {
+        // Whatever goes wrong from here on, only another load knows what the kernel has.
+        self.live = None;
+        let found = Found::ask(&mut *self.door)?;
+        let mut names = Instances::at(found.free_instance()?);
+        let adopted = found.adopt_affinity(&mut names);
+
+        let (content, spoiled) = content(table, self.limits);
+        let counts: HashMap<SetId, usize> = content.sets().map(|set| (set, content.len(set))).collect();
+        let features = Features::of(table.node()).with(counts.keys().copied());
+        let sizes: HashMap<SetId, u32> = features
+            .sets()
+            .filter(|set| set.is_sized())
+            .map(|set| (set, size_for(counts.get(&set).copied().unwrap_or(0))))
+            .collect();
+        let skeleton = Skeleton::new(&features, &names);
+        let mut affinity = Affinity::of(table, |id| spoiled.contains_key(id));
+
+        let mut to = Transactions::new(&mut *self.door);
+        add_table(&mut to.batch);
+        for set in features.sets().filter(|set| !adopted.contains(set)) {
+            to.make_room(SET_BYTES)?;
+            to.batch.add_set(TABLE, &set.spec(names.set(set), sizes.get(&set).copied()));
+        }
+        for (set, column) in content.into_columns() {
+            to.fill(&names.set(set), column.elements())?;
+        }
+        for step in skeleton.build_regular() {
+            to.make_room(STEP_BYTES)?;
+            step.write(&mut to.batch);
+        }
+        to.commit()?;
+        affinity.sweep_all(adopted.iter().map(|set| set.family));
+        for set in &adopted {
+            // While the old rules still serve: what outlived its backend since the last process must not be used by the new ones.
+            affinity.delete_dead(&mut to, *set, &names)?;
+        }
+
+        // The turn-over. Base chains that this skeleton does not have would go on jumping to the old one: they go now.
+        for step in skeleton.turn_over() {
+            step.write(&mut to.batch);
+        }
+        let kept: HashSet<&str> = skeleton.names().collect();
+        for base in found.chains.iter().filter(|chain| chain.base.is_some() && !kept.contains(chain.name.as_str())) {
+            to.batch.flush_chain(TABLE, &base.name);
+            to.batch.delete_chain(TABLE, &base.name);
+        }
+        to.commit()?;
+
+        // From here on the load has succeeded. What is left behind is not used; if it cannot be removed now, the next load does.
+        let ours: HashSet<String> = features.sets().map(|set| names.set(set)).collect();
+        if let Err(error) = found.remove_rest(&mut to, &kept, &ours) {
+            to.batch = crate::netlink::nft::Batch::new();
+            tracing::warn!(%error, "sets of the previous load stay behind until the next one");
+        }
+        let mut commit = to.account();
+        // The sweep stays due: the old rules may have learnt more while we were writing.
+        commit.spoiled = spoiled.iter().map(|(id, reason)| (id.clone(), reason.clone())).collect();
+        self.live = Some(Live { features, names, skeleton, counts, sizes, spoiled, affinity });
+        Ok(commit)
+    }
+}
+
+/// All elements of the table, without the Service ports that do not fit.
+fn content(table: &ServiceTable, limits: Limits) -> (Content, HashMap<PortId, String>) {
+    let mut content = Content::default();
+    let mut spoiled = HashMap::new();
+    for port in table.ports() {
+        match limits.refuse(port, |set| content.len(set)) {
+            Some(reason) => {
+                spoiled.insert(port.id.clone(), reason);
+            }
+            None => render::port(port, &mut |set: SetId, record: &[u8]| content.push(set, record)),
+        }
+    }
+    common(table, |_| true, &mut content);
+    (content, spoiled)
+}
+
+/// What a set has if it is written from scratch. For growing one: cost follows the table, memory the set.
+pub(super) fn content_of(wanted: SetId, table: &ServiceTable, spoiled: &HashMap<PortId, String>) -> Content {
+    let mut content = Content::default();
+    for port in table.ports().filter(|port| port.id.family == wanted.family && !spoiled.contains_key(&port.id)) {
+        render::port(port, &mut |set: SetId, record: &[u8]| {
+            if set == wanted {
+                content.push(set, record);
+            }
+        });
+    }
+    common(table, |set| set == wanted, &mut content);
+    content
+}
+
+/// Elements that no Service port owns alone.
+fn common(table: &ServiceTable, wanted: impl Fn(SetId) -> bool, content: &mut Content) {
+    let mut put = |set: SetId, record: &[u8]| {
+        if wanted(set) {
+            content.push(set, record);
+        }
+    };
+    for (ip, used) in table.addresses() {
+        render::address(ip, used, &mut put);
+    }
+    for ip in table.hairpins() {
+        render::hairpin(ip, &mut put);
+    }
+    render::node_addresses(table.node(), &mut put);
+    render::networks(table.node(), &mut put);
+}
+
+/// Room for twice the need: a set is grown at three quarters, and growing one costs a walk over the table.
+pub(super) fn size_for(elements: usize) -> u32 {
+    u32::try_from(elements.saturating_mul(2).max(LEAST_SIZE as usize).next_power_of_two()).unwrap_or(u32::MAX)
+}
+
+impl Found {
+    fn ask(door: &mut dyn NftDoor) -> Result<Self, PlaneError> {
+        let sets = door.sets(TABLE).map_err(error::door)?;
+        let chains = door.chains(TABLE).map_err(error::door)?;
+        Ok(Self { sets: sets.into_iter().filter(|set| !set.flags.anonymous).collect(), chains })
+    }
+
+    /// An instance that no object has. Not just "the other one": a load that failed leaves debris, and which of two is in force
+    /// cannot be seen without reading rules.
+    fn free_instance(&self) -> Result<u8, PlaneError> {
+        let regular = self.chains.iter().filter(|chain| chain.base.is_none() && chain.name != super::LAYOUT);
+        let taken: BTreeSet<u8> = self
+            .sets
+            .iter()
+            .map(|set| set.name.as_str())
+            .chain(regular.map(|chain| chain.name.as_str()))
+            .map(instance_of)
+            .collect();
+        (0..INSTANCES).find(|instance| !taken.contains(instance)).ok_or_else(|| PlaneError::Kernel {
+            call: "load",
+            subject: format!("table inet {TABLE}: debris of {INSTANCES} loads; delete the table"),
+            source: nix::errno::Errno::EEXIST.into(),
+        })
+    }
+
+    /// Affinity maps of the right make are kept as they are, under the names they have. Says which.
+    fn adopt_affinity(&self, names: &mut Instances) -> Vec<SetId> {
+        let maps = Family::ALL.into_iter().map(|family| SetKind::Affinity.of(family));
+        maps.filter(|map| {
+            let found = (0..INSTANCES).find(|instance| {
+                let mut candidate = names.clone();
+                candidate.exceptions.insert(*map, *instance);
+                let spec = map.spec(candidate.set(*map), None);
+                self.sets.iter().any(|set| same_make(set, &spec))
+            });
+            if let Some(instance) = found {
+                names.exceptions.insert(*map, instance);
+            }
+            found.is_some()
+        })
+        .collect()
+    }
+
+    /// Removes every object that is not of the new skeleton, in transactions of their own: deleting 250,000 elements holds up
+    /// packets for longer than anything else a load does.
+    fn remove_rest(&self, to: &mut Transactions<'_>, chains: &HashSet<&str>, sets: &HashSet<String>) -> Result<(), PlaneError> {
+        let rest = || {
+            let regular = self.chains.iter().filter(|chain| chain.base.is_none());
+            regular.map(|chain| chain.name.as_str()).filter(|name| !chains.contains(name))
+        };
+        for name in rest() {
+            to.make_room(DELETE_BYTES)?;
+            to.batch.flush_chain(TABLE, name);
+        }
+        for name in rest() {
+            to.make_room(DELETE_BYTES)?;
+            to.batch.delete_chain(TABLE, name);
+        }
+        to.commit()?;
+        for set in self.sets.iter().filter(|set| !sets.contains(&set.name)) {
+            to.make_room(DELETE_BYTES)?;
+            to.batch.delete_set(TABLE, &set.name);
+        }
+        to.commit()
+    }
+}
+
+fn same_make(found: &SetInfo, spec: &SetSpec) -> bool {
+    let SetSpec { name, key_type, key_len, key_fields: _, data, flags, size, timeout, userdata: _, id: _ } = spec;
+    found.name == *name
+        && found.key_type == *key_type
+        && found.key_len == *key_len
+        && found.data == *data
+        && found.flags == *flags
+        && found.size == *size
+        && found.timeout == *timeout
+}

@@ -1,0 +1,159 @@
+//! The nftables plane, and `table inet sheave` of which it is the only writer.
+//!
+//! ```text
+//! ServiceTable, Delta --render--> elements --apply--> one transaction
+//!                                        \--load---> chunks into sets nobody refers to, then one transaction turns over
+//! ```
+//! Chains and rules (`skeleton`) are written once; every change of the API is set and map elements only, 6 us of kernel time at
+//! 5,000 and at 50,000 frontends alike. Whatever must be replaced without a gap - at the start, after a restart, to repair, or
+//! because a set is nearly full - is built beside what is in force, under other names ([`names`]), and one small transaction
+//! makes the rules use it: no packet sees a half, no flow is cut, and there is no moment without rules.
+//!
+//! Deliberately not here: marks (masquerading is decided from the original tuple), verdict maps (one added element re-validates all
+//! of them), dumps on the way of a change (the only ones are of affinity maps, in [`NftablesPlane::finish`]).
+
+mod affinity;
+mod apply;
+mod content;
+mod error;
+mod load;
+mod names;
+mod render;
+mod repair;
+mod sets;
+mod skeleton;
+mod transactions;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+
+use crate::netlink::nft::{Batch, NftDoor};
+use crate::table::{Delta, PortId, ServicePort, ServiceTable};
+
+use super::{Commit, Damage, Dataplane, PlaneError};
+use affinity::Affinity;
+use names::{Instances, SetId};
+use skeleton::{Features, LARGEST_CLASS, Skeleton};
+
+pub use names::{LAYOUT, TABLE};
+
+/// Renders the ServiceTable into `table inet sheave`.
+pub struct NftablesPlane {
+    door: Box<dyn NftDoor>,
+    limits: Limits,
+    /// What the kernel has, as far as we know. `None` before the first load and after any failure: only a load can tell.
+    live: Option<Live>,
+}
+
+/// How much a set may have. A Service port that would exceed it spoils only itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Elements of one endpoint map. Each needs some 60 bytes of kernel memory and twice 8 of buckets.
+    pub endpoints: usize,
+    /// Backends of one Service port.
+    pub backends: usize,
+}
+
+/// What the kernel has of us.
+struct Live {
+    features: Features,
+    names: Instances,
+    skeleton: Skeleton,
+    /// Elements by set.
+    counts: HashMap<SetId, usize>,
+    /// What sized sets were made for.
+    sizes: HashMap<SetId, u32>,
+    /// Service ports that are in the table and not in the kernel, and why.
+    spoiled: HashMap<PortId, String>,
+    affinity: Affinity,
+}
+
+impl Default for Limits {
+    /// Four million endpoints per map, which is 400 MB of kernel memory, and the largest class.
+    fn default() -> Self {
+        Self { endpoints: 1 << 22, backends: LARGEST_CLASS as usize }
+    }
+}
+
+impl NftablesPlane {
+    /// A plane that has not looked at the kernel yet; the first [`Dataplane::load`] does.
+    #[must_use]
+    pub fn new(door: Box<dyn NftDoor>) -> Self {
+        Self::with_limits(door, Limits::default())
+    }
+
+    /// The same, with limits of one's own.
+    #[must_use]
+    pub fn with_limits(door: Box<dyn NftDoor>, limits: Limits) -> Self {
+        Self { door, limits, live: None }
+    }
+
+    /// The port that the monitor sees our own commits come from.
+    #[must_use]
+    pub fn port_id(&self) -> u32 {
+        self.door.port_id()
+    }
+
+    /// Service ports that are in the table and not in the kernel, with the reason.
+    pub fn spoiled(&self) -> impl Iterator<Item = (&PortId, &str)> {
+        self.live.iter().flat_map(|live| live.spoiled.iter().map(|(id, reason)| (id, reason.as_str())))
+    }
+}
+
+impl Dataplane for NftablesPlane {
+    fn name(&self) -> &'static str {
+        "nftables"
+    }
+
+    fn load(&mut self, table: &ServiceTable) -> Result<Commit, PlaneError> {
+        self.load_table(table)
+    }
+
+    fn apply(&mut self, delta: &Delta, table: &ServiceTable) -> Result<Commit, PlaneError> {
+        self.apply_delta(delta, table)
+    }
+
+    fn repair(&mut self, damage: &Damage, table: &ServiceTable) -> Result<Commit, PlaneError> {
+        self.repair_damage(damage, table)
+    }
+
+    fn finish(&mut self) -> Result<Commit, PlaneError> {
+        self.finish_affinity()
+    }
+}
+
+/// Deletes `table inet sheave` with all that is in it, and nothing else. Says whether there was one.
+///
+/// # Errors
+/// See [`PlaneError`].
+pub fn cleanup(door: &mut dyn NftDoor) -> Result<bool, PlaneError> {
+    if !door.table_exists(TABLE).map_err(error::door)? {
+        return Ok(false);
+    }
+    let mut batch = Batch::new();
+    batch.delete_table(TABLE);
+    door.commit(batch).map_err(error::commit)?;
+    Ok(true)
+}
+
+impl Limits {
+    /// Why this Service port cannot be rendered beside maps of these counts, if it cannot.
+    fn refuse(self, port: &ServicePort, count: impl Fn(SetId) -> usize) -> Option<String> {
+        let most = port.cluster.len().max(port.local.len());
+        if most > self.backends {
+            return Some(format!("{most} backends are above the limit of {}", self.backends));
+        }
+        let mut wanted: HashMap<SetId, usize> = HashMap::new();
+        for frontend in &port.frontends {
+            for (pool, scope) in render::pools(frontend) {
+                *wanted.entry(names::SetKind::Endpoints(pool).of(frontend.address.family())).or_default() +=
+                    port.set(scope).len();
+            }
+        }
+        wanted.into_iter().find(|(set, more)| count(*set) + more > self.endpoints).map(|(set, more)| {
+            format!("map {set} has {} elements, {more} more are above the limit of {}", count(set), self.endpoints)
+        })
+    }
+}

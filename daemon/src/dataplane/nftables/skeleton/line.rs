@@ -1,0 +1,270 @@
+//! One rule, written so that it reads like its line in `nft list`.
+
+use crate::model::Family;
+
+use super::expr::{Expr, SetRef, Verdict, Word};
+
+/// A field that a rule may test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Field {
+    /// `ip saddr`
+    Saddr,
+    /// `ip daddr`
+    Daddr,
+    /// `meta l4proto`
+    Proto,
+    /// `th dport`
+    Dport,
+    /// `ct original ip daddr`
+    OriginalDaddr,
+    /// `ct original proto-dst`
+    OriginalDport,
+}
+
+/// What a packet is addressed to: the key of a frontend.
+pub(crate) const FRONTEND: &[Field] = &[Field::Daddr, Field::Proto, Field::Dport];
+/// The key of a NodePort.
+pub(crate) const NODE_PORT: &[Field] = &[Field::Proto, Field::Dport];
+/// What the connection was addressed to before DNAT.
+pub(crate) const ORIGINAL_FRONTEND: &[Field] = &[Field::OriginalDaddr, Field::Proto, Field::OriginalDport];
+/// Likewise, at a NodePort.
+pub(crate) const ORIGINAL_NODE_PORT: &[Field] = &[Field::Proto, Field::OriginalDport];
+
+/// A rule being written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Line {
+    family: Family,
+    /// The rule already tests for the family. In an `inet` table nft does so before the first look into the IP header.
+    guarded: bool,
+    exprs: Vec<Expr>,
+}
+
+/// A finished rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RuleSpec(pub(crate) Vec<Expr>);
+
+const START: Word = Word(0);
+const IPS_DST_NAT: u32 = 1 << 5;
+const NF_CT_STATE_BIT_NEW: u32 = 1 << 3;
+const RTN_LOCAL: u32 = 2;
+const NFTA_FIB_F_SADDR: u32 = 1 << 0;
+const NFTA_FIB_F_DADDR: u32 = 1 << 1;
+
+/// Starts a rule for packets of this family.
+pub(crate) fn line(family: Family) -> Line {
+    Line { family, guarded: false, exprs: Vec::with_capacity(8) }
+}
+
+/// 32-bit words of an address.
+pub(crate) fn address_words(family: Family) -> u32 {
+    u32::from(family.bits()) / 32
+}
+
+impl Line {
+    /// `KEY @set`
+    pub(crate) fn is_in(self, key: &[Field], set: String) -> Self {
+        self.load(key, START).lookup(set, None, false)
+    }
+
+    /// `KEY != @set`
+    pub(crate) fn is_not_in(self, key: &[Field], set: String) -> Self {
+        self.load(key, START).lookup(set, None, true)
+    }
+
+    /// `meta nfproto ipv4`
+    pub(crate) fn of_family(mut self) -> Self {
+        self.guard();
+        self
+    }
+
+    /// `meta l4proto { tcp, udp, sctp }`
+    pub(crate) fn of_transports(self) -> Self {
+        let mut line = self.load(&[Field::Proto], START);
+        line.exprs.push(Expr::Lookup { set: SetRef::Transports, from: START, into: None, inverted: false });
+        line
+    }
+
+    /// `ct state new`
+    pub(crate) fn new_connection(self) -> Self {
+        self.ct_bit(libc::NFT_CT_STATE.cast_unsigned(), NF_CT_STATE_BIT_NEW)
+    }
+
+    /// `ct status dnat`
+    pub(crate) fn translated(self) -> Self {
+        self.ct_bit(libc::NFT_CT_STATUS.cast_unsigned(), IPS_DST_NAT)
+    }
+
+    /// `fib saddr type local`
+    pub(crate) fn from_this_node(self) -> Self {
+        self.fib_local(NFTA_FIB_F_SADDR)
+    }
+
+    /// `ip daddr != 127.0.0.0/8 fib daddr type local`: any address of the node that can be reached from elsewhere. A DNAT from
+    /// loopback would need `route_localnet`, so loopback never serves NodePorts.
+    pub(crate) fn to_this_node(mut self) -> Self {
+        self.guard();
+        let (base, offset) = (libc::NFT_PAYLOAD_NETWORK_HEADER.cast_unsigned(), self.offset_of(Field::Daddr));
+        let (len, loopback) = match self.family {
+            Family::V4 => (1, vec![127]),
+            Family::V6 => (16, std::net::Ipv6Addr::LOCALHOST.octets().to_vec()),
+        };
+        self.exprs.push(Expr::Payload { base, offset, len, to: START });
+        self.exprs.push(Expr::Compare { from: START, equal: false, to: loopback });
+        self.fib_local(NFTA_FIB_F_DADDR)
+    }
+
+    /// `iifname "name"`, or `iifname "prefix*"`; `equal` false for `!=`. A packet without an input interface has the empty name.
+    pub(crate) fn input_interface(mut self, name: &str, prefix: bool, equal: bool) -> Self {
+        let mut wanted = name.as_bytes().to_vec();
+        if !prefix {
+            wanted.resize(libc::IFNAMSIZ, 0);
+        }
+        self.exprs.push(Expr::Meta { key: libc::NFT_META_IIFNAME.cast_unsigned(), to: START });
+        self.exprs.push(Expr::Compare { from: START, equal, to: wanted });
+        self
+    }
+
+    /// `dnat ip to KEY . numgen random mod MODULUS map @map`
+    pub(crate) fn dnat_drawn(self, key: &[Field], modulus: u32, map: String) -> RuleSpec {
+        let slot = Word(self.width(key));
+        let mut line = self.load(key, START);
+        line.exprs.push(Expr::Random { modulus, to: slot });
+        line.dnat_from(map)
+    }
+
+    /// `dnat ip to KEY map @map`
+    pub(crate) fn dnat_known(self, key: &[Field], map: String) -> RuleSpec {
+        self.load(key, START).dnat_from(map)
+    }
+
+    /// `update @map { ip saddr . ORIGINAL_FRONTEND timeout T : ip daddr . th dport }`: the client and what it asked for, towards
+    /// what it was given.
+    pub(crate) fn learn(self, map: String, timeout: u64) -> RuleSpec {
+        let key = [Field::Saddr, Field::OriginalDaddr, Field::Proto, Field::OriginalDport];
+        // Data right behind the key: an IPv6 key and its data need 15 of the 16 words, so there is no room to align them.
+        let data = Word(self.width(&key));
+        let mut line = self.load(&key, START).load(&[Field::Daddr, Field::Dport], data);
+        line.exprs.push(Expr::Update { map, key: START, data, timeout });
+        RuleSpec(line.exprs)
+    }
+
+    pub(crate) fn jump(self, chain: String) -> RuleSpec {
+        self.end(Expr::Verdict(Verdict::Jump(chain)))
+    }
+
+    pub(crate) fn goto(self, chain: String) -> RuleSpec {
+        self.end(Expr::Verdict(Verdict::Goto(chain)))
+    }
+
+    pub(crate) fn leave(self) -> RuleSpec {
+        self.end(Expr::Verdict(Verdict::Return))
+    }
+
+    pub(crate) fn drop(self) -> RuleSpec {
+        self.end(Expr::Verdict(Verdict::Drop))
+    }
+
+    /// ICMP port unreachable.
+    pub(crate) fn reject(self) -> RuleSpec {
+        let code = if self.family == Family::V4 { 3 } else { 4 };
+        self.end(Expr::Reject { code })
+    }
+
+    /// `masquerade fully-random`
+    pub(crate) fn masquerade(self) -> RuleSpec {
+        self.end(Expr::Masquerade)
+    }
+
+    fn end(mut self, expr: Expr) -> RuleSpec {
+        self.exprs.push(expr);
+        RuleSpec(self.exprs)
+    }
+
+    fn nfproto(&self) -> u8 {
+        let family = if self.family == Family::V4 { libc::NFPROTO_IPV4 } else { libc::NFPROTO_IPV6 };
+        u8::try_from(family).expect("netfilter families are below 16")
+    }
+
+    fn guard(&mut self) {
+        if !self.guarded {
+            self.guarded = true;
+            self.exprs.push(Expr::Meta { key: libc::NFT_META_NFPROTO.cast_unsigned(), to: START });
+            self.exprs.push(Expr::Compare { from: START, equal: true, to: vec![self.nfproto()] });
+        }
+    }
+
+    /// Loads fields into consecutive words.
+    fn load(mut self, key: &[Field], mut to: Word) -> Self {
+        if key.iter().any(|field| matches!(field, Field::Saddr | Field::Daddr)) {
+            self.guard();
+        }
+        for field in key {
+            let words = self.width(&[*field]);
+            let expr = self.field(*field, to);
+            self.exprs.push(expr);
+            to = Word(to.0 + words);
+        }
+        self
+    }
+
+    fn field(&self, field: Field, to: Word) -> Expr {
+        let ct = |key: libc::c_int| Expr::Ct { key: key.cast_unsigned(), original: true, to };
+        match field {
+            Field::Saddr | Field::Daddr => Expr::Payload {
+                base: libc::NFT_PAYLOAD_NETWORK_HEADER.cast_unsigned(),
+                offset: self.offset_of(field),
+                len: address_words(self.family) * 4,
+                to,
+            },
+            Field::Dport => Expr::Payload { base: libc::NFT_PAYLOAD_TRANSPORT_HEADER.cast_unsigned(), offset: 2, len: 2, to },
+            Field::Proto => Expr::Meta { key: libc::NFT_META_L4PROTO.cast_unsigned(), to },
+            // With the family in the key, so that the original address is known even where the rule has no family test.
+            Field::OriginalDaddr if self.family == Family::V4 => ct(libc::NFT_CT_DST_IP),
+            Field::OriginalDaddr => ct(libc::NFT_CT_DST_IP6),
+            Field::OriginalDport => ct(libc::NFT_CT_PROTO_DST),
+        }
+    }
+
+    /// Where an address is in the IP header (RFC 791, RFC 8200).
+    fn offset_of(&self, field: Field) -> u32 {
+        match (self.family, field) {
+            (Family::V4, Field::Saddr) => 12,
+            (Family::V4, _) => 16,
+            (Family::V6, Field::Saddr) => 8,
+            (Family::V6, _) => 24,
+        }
+    }
+
+    /// Words that a key occupies.
+    fn width(&self, key: &[Field]) -> u32 {
+        key.iter()
+            .map(|field| match field {
+                Field::Saddr | Field::Daddr | Field::OriginalDaddr => address_words(self.family),
+                Field::Proto | Field::Dport | Field::OriginalDport => 1,
+            })
+            .sum()
+    }
+
+    fn lookup(mut self, set: String, into: Option<Word>, inverted: bool) -> Self {
+        self.exprs.push(Expr::Lookup { set: SetRef::Named(set), from: START, into, inverted });
+        self
+    }
+
+    fn dnat_from(self, map: String) -> RuleSpec {
+        let (family, port) = (u32::from(self.nfproto()), Word(address_words(self.family)));
+        self.lookup(map, Some(START), false).end(Expr::Dnat { family, address: START, port })
+    }
+
+    fn ct_bit(mut self, key: u32, bit: u32) -> Self {
+        self.exprs.push(Expr::Ct { key, original: false, to: START });
+        self.exprs.push(Expr::Mask { word: START, mask: bit });
+        self.exprs.push(Expr::Compare { from: START, equal: false, to: vec![0; 4] });
+        self
+    }
+
+    fn fib_local(mut self, flags: u32) -> Self {
+        self.exprs.push(Expr::FibType { flags, to: START });
+        self.exprs.push(Expr::Compare { from: START, equal: true, to: RTN_LOCAL.to_ne_bytes().to_vec() });
+        self
+    }
+}

@@ -1,0 +1,6 @@
+//! The plane against the kernel in a namespace of its own, and against the fake.
+
+mod fixtures;
+mod golden;
+mod kernel;
+mod namespace;

@@ -1,0 +1,53 @@
+//! A network namespace for one test, and stock `nft` in it.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use nix::sched::{CloneFlags, unshare};
+
+/// Runs `test` on a thread in a fresh network namespace. Says so and returns where that is not allowed.
+pub(super) fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    let flags = if nix::unistd::geteuid().is_root() {
+        CloneFlags::CLONE_NEWNET
+    } else {
+        CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET
+    };
+    let thread = std::thread::spawn(move || match unshare(flags) {
+        Ok(()) => test(),
+        #[expect(clippy::print_stderr, reason = "a skipped test says so")]
+        Err(errno) => eprintln!("skipped: no network namespace here: {errno}"),
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Runs stock nft in the namespace of this thread.
+pub(super) fn nft(arguments: &[&str], input: &str) -> String {
+    let mut child = Command::new("nft")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("nft is installed");
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "nft {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The table as nft shows it, without what changes by itself.
+pub(super) fn list() -> String {
+    nft(&["-s", "list", "table", "inet", "sheave"], "")
+}
+
+/// What stock nft makes of this text in a namespace that has nothing else.
+pub(super) fn reloaded(text: String) -> String {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    in_namespace(move || {
+        nft(&["-f", "-"], &text);
+        sender.send(list()).unwrap();
+    });
+    receiver.recv().unwrap()
+}

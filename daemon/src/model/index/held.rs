@@ -1,0 +1,91 @@
+//! Objects of one kind, and the mark and sweep of complete lists.
+
+use std::collections::HashMap;
+
+use crate::model::ObjectKey;
+
+/// Objects of one kind by key.
+#[derive(Debug)]
+pub(super) struct Held<V> {
+    items: HashMap<ObjectKey, Seen<V>>,
+    pub(super) sweep: Sweep,
+}
+
+/// The state of a kind's complete lists.
+///
+/// Every list has a number; an object carries the number of the list during or after which it was last applied. Beginning a
+/// list is therefore free, and so is beginning it again.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    /// Wraps; only equality with objects of the same kind counts.
+    list: u32,
+    running: bool,
+    listed: bool,
+}
+
+#[derive(Debug)]
+struct Seen<V> {
+    value: V,
+    list: u32,
+}
+
+impl<V> Held<V> {
+    pub(super) fn get(&self, key: &ObjectKey) -> Option<&V> {
+        self.items.get(key).map(|seen| &seen.value)
+    }
+
+    pub(super) fn values(&self) -> impl ExactSizeIterator<Item = &V> {
+        self.items.values().map(|seen| &seen.value)
+    }
+
+    pub(super) fn insert(&mut self, key: ObjectKey, value: V) {
+        self.items.insert(key, Seen { value, list: self.sweep.list() });
+    }
+
+    pub(super) fn remove(&mut self, key: &ObjectKey) -> Option<V> {
+        self.items.remove(key).map(|seen| seen.value)
+    }
+
+    /// Keys that the running list has not named; none if no list is running.
+    pub(super) fn unseen(&self) -> Vec<ObjectKey> {
+        self.sweep.unseen(self.items.iter().map(|(key, seen)| (key, seen.list)))
+    }
+}
+
+impl<V> Default for Held<V> {
+    fn default() -> Self {
+        Self { items: HashMap::new(), sweep: Sweep::default() }
+    }
+}
+
+impl Sweep {
+    /// A list begins, or begins again.
+    pub(super) fn begin(&mut self) {
+        self.list = self.list.wrapping_add(1);
+        self.running = true;
+    }
+
+    /// The list is complete.
+    pub(super) fn end(&mut self) {
+        self.running = false;
+        self.listed = true;
+    }
+
+    /// What an object applied now carries.
+    pub(super) fn list(&self) -> u32 {
+        self.list
+    }
+
+    /// Some list has been completed.
+    pub(super) fn listed(&self) -> bool {
+        self.listed
+    }
+
+    /// Keys of those that carry another list's number. An end without a beginning sweeps nothing: we cannot know what it names.
+    pub(super) fn unseen<'a>(&self, items: impl Iterator<Item = (&'a ObjectKey, u32)>) -> Vec<ObjectKey> {
+        if !self.running {
+            return Vec::new();
+        }
+        items.filter(|(_, list)| *list != self.list).map(|(key, _)| key.clone()).collect()
+    }
+}
