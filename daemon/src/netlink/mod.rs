@@ -17,3 +17,6 @@ pub mod attr;
 pub mod message;
 pub mod nft;
 pub mod socket;
+
+#[cfg(test)]
+mod testns;

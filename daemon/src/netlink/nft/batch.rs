@@ -315,7 +315,11 @@ impl Batch {
     pub(super) fn refusal(&self, answer: Acknowledgement) -> Refusal {
         let Acknowledgement { errno, sequence, offset, text } = answer;
         let index = usize::try_from(sequence).unwrap_or(usize::MAX).wrapping_sub(1);
-        let subject = self.subject(index);
+        let mut subject = self.subject(index);
+        // nfnetlink blames what fails only at the commit (a loop of jumps, memory) on the first message, and points nowhere.
+        if index == 0 && offset.is_none() {
+            subject.push_str(", or the transaction");
+        }
         let element = offset.and_then(|offset| self.refused_element(index, offset));
         Refusal { subject, element, errno: Errno::from_raw(errno), text }
     }

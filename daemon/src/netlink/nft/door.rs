@@ -135,7 +135,8 @@ pub enum CommitError {
 /// One thing that the kernel refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The object: `add element sheave endpoints-4`; `transaction` when it is the whole.
+    /// The object: `add element sheave endpoints-4`; `transaction` when it is the whole. What fails only at the commit is blamed
+    /// on the first message by the kernel; the subject then says both.
     pub subject: String,
     /// Which element, if it is one.
     pub element: Option<RefusedElement>,

@@ -9,13 +9,20 @@ pub mod abi;
 mod batch;
 mod door;
 mod element;
+mod fake;
 mod kernel;
+mod monitor;
 mod reply;
 mod spec;
+
+#[cfg(test)]
+mod conformance;
 
 pub use batch::{Batch, Elements};
 pub use door::{CommitError, CommitInfo, DoorError, NftDoor, Refusal, RefusedElement};
 pub use element::{Element, OwnedElement, OwnedVerdict, Verdict};
+pub use fake::FakeNft;
 pub use kernel::{KernelNft, KernelNftOptions};
+pub use monitor::{Change, Monitor, MonitorEvent, MonitorHandle};
 pub use reply::{ChainInfo, RuleInfo, SetInfo, TableInfo};
 pub use spec::{BaseChain, ChainKind, ChainPolicy, ChainSpec, Hook, SetFlags, SetSpec};
