@@ -61,8 +61,8 @@ pub struct Conditions {
     pub terminating: bool,
 }
 
-/// Topology hints (KEP-2433 zones, KEP-3015 nodes).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Topology hints (KEP-2433 zones, KEP-3015 nodes). The order has no meaning; it settles ties.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Hints {
     /// `hints.forZones[].name`.
     pub zones: Vec<Arc<str>>,

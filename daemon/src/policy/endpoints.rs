@@ -2,7 +2,6 @@
 
 use std::cmp::Ordering;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use super::Context;
 use crate::model::{Conditions, Endpoint, EndpointSlice, Family, ServicePortSpec};
@@ -56,14 +55,10 @@ fn is_local(endpoint: &Endpoint, context: &Context) -> bool {
 /// to a new pod. The rest is ours, where kube-proxy leaves it to chance: the more usable entry, then any order that does not depend
 /// on where the entry stood, and that is the same on every node.
 fn preference(a: &Endpoint, b: &Endpoint) -> Ordering {
-    usability(a).cmp(&usability(b)).then_with(|| a.node.cmp(&b.node)).then_with(|| hints(a).cmp(&hints(b)))
+    usability(a).cmp(&usability(b)).then_with(|| a.node.cmp(&b.node)).then_with(|| a.hints.cmp(&b.hints))
 }
 
 fn usability(endpoint: &Endpoint) -> (bool, bool, bool) {
     let Conditions { ready, serving, terminating } = endpoint.conditions;
     (terminating, !ready, !serving)
-}
-
-fn hints(endpoint: &Endpoint) -> Option<(&[Arc<str>], &[Arc<str>])> {
-    endpoint.hints.as_deref().map(|hints| (&*hints.nodes, &*hints.zones))
 }

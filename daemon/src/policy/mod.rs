@@ -35,6 +35,7 @@ use frontends::FamilyFrontends;
 /// What `service` asks of this node, given its EndpointSlices. The order of slices and endpoints makes no difference.
 ///
 /// Empty for a Service that is not served: headless, ExternalName, or without a ClusterIP.
+#[expect(clippy::needless_pass_by_value, reason = "callers have an iterator; a reference to one would only be cloned here")]
 pub fn desired<'a>(service: &Service, slices: impl Iterator<Item = &'a EndpointSlice> + Clone, context: &Context) -> Desired {
     let mut desired = Desired::default();
     let mut merger = Merger::default();

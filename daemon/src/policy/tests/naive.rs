@@ -250,7 +250,7 @@ fn merged<'a>(
         }
         let mut rest = if living.is_empty() { all } else { living };
         rest.sort_by_key(|endpoint| {
-            let hints = endpoint.hints.as_ref().map(|hints| (hints.nodes.clone(), hints.zones.clone()));
+            let hints = endpoint.hints.as_ref().map(|hints| (hints.zones.clone(), hints.nodes.clone()));
             (!endpoint.conditions.ready, !endpoint.conditions.serving, endpoint.node.clone(), hints)
         });
         (address, rest[0])

@@ -4,6 +4,7 @@ use super::*;
 use TrafficPolicy::{Cluster, Local};
 
 /// A Service by its policies (internal, external) and whether it has external frontends; endpoints; the two lists and any-usable.
+#[derive(Clone, Copy)]
 struct Row {
     case: &'static str,
     policies: (TrafficPolicy, TrafficPolicy),

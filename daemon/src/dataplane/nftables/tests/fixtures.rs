@@ -73,11 +73,8 @@ impl Port {
         let all: Vec<Backend> = (0..count).map(backend).collect();
         let uses = |scope| self.0.frontends.iter().any(|frontend| frontend.scope() == scope);
         let splits = self.0.frontends.iter().any(Frontend::splits_by_source);
-        self.0.local = if uses(Scope::Local) || splits {
-            all.iter().copied().filter(|backend| backend.local).collect()
-        } else {
-            Vec::new()
-        };
+        self.0.local =
+            if uses(Scope::Local) || splits { all.iter().copied().filter(|backend| backend.local).collect() } else { Vec::new() };
         self.0.cluster = if uses(Scope::Cluster) { all } else { Vec::new() };
         self
     }
@@ -146,12 +143,20 @@ pub(super) fn everything() -> ServiceTable {
     table.set_node(node());
     table.set_foreign(ServiceKey::new("default", "foreign"), vec!["172.30.9.9".parse().unwrap()]);
     let web = Port::v4().cluster_ip("172.30.0.10", 80).at(LoadBalancer, "198.51.100.1", 80, Local).node_port(30080, Local);
-    put(&mut table, [
-        ("web", Some(web.backends(5, 2).sticky(10_800))),
-        ("api", Some(Port::v4().cluster_ip("172.30.0.11", 443).at(ExternalIp, "203.0.113.9", 443, Cluster).backends(3, 0))),
-        ("down", Some(Port::v4().cluster_ip("172.30.0.12", 80).node_port(30081, Cluster).unusable())),
-        ("far", Some(Port::v4().at(LoadBalancer, "198.51.100.2", 80, Local).from(&["192.0.2.0/24", "10.9.0.0/16"]).backends(2, 0))),
-        ("six", Some(Port::new(Family::V6).cluster_ip("fd00:30::a", 80).node_port(30080, Cluster).backends(4, 1).sticky(60))),
-    ]);
+    put(
+        &mut table,
+        [
+            ("web", Some(web.backends(5, 2).sticky(10_800))),
+            ("api", Some(Port::v4().cluster_ip("172.30.0.11", 443).at(ExternalIp, "203.0.113.9", 443, Cluster).backends(3, 0))),
+            ("down", Some(Port::v4().cluster_ip("172.30.0.12", 80).node_port(30081, Cluster).unusable())),
+            (
+                "far",
+                Some(
+                    Port::v4().at(LoadBalancer, "198.51.100.2", 80, Local).from(&["192.0.2.0/24", "10.9.0.0/16"]).backends(2, 0),
+                ),
+            ),
+            ("six", Some(Port::new(Family::V6).cluster_ip("fd00:30::a", 80).node_port(30080, Cluster).backends(4, 1).sticky(60))),
+        ],
+    );
     table
 }

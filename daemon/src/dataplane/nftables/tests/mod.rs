@@ -2,5 +2,6 @@
 
 mod fixtures;
 mod golden;
+mod histories;
 mod kernel;
 mod namespace;
