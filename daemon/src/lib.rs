@@ -5,6 +5,9 @@
 //! ```
 //! One direction. `policy` and `table` are pure; one task owns the index and the table; see `docs/architecture.md`.
 
+pub mod cli;
+pub mod config;
+pub mod daemon;
 pub mod dataplane;
 pub mod model;
 pub mod netlink;

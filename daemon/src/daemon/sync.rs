@@ -14,13 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::node::{self, NodeFacts};
 use super::report::Reporter;
+use super::retry::Retry;
 use super::stale_flows::{self, StaleFlows};
 use crate::config::Options;
 use crate::dataplane::{Commit, Damage, Dataplane, PlaneError};
 use crate::model::{Dirty, Index, ServiceKey};
 use crate::netlink::route::LocalAddresses;
 use crate::policy::{self, Context, Seniority};
-use crate::source::{Backoff, Change, Mark};
+use crate::source::{Change, Mark};
 use crate::table::{Committed, Delta, Published, ServiceTable};
 
 /// Changes taken in before a sync, at most: a bound on how long a busy stream can hold back a commit.
@@ -84,7 +85,7 @@ pub struct SyncLoop {
     kernel: Kernel,
     /// Marks that came in since the last good commit.
     pending_marks: Vec<Mark>,
-    retry: Backoff,
+    retry: Retry,
     retry_at: Option<Instant>,
     /// Policy's context changed: every Service is evaluated again.
     all_dirty: bool,
@@ -106,7 +107,7 @@ impl SyncLoop {
             facts: NodeFacts::default(),
             kernel: Kernel::Unloaded,
             pending_marks: Vec::new(),
-            retry: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
+            retry: Retry::new(Duration::from_millis(500), Duration::from_secs(30)),
             retry_at: None,
             all_dirty: false,
             unfinished: false,

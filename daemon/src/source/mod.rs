@@ -1,5 +1,8 @@
 //! Where objects come from: an API server (`kube`) or a directory of manifests. Both say the same things in the same words.
 
+pub mod decode;
+pub mod manifests;
+
 use crate::model::{EndpointSlice, Node, ObjectKey, Service, ServiceCidr};
 
 /// What a source tells the sync loop. A compact value without Kubernetes types, so that it could travel between machines.

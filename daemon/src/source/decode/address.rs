@@ -1,0 +1,140 @@
+//! IP addresses and CIDRs as kube-proxy reads them: Go's old lenient parser (`k8s.io/utils/net.ParseIPSloppy`, `ParseCIDRSloppy`).
+//!
+//! Objects written before Kubernetes became strict still carry leading zeros, and a proxy that refused them would cut a Service that
+//! works everywhere else. Results are canonical: an IPv4-mapped IPv6 address *is* the IPv4 address, as in Go, whose `net.IP` holds
+//! both as the same sixteen bytes; the host bits of a CIDR are cleared.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+/// An IP address: leading zeros are dropped (`172.30.0.041` is `172.30.0.41`, never octal), IPv4-mapped IPv6 is IPv4.
+/// No zone, no white space.
+pub(crate) fn ip(text: &str) -> Option<IpAddr> {
+    if text.contains(':') { v6(text).map(|address| IpAddr::V6(address).to_canonical()) } else { v4(text).map(IpAddr::V4) }
+}
+
+/// A CIDR with its host bits cleared. A mapped IPv6 network of /96 or longer is the IPv4 network it covers.
+pub(crate) fn cidr(text: &str) -> Option<IpNet> {
+    let (address, length) = text.split_once('/')?;
+    let length = decimal(length)?;
+    if !address.contains(':') {
+        return Ipv4Net::new(v4(address)?, length).ok().map(|net| IpNet::V4(net.trunc()));
+    }
+    let address = v6(address)?;
+    match (address.to_ipv4_mapped(), length.checked_sub(96)) {
+        (Some(mapped), Some(length)) => Ipv4Net::new(mapped, length).ok().map(|net| IpNet::V4(net.trunc())),
+        _ => Ipv6Net::new(address, length).ok().map(|net| IpNet::V6(net.trunc())),
+    }
+}
+
+fn v4(text: &str) -> Option<Ipv4Addr> {
+    let mut octets = [0; 4];
+    let mut parts = text.split('.');
+    for octet in &mut octets {
+        *octet = decimal(parts.next()?)?;
+    }
+    parts.next().is_none().then(|| octets.into())
+}
+
+fn v6(text: &str) -> Option<Ipv6Addr> {
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    // Only leading zeros are left to forgive: write each group again without them.
+    let mut clean = String::with_capacity(text.len());
+    for (place, group) in text.split(':').enumerate() {
+        if place > 0 {
+            clean.push(':');
+        }
+        if group.contains('.') {
+            clean.push_str(&v4(group)?.to_string());
+        } else {
+            let digits = group.trim_start_matches('0');
+            clean.push_str(if digits.is_empty() && !group.is_empty() { "0" } else { digits });
+        }
+    }
+    clean.parse().ok()
+}
+
+/// Digits and nothing else; `u8::from_str` would take a sign.
+fn decimal(digits: &str) -> Option<u8> {
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_leniently_and_written_canonically() {
+        for (text, canonical) in [
+            ("172.30.0.041", "172.30.0.41"),
+            ("010.000.0.008", "10.0.0.8"),
+            ("fd00:0000:0:0::00001", "fd00::1"),
+            ("::ffff:10.0.0.1", "10.0.0.1"),
+            ("::ffff:010.0.0.01", "10.0.0.1"),
+            ("::ffff:a00:1", "10.0.0.1"),
+            ("::1", "::1"),
+            ("0.0.0.0", "0.0.0.0"),
+        ] {
+            assert_eq!(ip(text).map(|address| address.to_string()).as_deref(), Some(canonical), "{text}");
+        }
+        for text in [
+            "",
+            "10.0.0",
+            "10.0.0.0.1",
+            "10.0.0.256",
+            "10.0.0.+1",
+            " 10.0.0.1",
+            "fe80::1%eth0",
+            "10.0.0.1/32",
+            ":",
+            "1::2::3",
+            "None",
+        ] {
+            assert_eq!(ip(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn networks_lose_their_host_bits() {
+        for (text, canonical) in [
+            ("192.168.1.77/24", "192.168.1.0/24"),
+            ("010.0.0.1/08", "10.0.0.0/8"),
+            ("fd00::1:2/64", "fd00::/64"),
+            ("::ffff:10.1.2.3/112", "10.1.0.0/16"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(cidr(text).map(|net| net.to_string()).as_deref(), Some(canonical), "{text}");
+        }
+        for text in ["10.0.0.0", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "::/129", "10.0.0.0/8/8", "::ffff:10.0.0.0/129"] {
+            assert_eq!(cidr(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_address_survives_being_written_and_read(bits: u128, short: u32) {
+            let six = IpAddr::V6(bits.into());
+            prop_assert_eq!(ip(&six.to_string()), Some(six.to_canonical()));
+            let four = IpAddr::V4(short.into());
+            prop_assert_eq!(ip(&four.to_string()), Some(four));
+        }
+
+        #[test]
+        fn no_text_panics(text in ".{0,40}") {
+            ip(&text);
+            cidr(&text);
+        }
+
+        #[test]
+        fn no_text_of_the_alphabet_panics(text in "[0-9a-f:./]{0,24}") {
+            ip(&text);
+            cidr(&text);
+        }
+    }
+}

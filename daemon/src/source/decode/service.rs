@@ -1,0 +1,266 @@
+//! Services (reference for every rule: kube-proxy v1.36.2, `pkg/proxy/serviceport.go`, `pkg/proxy/util`).
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use smallvec::SmallVec;
+
+use super::field::{Field, List, Text};
+use super::problems::Problems;
+use super::wire::{Document, Ingress, Port, SessionAffinityConfig};
+use super::{DecodeError, Identity, address};
+use crate::model::{AffinityTimeout, Family, Protocol, Service, ServicePortSpec, ServiceType, TrafficPolicy};
+use crate::source::Kind;
+
+/// `v1.DefaultClientIPServiceAffinitySeconds`.
+const DEFAULT_AFFINITY: AffinityTimeout = AffinityTimeout::new(10_800).expect("not zero");
+/// `v1.MaxClientIPServiceAffinitySeconds`, one day.
+const MAX_AFFINITY: u32 = 86_400;
+
+/// The ClusterIPs of a Service, or that it has none on purpose.
+#[derive(Default)]
+struct ClusterIps {
+    addresses: SmallVec<[IpAddr; 2]>,
+    headless: bool,
+}
+
+pub(super) fn decode(document: Document<'_, impl Sized>) -> Result<Service, DecodeError> {
+    let mut problems = Problems::default();
+    let mut metadata = problems.take(format_args!("metadata"), document.metadata).unwrap_or_default();
+    let Identity { key, uid, created } = Identity::read(Kind::Service, &mut metadata, &mut problems)?;
+    let spec = problems.take(format_args!("spec"), document.spec).unwrap_or_default();
+    let status = problems.take(format_args!("status"), document.status).unwrap_or_default();
+
+    let kind = service_type(spec.r#type, &mut problems);
+    let ClusterIps { addresses, headless } = cluster_ips(spec.cluster_ip, spec.cluster_ips, spec.ip_families, &mut problems);
+    let external_name = problems.take(format_args!("spec.externalName"), spec.external_name).filter(|name| !name.is_empty());
+    let ingress = problems
+        .take(format_args!("status.loadBalancer"), status.load_balancer)
+        .and_then(|balancer| problems.take(format_args!("status.loadBalancer.ingress"), balancer.ingress))
+        .unwrap_or_default();
+
+    Ok(Service {
+        key,
+        uid,
+        created,
+        kind,
+        cluster_ips: addresses,
+        headless,
+        external_name: external_name.map(Into::into),
+        external_ips: addresses_of("spec.externalIPs", spec.external_ips, &mut problems),
+        vips: vips(ingress, &mut problems),
+        source_ranges: networks("spec.loadBalancerSourceRanges", spec.load_balancer_source_ranges, &mut problems),
+        internal_traffic_policy: traffic_policy("spec.internalTrafficPolicy", spec.internal_traffic_policy, &mut problems),
+        external_traffic_policy: traffic_policy("spec.externalTrafficPolicy", spec.external_traffic_policy, &mut problems),
+        affinity: affinity(spec.session_affinity, spec.session_affinity_config, &mut problems),
+        health_check_node_port: port_or_none(
+            format_args!("spec.healthCheckNodePort"),
+            spec.health_check_node_port,
+            &mut problems,
+        ),
+        ports: ports(spec.ports, &mut problems),
+        problems: problems.into_vec(),
+    })
+}
+
+fn service_type(field: Field<Text<'_>>, problems: &mut Problems) -> ServiceType {
+    let path = format_args!("spec.type");
+    match problems.take(path, field).as_deref() {
+        None | Some("" | "ClusterIP") => ServiceType::ClusterIp,
+        Some("NodePort") => ServiceType::NodePort,
+        Some("LoadBalancer") => ServiceType::LoadBalancer,
+        Some("ExternalName") => ServiceType::ExternalName,
+        Some(other) => {
+            problems.note(path, format!("{other:?} is not a type of Service: treated as ClusterIP"));
+            ServiceType::ClusterIp
+        }
+    }
+}
+
+/// A ClusterIP's family is its place in `ipFamilies`, where that is given (`GetClusterIPByFamily`); else what it looks like.
+///
+/// The API server keeps `clusterIP`, `clusterIPs` and `ipFamilies` in step. Where a manifest gives only some of them, what is there
+/// counts: kube-proxy would ignore a `clusterIP` beside `ipFamilies` without `clusterIPs`.
+fn cluster_ips(
+    single: Field<Text<'_>>,
+    many: Field<List<Text<'_>>>,
+    families: Field<List<Text<'_>>>,
+    problems: &mut Problems,
+) -> ClusterIps {
+    let single = problems.take(format_args!("spec.clusterIP"), single).filter(|ip| !ip.is_empty());
+    let many = problems.take(format_args!("spec.clusterIPs"), many).unwrap_or_default();
+    let families = problems.take(format_args!("spec.ipFamilies"), families).unwrap_or_default();
+    let first = many.first().and_then(Field::get);
+    if single.as_deref() == Some("None") || first.is_some_and(|ip| ip == "None") {
+        return ClusterIps { headless: true, ..ClusterIps::default() };
+    }
+    let many = if many.is_empty() { single.map(Field::Is).into_iter().collect() } else { many };
+
+    let mut addresses = SmallVec::new();
+    for (place, text) in many.into_iter().enumerate() {
+        let path = format_args!("spec.clusterIPs[{place}]");
+        let Some(address) = problems.take(path, text).and_then(|text| parsed_ip(path, &text, problems)) else { continue };
+        let family = Family::of(address);
+        let promised = if families.is_empty() {
+            Some(family)
+        } else {
+            families.get(place).and_then(Field::get).and_then(|name| family_named(name))
+        };
+        if promised != Some(family) {
+            problems.note(path, format!("{address} is {family}, which spec.ipFamilies does not say at this place: ignored"));
+        } else if addresses.iter().any(|&other| Family::of(other) == family) {
+            problems.note(path, format!("{address} is a second address of {family}: ignored"));
+        } else {
+            addresses.push(address);
+        }
+    }
+    ClusterIps { addresses, headless: false }
+}
+
+fn family_named(name: &str) -> Option<Family> {
+    match name {
+        "IPv4" => Some(Family::V4),
+        "IPv6" => Some(Family::V6),
+        _ => None,
+    }
+}
+
+fn parsed_ip(path: super::problems::Path<'_>, text: &str, problems: &mut Problems) -> Option<IpAddr> {
+    let address = address::ip(text);
+    if address.is_none() {
+        problems.note(path, format!("{text:?} is not an IP address: ignored"));
+    }
+    address
+}
+
+fn addresses_of(field: &str, list: Field<List<Text<'_>>>, problems: &mut Problems) -> Vec<IpAddr> {
+    let list = problems.take(format_args!("{field}"), list).unwrap_or_default();
+    let mut addresses = Vec::with_capacity(list.len());
+    for (place, text) in list.into_iter().enumerate() {
+        let path = format_args!("{field}[{place}]");
+        addresses.extend(problems.take(path, text).and_then(|text| parsed_ip(path, &text, problems)));
+    }
+    addresses
+}
+
+/// CIDRs of a list. White space around them is trimmed: the annotation this field replaced was written `a, b`.
+pub(super) fn networks(field: &str, list: Field<List<Text<'_>>>, problems: &mut Problems) -> Vec<IpNet> {
+    let list = problems.take(format_args!("{field}"), list).unwrap_or_default();
+    let mut networks = Vec::with_capacity(list.len());
+    for (place, text) in list.into_iter().enumerate() {
+        let path = format_args!("{field}[{place}]");
+        let Some(text) = problems.take(path, text) else { continue };
+        match address::cidr(text.trim()) {
+            Some(network) => networks.push(network),
+            None => problems.note(path, format!("{text:?} is not a CIDR: ignored")),
+        }
+    }
+    networks
+}
+
+/// VIPs to be served on every node: an entry with a hostname only, or of mode `Proxy` (KEP-1860), goes to the real load balancer.
+fn vips(ingress: List<Ingress<'_>>, problems: &mut Problems) -> Vec<IpAddr> {
+    let mut vips = Vec::with_capacity(ingress.len());
+    for (place, entry) in ingress.into_iter().enumerate() {
+        let Some(entry) = problems.take(format_args!("status.loadBalancer.ingress[{place}]"), entry) else { continue };
+        let path = format_args!("status.loadBalancer.ingress[{place}].ip");
+        let Some(ip) = problems.take(path, entry.ip).filter(|ip| !ip.is_empty()) else { continue };
+        let mode_path = format_args!("status.loadBalancer.ingress[{place}].ipMode");
+        match problems.take(mode_path, entry.ip_mode).as_deref() {
+            None | Some("VIP") => vips.extend(parsed_ip(path, &ip, problems)),
+            Some("Proxy") => {}
+            Some(other) => problems.note(mode_path, format!("{other:?} is neither VIP nor Proxy: {ip} is not served here")),
+        }
+    }
+    vips
+}
+
+fn traffic_policy(field: &str, policy: Field<Text<'_>>, problems: &mut Problems) -> TrafficPolicy {
+    let path = format_args!("{field}");
+    match problems.take(path, policy).as_deref() {
+        None | Some("" | "Cluster") => TrafficPolicy::Cluster,
+        Some("Local") => TrafficPolicy::Local,
+        Some(other) => {
+            problems.note(path, format!("{other:?} is neither Cluster nor Local: treated as Cluster"));
+            TrafficPolicy::Cluster
+        }
+    }
+}
+
+fn affinity(kind: Field<Text<'_>>, config: Field<SessionAffinityConfig>, problems: &mut Problems) -> Option<AffinityTimeout> {
+    let path = format_args!("spec.sessionAffinity");
+    match problems.take(path, kind).as_deref() {
+        None | Some("" | "None") => return None,
+        Some("ClientIP") => {}
+        Some(other) => {
+            problems.note(path, format!("{other:?} is neither None nor ClientIP: no affinity"));
+            return None;
+        }
+    }
+    let path = format_args!("spec.sessionAffinityConfig.clientIP.timeoutSeconds");
+    let config = problems.take(format_args!("spec.sessionAffinityConfig"), config).unwrap_or_default();
+    let client_ip = problems.take(format_args!("spec.sessionAffinityConfig.clientIP"), config.client_ip).unwrap_or_default();
+    let Some(seconds) = problems.take(path, client_ip.timeout_seconds) else { return Some(DEFAULT_AFFINITY) };
+    let timeout = u32::try_from(seconds).ok().filter(|&seconds| seconds <= MAX_AFFINITY).and_then(AffinityTimeout::new);
+    if timeout.is_none() {
+        problems
+            .note(path, format!("{seconds} is not between 1 and {MAX_AFFINITY}: the default of {DEFAULT_AFFINITY} s is used"));
+    }
+    timeout.or(Some(DEFAULT_AFFINITY))
+}
+
+/// A port field of which 0 means none.
+fn port_or_none(path: super::problems::Path<'_>, field: Field<i64>, problems: &mut Problems) -> u16 {
+    let number = problems.take(path, field).unwrap_or(0);
+    u16::try_from(number).unwrap_or_else(|_| {
+        problems.note(path, format!("{number} is not a port number: ignored"));
+        0
+    })
+}
+
+fn ports(list: Field<List<Port<'_>>>, problems: &mut Problems) -> Vec<ServicePortSpec> {
+    let list = problems.take(format_args!("spec.ports"), list).unwrap_or_default();
+    let mut ports = Vec::with_capacity(list.len());
+    let mut taken = HashSet::with_capacity(list.len());
+    for (place, entry) in list.into_iter().enumerate() {
+        let Some(entry) = problems.take(format_args!("spec.ports[{place}]"), entry) else { continue };
+        let name = problems.take(format_args!("spec.ports[{place}].name"), entry.name).unwrap_or_default();
+        let Some(protocol) = protocol(format_args!("spec.ports[{place}].protocol"), entry.protocol, problems) else { continue };
+        let path = format_args!("spec.ports[{place}].port");
+        let Some(number) = problems.take(path, entry.port) else {
+            problems.note(path, "no port number: this port is left out");
+            continue;
+        };
+        let Some(port) = u16::try_from(number).ok().filter(|&port| port != 0) else {
+            problems.note(path, format!("{number} is not a port number: this port is left out"));
+            continue;
+        };
+        let node_port = port_or_none(format_args!("spec.ports[{place}].nodePort"), entry.node_port, problems);
+        let name = compact_str::CompactString::from(name);
+        // Everything downstream knows a port by (name, protocol); the API server refuses a second of the same name.
+        if !taken.insert((name.clone(), protocol)) {
+            problems.note(
+                format_args!("spec.ports[{place}].name"),
+                format!("second {protocol} port named {name:?}: this port is left out"),
+            );
+            continue;
+        }
+        ports.push(ServicePortSpec { name, protocol, port, node_port });
+    }
+    ports
+}
+
+/// Absent is TCP, the API server's default.
+pub(super) fn protocol(path: super::problems::Path<'_>, field: Field<Text<'_>>, problems: &mut Problems) -> Option<Protocol> {
+    if let Field::Wrong(found) = field {
+        problems.note(path, format!("is {found}, not a string: this port is left out"));
+        return None;
+    }
+    let text = field.into_value().unwrap_or(Text::Borrowed("TCP"));
+    let protocol = Protocol::parse(&text);
+    if protocol.is_none() {
+        problems.note(path, format!("{text:?} is not TCP, UDP or SCTP: this port is left out"));
+    }
+    protocol
+}

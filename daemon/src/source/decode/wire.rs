@@ -1,0 +1,228 @@
+//! Kubernetes objects as they come over the wire: only the fields that are read, each of them lenient.
+//!
+//! One [`Document`] serves all kinds, because a YAML file and a watch event say what they are only inside the object, in any order,
+//! and because their fields do not get in each other's way. `managedFields`, often half of an object, is skipped like every other
+//! unknown field, without an allocation.
+
+use serde::Deserialize;
+use serde::de::MapAccess;
+use serde::de::value::MapAccessDeserializer;
+
+use super::field::{Field, First, List, Present, Shape, Text, object_shape};
+
+/// Any object: a Service, an EndpointSlice, a Node, a ServiceCIDR, a Status. `Items` is what to do with the items of a List.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'a, Items: Shape<'de> + Default"))]
+pub(crate) struct Document<'a, Items = Skipped> {
+    #[serde(borrow)]
+    pub(crate) api_version: Field<Text<'a>>,
+    pub(crate) kind: Field<Text<'a>>,
+    pub(crate) metadata: Field<Metadata<'a>>,
+    pub(crate) spec: Field<Spec<'a>>,
+    pub(crate) status: Field<Status<'a>>,
+    // EndpointSlice
+    pub(crate) address_type: Field<Text<'a>>,
+    pub(crate) endpoints: Field<List<Endpoint<'a>>>,
+    pub(crate) ports: Field<List<Port<'a>>>,
+    // List
+    pub(crate) items: Field<Items>,
+    // Status
+    pub(crate) code: Field<i64>,
+    pub(crate) reason: Field<Text<'a>>,
+    pub(crate) message: Field<Text<'a>>,
+}
+
+/// A document that may be a `kind: List`. Lists do not nest: a type that contained itself would let the input choose how much of
+/// the stack is used.
+pub(crate) type Manifest<'a> = Document<'a, List<Document<'a>>>;
+
+/// Not read, whatever it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Skipped;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Metadata<'a> {
+    #[serde(borrow)]
+    pub(crate) name: Field<Text<'a>>,
+    pub(crate) namespace: Field<Text<'a>>,
+    pub(crate) uid: Field<Text<'a>>,
+    pub(crate) resource_version: Field<Text<'a>>,
+    /// Of a list: the token for its next page.
+    pub(crate) r#continue: Field<Text<'a>>,
+    pub(crate) creation_timestamp: Field<Text<'a>>,
+    pub(crate) deletion_timestamp: Field<Text<'a>>,
+    pub(crate) labels: Field<Labels<'a>>,
+    pub(crate) annotations: Field<Annotations<'a>>,
+}
+
+/// The labels that mean something to us.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Labels<'a> {
+    #[serde(borrow, rename = "kubernetes.io/service-name")]
+    pub(crate) service_name: Field<Text<'a>>,
+    #[serde(rename = "service.kubernetes.io/headless")]
+    pub(crate) headless: Present,
+    #[serde(rename = "service.kubernetes.io/service-proxy-name")]
+    pub(crate) service_proxy_name: Present,
+    #[serde(rename = "topology.kubernetes.io/zone")]
+    pub(crate) zone: Field<Text<'a>>,
+}
+
+/// The annotations that mean something to us.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Annotations<'a> {
+    #[serde(borrow, rename = "endpoints.kubernetes.io/last-change-trigger-time")]
+    pub(crate) trigger_time: Field<Text<'a>>,
+    /// On the bookmark that ends the first part of a streaming list (KEP-3157).
+    #[serde(rename = "k8s.io/initial-events-end")]
+    pub(crate) initial_events_end: Field<Text<'a>>,
+}
+
+/// `spec` of a Service, a Node or a ServiceCIDR.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Spec<'a> {
+    // Service
+    #[serde(borrow)]
+    pub(crate) r#type: Field<Text<'a>>,
+    #[serde(rename = "clusterIP")]
+    pub(crate) cluster_ip: Field<Text<'a>>,
+    #[serde(rename = "clusterIPs")]
+    pub(crate) cluster_ips: Field<List<Text<'a>>>,
+    pub(crate) ip_families: Field<List<Text<'a>>>,
+    pub(crate) external_name: Field<Text<'a>>,
+    #[serde(rename = "externalIPs")]
+    pub(crate) external_ips: Field<List<Text<'a>>>,
+    pub(crate) load_balancer_source_ranges: Field<List<Text<'a>>>,
+    pub(crate) internal_traffic_policy: Field<Text<'a>>,
+    pub(crate) external_traffic_policy: Field<Text<'a>>,
+    pub(crate) session_affinity: Field<Text<'a>>,
+    pub(crate) session_affinity_config: Field<SessionAffinityConfig>,
+    pub(crate) health_check_node_port: Field<i64>,
+    pub(crate) ports: Field<List<Port<'a>>>,
+    // Node
+    #[serde(rename = "podCIDR")]
+    pub(crate) pod_cidr: Field<Text<'a>>,
+    #[serde(rename = "podCIDRs")]
+    pub(crate) pod_cidrs: Field<List<Text<'a>>>,
+    pub(crate) taints: Field<List<Taint<'a>>>,
+    // ServiceCIDR
+    pub(crate) cidrs: Field<List<Text<'a>>>,
+}
+
+/// `status` of a Service or a Node. (That of a Status object is a string, which nobody asks for.)
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Status<'a> {
+    #[serde(borrow)]
+    pub(crate) load_balancer: Field<LoadBalancer<'a>>,
+    pub(crate) addresses: Field<List<NodeAddress<'a>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct LoadBalancer<'a> {
+    #[serde(borrow)]
+    pub(crate) ingress: Field<List<Ingress<'a>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Ingress<'a> {
+    #[serde(borrow)]
+    pub(crate) ip: Field<Text<'a>>,
+    pub(crate) ip_mode: Field<Text<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct SessionAffinityConfig {
+    #[serde(rename = "clientIP")]
+    pub(crate) client_ip: Field<ClientIp>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct ClientIp {
+    pub(crate) timeout_seconds: Field<i64>,
+}
+
+/// A port of a Service or of a slice.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Port<'a> {
+    #[serde(borrow)]
+    pub(crate) name: Field<Text<'a>>,
+    pub(crate) protocol: Field<Text<'a>>,
+    pub(crate) port: Field<i64>,
+    pub(crate) node_port: Field<i64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Endpoint<'a> {
+    #[serde(borrow)]
+    pub(crate) addresses: Field<First<Text<'a>>>,
+    pub(crate) conditions: Field<Conditions>,
+    pub(crate) node_name: Field<Text<'a>>,
+    pub(crate) hints: Field<Hints<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Conditions {
+    pub(crate) ready: Field<bool>,
+    pub(crate) serving: Field<bool>,
+    pub(crate) terminating: Field<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Hints<'a> {
+    #[serde(borrow)]
+    pub(crate) for_zones: Field<List<Named<'a>>>,
+    pub(crate) for_nodes: Field<List<Named<'a>>>,
+}
+
+/// An object of which only the name is read.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Named<'a> {
+    #[serde(borrow)]
+    pub(crate) name: Field<Text<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Taint<'a> {
+    #[serde(borrow)]
+    pub(crate) key: Field<Text<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NodeAddress<'a> {
+    #[serde(borrow)]
+    pub(crate) r#type: Field<Text<'a>>,
+    pub(crate) address: Field<Text<'a>>,
+}
+
+impl<'de: 'a, 'a, Items: Shape<'de> + Default> Shape<'de> for Document<'a, Items> {
+    const WANTED: &'static str = "an object";
+
+    fn from_object<A: MapAccess<'de>>(object: A) -> Result<Option<Self>, A::Error> {
+        Self::deserialize(MapAccessDeserializer::new(object)).map(Some)
+    }
+}
+
+impl Shape<'_> for Skipped {
+    const WANTED: &'static str = "nothing";
+}
+
+object_shape!(
+    borrowing Metadata, Labels, Annotations, Spec, Status, LoadBalancer, Ingress, Port, Endpoint, Hints, Named, Taint, NodeAddress;
+    owning SessionAffinityConfig, ClientIp, Conditions
+);

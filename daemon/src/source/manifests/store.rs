@@ -1,0 +1,157 @@
+//! What the manifests say now, and what has to be told about it.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tracing::warn;
+
+use super::files::{Contents, digest_of};
+use super::parse::{self, ParseError, Parsed};
+use super::{ManifestOptions, STREAM};
+use crate::model::{Interner, ObjectKey};
+use crate::source::{Change, Kind, Mark, Object};
+
+/// The order in which kinds are delivered: what says where we are, then what is served, then by whom.
+const KINDS: [Kind; 5] = [Kind::Node, Kind::ServiceCidr, Kind::ForeignService, Kind::Service, Kind::EndpointSlice];
+
+/// The state of the source between two loads.
+pub(super) struct Store {
+    options: ManifestOptions,
+    names: Interner,
+    /// Per file: the bytes last seen, and what was last understood of it. Only files whose bytes differ are read again.
+    files: BTreeMap<PathBuf, File>,
+    /// What the loop has been told; `None` before the first load.
+    told: Option<BTreeMap<Id, Arc<Object>>>,
+    /// Double definitions that have been warned about.
+    doubles: BTreeSet<(Id, PathBuf)>,
+    /// Digest of the last load, to leave out loads that would say nothing.
+    digest: String,
+}
+
+struct File {
+    bytes: Arc<[u8]>,
+    /// Its last good version. A file that was never good says nothing.
+    objects: Vec<(Id, Arc<Object>)>,
+}
+
+type Id = (KindOrder, ObjectKey);
+
+/// A kind's place in [`KINDS`].
+type KindOrder = u8;
+
+impl Store {
+    pub(super) fn new(options: ManifestOptions) -> Self {
+        let (names, digest) = (Interner::default(), String::new());
+        Self { options, names, files: BTreeMap::new(), told: None, doubles: BTreeSet::new(), digest }
+    }
+
+    /// Takes in what the files hold now and answers with the changes to be told; none if nothing differs.
+    ///
+    /// The first load is a complete list of every kind. Later ones tell the difference, so that their cost in the loop follows the
+    /// change and not the directory.
+    pub(super) fn load(&mut self, contents: &Contents) -> Vec<Change> {
+        let digest = digest_of(contents);
+        if self.told.is_some() && digest == self.digest {
+            return Vec::new();
+        }
+        self.digest.clone_from(&digest);
+        self.files.retain(|path, _| contents.contains_key(path));
+        for (path, bytes) in contents {
+            self.refresh(path, bytes);
+        }
+        let now = self.merge();
+        let mut changes = match self.told.take() {
+            None => complete(&now),
+            Some(before) => difference(&before, &now),
+        };
+        self.told = Some(now);
+        changes.push(Change::Mark(Mark { stream: STREAM, point: digest }));
+        changes
+    }
+
+    fn refresh(&mut self, path: &Path, bytes: &Arc<[u8]>) {
+        if self.files.get(path).is_some_and(|file| file.bytes == *bytes) {
+            return;
+        }
+        let json = path.extension().is_some_and(|extension| extension == "json");
+        match parse::parse(json, bytes, &self.options, &mut self.names) {
+            Ok(Parsed { objects, warnings }) => {
+                for warning in warnings {
+                    warn!(file = %path.display(), "{warning}");
+                }
+                let objects = objects.into_iter().map(|(kind, key, object)| ((order(kind), key), Arc::new(object))).collect();
+                self.files.insert(path.to_owned(), File { bytes: bytes.clone(), objects });
+            }
+            Err(error) => self.keep_last_good(path, bytes, &error),
+        }
+    }
+
+    fn keep_last_good(&mut self, path: &Path, bytes: &Arc<[u8]>, error: &ParseError) {
+        let file = self.files.entry(path.to_owned());
+        let stays =
+            if matches!(file, Entry::Occupied(_)) { "its last good version stays in force" } else { "nothing is taken from it" };
+        warn!("{}:{error}: {stays}", path.display());
+        file.or_insert_with(|| File { bytes: Arc::default(), objects: Vec::new() }).bytes = bytes.clone();
+    }
+
+    /// All files together. The first definition of an object, by path and then by place in the file, is the one that counts.
+    fn merge(&mut self) -> BTreeMap<Id, Arc<Object>> {
+        let mut merged: BTreeMap<Id, (Arc<Object>, &Path)> = BTreeMap::new();
+        let mut doubles = BTreeSet::new();
+        for (path, file) in &self.files {
+            for (id, object) in &file.objects {
+                match merged.entry(id.clone()) {
+                    Entry::Vacant(free) => _ = free.insert((object.clone(), path)),
+                    Entry::Occupied(taken) => {
+                        let double = (id.clone(), path.clone());
+                        if !self.doubles.contains(&double) {
+                            let kind = KINDS[usize::from(id.0)];
+                            let (winner, loser) = (taken.get().1.display(), path.display());
+                            warn!("{kind:?} {} is defined in {winner} and again in {loser}: the first counts", id.1);
+                        }
+                        doubles.insert(double);
+                    }
+                }
+            }
+        }
+        let merged = merged.into_iter().map(|(id, (object, _))| (id, object)).collect();
+        self.doubles = doubles;
+        merged
+    }
+}
+
+fn order(kind: Kind) -> KindOrder {
+    match kind {
+        Kind::Node => 0,
+        Kind::ServiceCidr => 1,
+        Kind::ForeignService => 2,
+        Kind::Service => 3,
+        Kind::EndpointSlice => 4,
+    }
+}
+
+fn complete(now: &BTreeMap<Id, Arc<Object>>) -> Vec<Change> {
+    let mut changes = Vec::with_capacity(now.len() + 2 * KINDS.len() + 1);
+    for kind in KINDS {
+        changes.push(Change::Listing(kind));
+        let of_kind = now.iter().filter(|((order, _), _)| *order == self::order(kind));
+        changes.extend(of_kind.map(|(_, object)| Change::Applied(Object::clone(object))));
+        changes.push(Change::Listed(kind));
+    }
+    changes
+}
+
+/// Deletions first: an address may pass from one Service to another within one load.
+fn difference(before: &BTreeMap<Id, Arc<Object>>, now: &BTreeMap<Id, Arc<Object>>) -> Vec<Change> {
+    let gone = before
+        .keys()
+        .filter(|id| !now.contains_key(id))
+        .map(|(order, key)| Change::Deleted(KINDS[usize::from(*order)], key.clone()));
+    let changed = now.iter().filter(|(id, object)| {
+        // An object of an untouched file is the same allocation: nothing to compare.
+        before.get(id).is_none_or(|known| !Arc::ptr_eq(known, object) && known != *object)
+    });
+    gone.chain(changed.map(|(_, object)| Change::Applied(Object::clone(object)))).collect()
+}

@@ -1,0 +1,344 @@
+//! A directory under somebody's hands, seen from the end of the channel. No test sleeps: each waits for the mark of what it wrote.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{self, Receiver};
+use tokio::time::timeout;
+
+use super::*;
+use crate::model::ObjectKey;
+use crate::source::{Kind, Mark, Object};
+
+struct Listener {
+    changes: Receiver<Change>,
+    /// What a loop that obeys the changes would hold.
+    held: BTreeMap<String, Object>,
+    /// Changes since the last mark, without the objects.
+    told: Vec<String>,
+    _stop: tokio_util::sync::DropGuard,
+}
+
+impl Listener {
+    fn start(path: &Path) -> Self {
+        let options = ManifestOptions { node_name: "node-a".into(), headless: false };
+        let (sender, changes) = mpsc::channel(16);
+        let cancel = CancellationToken::new();
+        spawn(path.to_owned(), options, sender, cancel.clone());
+        Self { changes, held: BTreeMap::new(), told: Vec::new(), _stop: cancel.drop_guard() }
+    }
+
+    /// Obeys changes up to the mark with the digest of what is there now.
+    async fn until_current(&mut self, path: &Path) {
+        let wanted = digest(path).expect("readable");
+        self.told.clear();
+        loop {
+            let next = timeout(Duration::from_secs(10), self.changes.recv()).await;
+            match next.expect("the mark arrives").expect("the source runs") {
+                Change::Mark(Mark { stream, point }) if stream == STREAM && point == wanted => return,
+                Change::Mark(_) => {}
+                Change::Listing(kind) => self.told.push(format!("listing {kind:?}")),
+                Change::Listed(kind) => self.told.push(format!("listed {kind:?}")),
+                Change::Applied(object) => {
+                    let name = name_of(&object);
+                    self.told.push(format!("+{name}"));
+                    self.held.insert(name, object);
+                }
+                Change::Deleted(kind, key) => {
+                    let name = format!("{kind:?} {key}");
+                    self.told.push(format!("-{name}"));
+                    assert!(self.held.remove(&name).is_some(), "{name} was never told");
+                }
+            }
+        }
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.held.keys().map(String::as_str).collect()
+    }
+
+    fn cluster_ip(&self, name: &str) -> String {
+        let Some(Object::Service(service)) = self.held.get(&format!("Service default/{name}")) else {
+            panic!("no Service {name}")
+        };
+        service.cluster_ips[0].to_string()
+    }
+}
+
+fn name_of(object: &Object) -> String {
+    match object {
+        Object::Service(service) => format!("Service {}", service.key),
+        Object::ForeignService(service) => format!("ForeignService {}", service.key),
+        Object::EndpointSlice(slice) => format!("EndpointSlice {}", slice.key),
+        Object::Node(node) => format!("Node {}", node.name),
+        Object::ServiceCidr(cidr) => format!("ServiceCidr {}", cidr.name),
+    }
+}
+
+fn service(name: &str, ip: &str) -> String {
+    format!("apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\nspec:\n  clusterIP: {ip}\n  ports: [{{port: 80}}]\n")
+}
+
+#[tokio::test]
+async fn one_file_with_everything_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("all.yaml");
+    fs::write(
+        &path,
+        "# first an empty document\n---\n---\n".to_owned()
+            + &service("web", "10.96.0.1")
+            + "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {type: [1], ports: {a: b}, template: {spec: {containers: []}}}\n"
+            + "---\n"
+            + "apiVersion: v1\nkind: Service\nmetadata: {name: theirs, namespace: other, labels: {service.kubernetes.io/service-proxy-name: x}}\nspec: {clusterIP: 10.96.0.2}\n"
+            + "---\napiVersion: v1\nkind: Service\nmetadata: {name: headless}\nspec: {clusterIP: None}\n"
+            + "---\napiVersion: v1\nkind: Service\nmetadata: {name: unallocated}\nspec: {type: NodePort, ports: [{port: 80}]}\n"
+            + "---\napiVersion: v1\nkind: List\nitems:\n"
+            + "- apiVersion: discovery.k8s.io/v1\n  kind: EndpointSlice\n  metadata: {name: web-a, labels: {kubernetes.io/service-name: web}}\n  addressType: IPv4\n  ports: [{port: 8080}]\n  endpoints: [{addresses: [10.0.0.1]}]\n"
+            + "- apiVersion: discovery.k8s.io/v1\n  kind: EndpointSlice\n  metadata: {name: h-a, labels: {kubernetes.io/service-name: h, service.kubernetes.io/headless: \"\"}}\n  addressType: IPv4\n"
+            + "- 5\n"
+            + "---\napiVersion: networking.k8s.io/v1\nkind: ServiceCIDRList\nitems:\n- metadata: {name: main}\n  spec: {cidrs: [10.96.0.0/16]}\n"
+            + "---\napiVersion: v1\nkind: Node\nmetadata: {name: node-a}\n---\napiVersion: v1\nkind: Node\nmetadata: {name: node-b}\n"
+            + "---\napiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: knative}\n",
+    )
+    .unwrap();
+    let mut listener = Listener::start(&path);
+    listener.until_current(&path).await;
+    assert_eq!(
+        listener.names(),
+        [
+            "EndpointSlice default/web-a",
+            "ForeignService other/theirs",
+            "Node node-a",
+            "Service default/unallocated",
+            "Service default/web",
+            "ServiceCidr main"
+        ]
+    );
+    for kind in ["Service", "ForeignService", "EndpointSlice", "ServiceCidr", "Node"] {
+        let listing = listener.told.iter().position(|told| *told == format!("listing {kind}"));
+        let listed = listener.told.iter().position(|told| *told == format!("listed {kind}"));
+        assert!(listing < listed, "{kind} is a complete list in {:?}", listener.told);
+    }
+    let Some(Object::Service(unallocated)) = listener.held.get("Service default/unallocated") else { panic!() };
+    assert_eq!(
+        unallocated.problems.iter().map(|problem| problem.field.as_str()).collect::<Vec<_>>(),
+        ["spec.clusterIP", "spec.ports[0].nodePort"]
+    );
+    assert_eq!(unallocated.problems[0].reason, "no clusterIP: nothing allocates one without an API server");
+    let Some(Object::EndpointSlice(slice)) = listener.held.get("EndpointSlice default/web-a") else { panic!() };
+    assert_eq!(slice.ports.len(), 1, "a slice port without a name is the unnamed port");
+}
+
+#[tokio::test]
+async fn a_directory_is_followed_file_by_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let mut listener = Listener::start(path);
+    listener.until_current(path).await;
+    assert_eq!(listener.names(), [""; 0], "an empty directory is empty");
+
+    fs::write(path.join("a.yaml"), service("a", "10.0.0.1")).unwrap();
+    listener.until_current(path).await;
+    assert_eq!(listener.told, ["+Service default/a"]);
+
+    // A second file, in JSON; the first is not told again.
+    fs::write(
+        path.join("b.json"),
+        r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"b"},"spec":{"clusterIP":"10.0.0.2"}}"#,
+    )
+    .unwrap();
+    listener.until_current(path).await;
+    assert_eq!(listener.told, ["+Service default/b"]);
+
+    // In place, and by rename.
+    fs::write(path.join("a.yaml"), service("a", "10.0.0.3")).unwrap();
+    listener.until_current(path).await;
+    assert_eq!((listener.cluster_ip("a").as_str(), &listener.told[..]), ("10.0.0.3", &["+Service default/a".to_owned()][..]));
+    fs::write(path.join(".a.yaml.tmp"), service("a", "10.0.0.4")).unwrap();
+    fs::rename(path.join(".a.yaml.tmp"), path.join("a.yaml")).unwrap();
+    listener.until_current(path).await;
+    assert_eq!(listener.cluster_ip("a"), "10.0.0.4");
+
+    // Other names, other bytes, same objects: a mark and nothing else.
+    fs::write(
+        path.join("b.json"),
+        r#" {"apiVersion":"v1","kind":"Service","metadata":{"name":"b"},"spec":{"clusterIP":"10.0.0.2"}}"#,
+    )
+    .unwrap();
+    listener.until_current(path).await;
+    assert_eq!(listener.told, [""; 0]);
+
+    fs::remove_file(path.join("a.yaml")).unwrap();
+    listener.until_current(path).await;
+    assert_eq!(listener.told, ["-Service default/a"]);
+    assert_eq!(listener.names(), ["Service default/b"]);
+}
+
+#[tokio::test]
+async fn what_is_not_yaml_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    fs::write(path.join("a.yaml"), service("a", "10.0.0.1")).unwrap();
+    let mut listener = Listener::start(path);
+    listener.until_current(path).await;
+
+    for broken in [&b"a: [1, 2\nb: {"[..], b"\xff\xfe\x00", b"a: b: c", b"\t- x"] {
+        fs::write(path.join("a.yaml"), broken).unwrap();
+        fs::write(path.join("b.yaml"), service("b", &format!("10.0.1.{}", broken.len()))).unwrap();
+        listener.until_current(path).await;
+        assert_eq!(listener.cluster_ip("a"), "10.0.0.1", "the last good version stays");
+        assert_eq!(listener.names(), ["Service default/a", "Service default/b"], "other files go on");
+    }
+    fs::write(path.join("a.yaml"), service("c", "10.0.0.9")).unwrap();
+    listener.until_current(path).await;
+    assert_eq!(listener.names(), ["Service default/b", "Service default/c"]);
+}
+
+#[tokio::test]
+async fn of_two_definitions_the_first_file_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    fs::write(path.join("2.yaml"), service("web", "10.0.0.2")).unwrap();
+    fs::write(path.join("3.yaml"), service("web", "10.0.0.3")).unwrap();
+    let mut listener = Listener::start(path);
+    listener.until_current(path).await;
+    assert_eq!(listener.cluster_ip("web"), "10.0.0.2");
+    fs::write(path.join("1.yaml"), service("web", "10.0.0.1")).unwrap();
+    listener.until_current(path).await;
+    assert_eq!(listener.cluster_ip("web"), "10.0.0.1");
+    fs::remove_file(path.join("1.yaml")).unwrap();
+    fs::remove_file(path.join("2.yaml")).unwrap();
+    listener.until_current(path).await;
+    assert_eq!(listener.cluster_ip("web"), "10.0.0.3");
+}
+
+#[tokio::test]
+async fn a_config_map_volume_swaps_its_data() {
+    use std::os::unix::fs::symlink;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let publish = |generation: u32, ip: &str| {
+        let data = path.join(format!("..{generation}"));
+        fs::create_dir(&data).unwrap();
+        fs::write(data.join("web.yaml"), service("web", ip)).unwrap();
+        symlink(format!("..{generation}"), path.join("..data_tmp")).unwrap();
+        fs::rename(path.join("..data_tmp"), path.join("..data")).unwrap();
+    };
+    publish(1, "10.0.0.1");
+    symlink("..data/web.yaml", path.join("web.yaml")).unwrap();
+    let mut listener = Listener::start(path);
+    listener.until_current(path).await;
+    assert_eq!(listener.cluster_ip("web"), "10.0.0.1");
+    publish(2, "10.0.0.2");
+    fs::remove_dir_all(path.join("..1")).unwrap();
+    listener.until_current(path).await;
+    assert_eq!(listener.cluster_ip("web"), "10.0.0.2");
+    publish(3, "10.0.0.3");
+    listener.until_current(path).await;
+    assert_eq!(listener.cluster_ip("web"), "10.0.0.3");
+}
+
+#[tokio::test]
+async fn a_link_out_of_the_directory_is_followed() {
+    let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let target = elsewhere.path().join("real.yaml");
+    fs::write(&target, service("web", "10.0.0.1")).unwrap();
+    std::os::unix::fs::symlink(&target, dir.path().join("web.yaml")).unwrap();
+    let mut listener = Listener::start(dir.path());
+    listener.until_current(dir.path()).await;
+    fs::write(&target, service("web", "10.0.0.2")).unwrap();
+    listener.until_current(dir.path()).await;
+    assert_eq!(listener.cluster_ip("web"), "10.0.0.2");
+}
+
+#[tokio::test]
+async fn a_path_may_come_later_and_its_loss_takes_nothing_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("not/yet");
+    let mut listener = Listener::start(&path);
+    tokio::task::yield_now().await;
+    fs::create_dir_all(&path).unwrap();
+    fs::write(path.join("a.yaml"), service("a", "10.0.0.1")).unwrap();
+    listener.until_current(&path).await;
+    assert_eq!(listener.names(), ["Service default/a"]);
+
+    // Moved away and back with something else in it: nothing is deleted in between.
+    fs::rename(&path, dir.path().join("aside")).unwrap();
+    fs::create_dir(dir.path().join("new")).unwrap();
+    fs::write(dir.path().join("new/a.yaml"), service("a", "10.0.0.2")).unwrap();
+    fs::rename(dir.path().join("new"), &path).unwrap();
+    listener.until_current(&path).await;
+    assert_eq!(listener.told, ["+Service default/a"]);
+    assert_eq!(listener.cluster_ip("a"), "10.0.0.2");
+}
+
+#[tokio::test]
+async fn a_change_is_told_within_fifty_milliseconds_or_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let mut listener = Listener::start(path);
+    listener.until_current(path).await;
+    let mut best = Duration::MAX;
+    for n in 1..=10 {
+        fs::write(path.join("a.yaml"), service("a", &format!("10.0.0.{n}"))).unwrap();
+        let start = std::time::Instant::now();
+        listener.until_current(path).await;
+        best = best.min(start.elapsed());
+    }
+    // The best of ten: a machine under load may be late, but not always.
+    assert!(best < Duration::from_millis(50), "{best:?}");
+}
+
+#[tokio::test]
+async fn a_source_ends_when_it_is_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let (sender, mut changes) = mpsc::channel(1);
+    let cancel = CancellationToken::new();
+    // A channel of one, and nobody reading: the source is stuck in the middle of a load when the end comes.
+    let task = spawn(dir.path().to_owned(), ManifestOptions::default(), sender, cancel.clone());
+    assert_eq!(changes.recv().await, Some(Change::Listing(Kind::Node)));
+    cancel.cancel();
+    timeout(Duration::from_secs(5), task).await.expect("ends").expect("without a panic");
+}
+
+#[test]
+fn places_of_mistakes_are_named() {
+    let error = |json, text: &str| {
+        parse::parse(json, text.as_bytes(), &ManifestOptions::default(), &mut crate::model::Interner::default())
+            .expect_err("bad")
+            .to_string()
+    };
+    let yaml = error(false, "a: 1\nb: [1, 2\nc: 3\n");
+    assert!(yaml.starts_with(|first: char| first.is_ascii_digit()) && yaml.contains(": "), "{yaml}");
+    assert!(error(true, "{\"a\": 1}\n{\"b\": x}").starts_with("2:7: "), "{}", error(true, "{\"a\": 1}\n{\"b\": x}"));
+}
+
+#[test]
+fn many_documents_and_a_large_one() {
+    let mut text = String::new();
+    for n in 0..2_000 {
+        text.push_str(&service(&format!("s{n}"), "10.0.0.1"));
+        text.push_str("---\n");
+    }
+    text.push_str("apiVersion: v1\nkind: Service\nmetadata: {name: wide}\nspec:\n  ports:\n");
+    for port in 1..=10_000 {
+        text.push_str(&format!("  - {{name: p{port}, port: {port}}}\n"));
+    }
+    let parsed =
+        parse::parse(false, text.as_bytes(), &ManifestOptions::default(), &mut crate::model::Interner::default()).expect("good");
+    assert_eq!(parsed.objects.len(), 2_001);
+    let Some((Kind::Service, key, Object::Service(wide))) = parsed.objects.last() else { panic!("a Service") };
+    assert_eq!((key, wide.ports.len()), (&ObjectKey::new("default", "wide"), 10_000));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_panic(bytes: Vec<u8>, text in "[-a-z:{}\\[\\] \n&*!|>'\"]{0,80}") {
+        for json in [false, true] {
+            for bytes in [&bytes[..], text.as_bytes()] {
+                let _ = parse::parse(json, bytes, &ManifestOptions::default(), &mut crate::model::Interner::default());
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Links, addresses, routes and rules: rtnetlink, in the words of iproute2.
+
+use crate::{Error, Namespace, Result, address::host_prefix};
+use futures_util::TryStreamExt as _;
+use ipnet::IpNet;
+use netlink_packet_route::{
+    AddressFamily,
+    address::AddressHeaderFlags,
+    link::{BridgePortState, InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkMessage},
+    route::RouteScope,
+};
+use rtnetlink::{
+    Handle, LinkBridge, LinkBridgePort, LinkDummy, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+};
+use std::net::IpAddr;
+
+/// One route: `ip route replace TO [via VIA] dev DEV [src SRC] [table TABLE] [onlink]`.
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    pub(crate) to: IpNet,
+    /// Taken to be on the link, whatever the addresses of the interface say.
+    pub(crate) via: Option<IpAddr>,
+    pub(crate) device: String,
+    pub(crate) source: Option<IpAddr>,
+    pub(crate) table: u32,
+}
+
+/// An open netlink socket in one namespace.
+pub(crate) struct Links(Handle);
+
+/// The kernel's main routing table (`rt_tables`).
+pub(crate) const MAIN_TABLE: u32 = 254;
+
+/// Runs requests in a namespace, one after the other, over one socket.
+pub(crate) fn links<T: Send>(namespace: &Namespace, work: impl AsyncFnOnce(&Links) -> Result<T> + Send) -> Result<T> {
+    let failed = |source| Error::Call { call: "open", subject: format!("a netlink socket in {}", namespace.name()), source };
+    namespace.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
+        runtime.block_on(async {
+            let (connection, handle, _) = rtnetlink::new_connection().map_err(failed)?;
+            tokio::spawn(connection);
+            work(&Links(handle)).await
+        })
+    })?
+}
+
+// === impl Route ===
+
+impl Route {
+    /// A route to an on-link network or host.
+    pub(crate) fn direct(to: IpNet, device: &str) -> Self {
+        Self { to, via: None, device: device.to_owned(), source: None, table: MAIN_TABLE }
+    }
+
+    /// A route over a neighbour.
+    pub(crate) fn via(to: IpNet, via: IpAddr, device: &str) -> Self {
+        Self { via: Some(via), ..Self::direct(to, device) }
+    }
+
+    /// Prefers a source address.
+    pub(crate) fn from(self, source: IpAddr) -> Self {
+        Self { source: Some(source), ..self }
+    }
+
+    /// Puts the route elsewhere than in the main table.
+    pub(crate) fn in_table(self, table: u32) -> Self {
+        Self { table, ..self }
+    }
+}
+
+// === impl Links ===
+
+impl Links {
+    /// `ip link add NAME type veth peer name PEER netns FD`, and this end up.
+    pub(crate) async fn add_veth(&self, name: &str, peer: &str, peers_home: &Namespace) -> Result<()> {
+        let far = LinkMessageBuilder::<LinkUnspec>::new().name(peer).setns_by_fd(peers_home.raw_fd()).up().build();
+        let near = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+            .name(name)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(far)))
+            .up();
+        self.add(near.build(), "link add type veth", name).await
+    }
+
+    /// `ip link add NAME type bridge`, up. It forwards at once (no STP) and learns from traffic.
+    pub(crate) async fn add_bridge(&self, name: &str) -> Result<()> {
+        self.add(LinkBridge::new(name).build(), "link add type bridge", name).await
+    }
+
+    /// `ip link add NAME type dummy`, up.
+    pub(crate) async fn add_dummy(&self, name: &str) -> Result<()> {
+        self.add(LinkDummy::new(name).up().build(), "link add type dummy", name).await
+    }
+
+    /// Adds a link of any kind: `call` in iproute2's words.
+    pub(crate) async fn add(&self, message: LinkMessage, call: &'static str, name: &str) -> Result<()> {
+        self.0.link().add(message).execute().await.map_err(Error::netlink(call, name))
+    }
+
+    /// `ip link set NAME up` or `down`.
+    pub(crate) async fn set_up(&self, name: &str, up: bool) -> Result<()> {
+        let message = LinkUnspec::new_with_index(self.index(name).await?);
+        let message = if up { message.up() } else { message.down() }.build();
+        self.0.link().change(message).execute().await.map_err(Error::netlink("link set", name))
+    }
+
+    /// `ip link set NAME master BRIDGE`.
+    pub(crate) async fn enslave(&self, name: &str, bridge: &str) -> Result<()> {
+        let message = LinkUnspec::new_with_index(self.index(name).await?).controller(self.index(bridge).await?).build();
+        self.0.link().change(message).execute().await.map_err(Error::netlink("link set master", name))
+    }
+
+    /// `bridge link set dev NAME state ...`: a disabled port drops every frame while its carrier stays up.
+    pub(crate) async fn set_port_forwarding(&self, name: &str, forwarding: bool) -> Result<()> {
+        let state = if forwarding { BridgePortState::Forwarding } else { BridgePortState::Disabled };
+        self.set_port(name, InfoBridgePort::State(state)).await
+    }
+
+    /// `bridge link set dev NAME hairpin on`: frames may leave through the port they came by.
+    pub(crate) async fn set_hairpin(&self, name: &str) -> Result<()> {
+        self.set_port(name, InfoBridgePort::HairpinMode(true)).await
+    }
+
+    async fn set_port(&self, name: &str, setting: InfoBridgePort) -> Result<()> {
+        let message = LinkBridgePort::new(self.index(name).await?).append_info_data(setting).build();
+        self.0.link().set_port(message).execute().await.map_err(Error::netlink("bridge link set", name))
+    }
+
+    /// `ip address replace ADDRESS dev NAME nodad`.
+    pub(crate) async fn add_address(&self, name: &str, address: IpNet) -> Result<()> {
+        let mut request = self.0.address().add(self.index(name).await?, address.addr(), address.prefix_len()).replace();
+        if address.addr().is_ipv6() {
+            request.message_mut().header.flags = AddressHeaderFlags::Nodad;
+        }
+        request.execute().await.map_err(Error::netlink("address add", format!("{address} dev {name}")))
+    }
+
+    /// `ip address del ADDRESS dev NAME`.
+    pub(crate) async fn del_address(&self, name: &str, address: IpNet) -> Result<()> {
+        let subject = format!("{address} dev {name}");
+        let index = self.index(name).await?;
+        let found: Vec<_> = self
+            .0
+            .address()
+            .get()
+            .set_link_index_filter(index)
+            .set_address_filter(address.addr())
+            .execute()
+            .try_collect()
+            .await
+            .map_err(Error::netlink("address show", &subject))?;
+        for message in found {
+            self.0.address().del(message).execute().await.map_err(Error::netlink("address del", &subject))?;
+        }
+        Ok(())
+    }
+
+    /// `ip route replace ...`.
+    pub(crate) async fn add_route(&self, route: &Route) -> Result<()> {
+        let subject = format!("{route:?}");
+        let index = self.index(&route.device).await?;
+        let mut builder = RouteMessageBuilder::<IpAddr>::new().output_interface(index).table_id(route.table);
+        builder = match route.via {
+            Some(via) => invalid(builder.gateway(via), &subject)?.onlink(),
+            // For IPv4 an on-link destination is what scope link means; IPv6 knows no scopes.
+            None if route.to.addr().is_ipv4() => builder.scope(RouteScope::Link),
+            None => builder,
+        };
+        builder = invalid(builder.destination_prefix(route.to.network(), route.to.prefix_len()), &subject)?;
+        if let Some(source) = route.source {
+            builder = invalid(builder.pref_source(source), &subject)?;
+        }
+        self.0.route().add(builder.build()).replace().execute().await.map_err(Error::netlink("route replace", subject))
+    }
+
+    /// `ip rule add iif NAME lookup TABLE`, in both families.
+    pub(crate) async fn add_rule_for_input(&self, name: &str, table: u32) -> Result<()> {
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut request = self.0.rule().add().input_interface(name).table_id(table).priority(1000);
+            let message = request.message_mut();
+            message.header.family = family;
+            message.header.action = netlink_packet_route::rule::RuleAction::ToTable;
+            request.execute().await.map_err(Error::netlink("rule add iif", name))?;
+        }
+        Ok(())
+    }
+
+    /// The interface index, asked each time: cheap, and never stale.
+    pub(crate) async fn index(&self, name: &str) -> Result<u32> {
+        let mut found = std::pin::pin!(self.0.link().get().match_name(name).execute());
+        let link = found.try_next().await.map_err(Error::netlink("link show", name))?;
+        link.map(|message| message.header.index).ok_or_else(|| {
+            Error::Call { call: "link show", subject: name.to_owned(), source: std::io::ErrorKind::NotFound.into() }
+        })
+    }
+
+    /// The socket, for requests that only one caller needs.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.0
+    }
+}
+
+/// The network that holds one address.
+pub(crate) fn host_net(address: impl Into<IpAddr>) -> IpNet {
+    let address = address.into();
+    IpNet::new_assert(address, host_prefix(address))
+}
+
+fn invalid<T>(built: std::result::Result<T, impl std::fmt::Display>, route: &str) -> Result<T> {
+    built.map_err(|reason| Error::Call {
+        call: "route replace",
+        subject: route.to_owned(),
+        source: std::io::Error::new(std::io::ErrorKind::InvalidInput, reason.to_string()),
+    })
+}
