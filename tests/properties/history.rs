@@ -1,13 +1,14 @@
 //! What happens to a node, and the part of the daemon that has to follow it.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
-use sheave::model::{EndpointSlice, Index, Service, ServiceCidr};
+use sheave::model::{EndpointSlice, Index, Protocol, Service, ServiceCidr, SlicePort};
 use sheave::policy::{self, Context, Seniority, arbitrary};
 use sheave::reconciler::{Purpose, Reconciled, Reconciler};
 use sheave::source::{Change, Kind, Object};
@@ -62,6 +63,15 @@ pub(crate) enum Outcome {
     Load,
 }
 
+impl fmt::Display for Sequence {
+    /// One line for each step: in full it is longer than anybody reads.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { context, facts, listed, steps } = self;
+        writeln!(f, "{context:?}\n{facts:?}\nlisted: {listed}")?;
+        steps.iter().try_for_each(|step| writeln!(f, "{step:?}"))
+    }
+}
+
 /// Steps of one sequence.
 pub(crate) const STEPS: usize = 30;
 
@@ -72,10 +82,21 @@ pub(crate) fn sequence() -> impl Strategy<Value = Sequence> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        30 => arbitrary::operation().prop_map(Step::Event),
+        16 => arbitrary::operation().prop_map(Step::Event),
+        12 => busy_slice().prop_map(|slice| Step::Event(vec![Change::Applied(Object::EndpointSlice(slice.into()))])),
         2 => facts().prop_map(Step::Facts),
         1 => Just(Step::Restart),
     ]
+}
+
+/// A slice that fits every port of its Service. Those of [`arbitrary`] name ports as they like and often miss; backend sets would
+/// hardly ever grow beyond a few.
+fn busy_slice() -> impl Strategy<Value = EndpointSlice> {
+    arbitrary::slice().prop_map(|mut slice| {
+        let all = ["", "http", "dns"].into_iter().flat_map(|name| Protocol::ALL.map(|protocol| (name, protocol)));
+        slice.ports = all.map(|(name, protocol)| SlicePort { name: name.into(), protocol, port: 8080 }).collect();
+        slice
+    })
 }
 
 fn facts() -> impl Strategy<Value = Facts> {

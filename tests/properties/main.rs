@@ -14,7 +14,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
-//mod fake;
+mod fake;
 mod history;
 mod model;
 mod run;

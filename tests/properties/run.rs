@@ -21,8 +21,9 @@ struct Plan {
 /// Sequences in a run, unless the environment says otherwise.
 pub(crate) const SEQUENCES: u32 = 1_000;
 
-/// Cases tried to make a failing sequence shorter.
+/// Cases tried, and milliseconds spent, to make a failing sequence shorter.
 const SHRINK: u32 = 400;
+const SHRINK_MS: u32 = 20_000;
 
 impl Plan {
     fn from_environment() -> Self {
@@ -57,6 +58,9 @@ where
     let plan = Plan::from_environment();
     eprintln!("{name}: seed={} sequences={}..{}", plan.seed, plan.from, plan.to);
     let started = Instant::now();
+    // A failing sequence is played hundreds of times to make it shorter; what counts is told once, at the end.
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
     let next = AtomicU32::new(plan.from);
     let failed = AtomicBool::new(false);
     let failure: Mutex<Option<String>> = Mutex::new(None);
@@ -79,6 +83,7 @@ where
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
         workers.into_iter().map(|worker| worker.join().unwrap()).collect()
     });
+    std::panic::set_hook(told);
     if let Some(told) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         panic!("{told}");
     }
@@ -87,7 +92,7 @@ where
 }
 
 fn one<P>(plan: Plan, number: u32, player: &mut P, play: &impl Fn(&mut P, u32, &Sequence)) -> Result<(), String> {
-    let config = Config { cases: 1, failure_persistence: None, max_shrink_iters: SHRINK, ..Config::default() };
+    let config = Config { cases: 1, failure_persistence: None, max_shrink_iters: SHRINK, max_shrink_time: SHRINK_MS, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, plan.rng(number));
     let player = Mutex::new(player);
     let outcome = runner.run(&sequence(), |sequence| {
@@ -100,7 +105,7 @@ fn one<P>(plan: Plan, number: u32, player: &mut P, play: &impl Fn(&mut P, u32, &
     });
     outcome.map_err(|error| match error {
         TestError::Fail(reason, sequence) => format!(
-            "sequence {number}: {reason}\n\nshortest sequence found: {sequence:#?}\n\nagain: SHEAVE_SEED={} SHEAVE_SEQUENCE={number}",
+            "sequence {number}: {reason}\n\nshortest sequence found:\n{sequence}\nagain: SHEAVE_SEED={} SHEAVE_SEQUENCE={number}",
             plan.seed
         ),
         TestError::Abort(reason) => format!("sequence {number}: {reason}"),
