@@ -5,5 +5,5 @@ mod lab;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sheave_tests::scenario::main(&[lab::scenarios().as_slice()].concat())
+    sheave_tests::scenario::main(&lab::scenarios())
 }

@@ -115,7 +115,8 @@ impl World {
     pub fn write(&self, name: &str, yaml: &str) -> anyhow::Result<()> {
         let target = self.manifests.path().join(name);
         // Hidden, so that it is not read before the rename.
-        let mut file = tempfile::Builder::new().prefix(".").tempfile_in(self.manifests.path()).context("cannot write manifests")?;
+        let mut file =
+            tempfile::Builder::new().prefix(".").tempfile_in(self.manifests.path()).context("cannot write manifests")?;
         file.write_all(yaml.as_bytes()).context("cannot write manifests")?;
         file.persist(&target).with_context(|| format!("cannot rename to {}", target.display())).map(drop)
     }

@@ -5,7 +5,9 @@ use clap::Args;
 
 use super::Failure;
 use crate::dataplane::nftables;
-use crate::netlink::nft::KernelNft;
+use crate::netlink::nft::{KernelNft, NftDoor as _};
+
+const NOTHING: &str = "nothing of sheave is in this kernel";
 
 /// Flags of `sheave cleanup`.
 #[derive(Debug, Args)]
@@ -17,16 +19,14 @@ pub(super) struct Arguments {
 
 #[expect(clippy::print_stdout, reason = "the answer of a command")]
 pub(super) fn cleanup(arguments: &Arguments) -> Result<(), Failure> {
-    let mut door = KernelNft::open().context("opening netfilter's netlink socket").map_err(Failure::Unreachable)?;
+    let mut door = KernelNft::open().map_err(|error| Failure::Unreachable(error.into()))?;
     let table = format!("table inet {}", nftables::TABLE);
-    let there = nftables::exists(&mut door).context("looking for our table").map_err(Failure::No)?;
-    match (there, arguments.dry_run) {
-        (false, _) => println!("nothing of sheave is in this kernel"),
-        (true, true) => println!("would remove: {table}"),
-        (true, false) => {
-            nftables::cleanup(&mut door).with_context(|| format!("removing {table}")).map_err(Failure::No)?;
-            println!("removed: {table}");
-        }
+    if arguments.dry_run {
+        let there = door.table_exists(nftables::TABLE).map_err(|error| Failure::Unreachable(error.into()))?;
+        println!("{}", if there { format!("would remove: {table}") } else { NOTHING.to_owned() });
+        return Ok(());
     }
+    let removed = nftables::cleanup(&mut door).with_context(|| format!("removing {table}")).map_err(Failure::No)?;
+    println!("{}", if removed { format!("removed: {table}") } else { NOTHING.to_owned() });
     Ok(())
 }

@@ -44,7 +44,10 @@ fn story(connections: usize) -> Result<()> {
 
     println!("\nNow {UNREADY} becomes unready: its EndpointSlices say so, and one set element changes per address.");
     let synced = stage.set_ready(UNREADY, false)?;
-    println!("In the kernel {} after the file was written. Established connections stay; new ones go elsewhere:\n", human(synced));
+    println!(
+        "In the kernel {} after the file was written. Established connections stay; new ones go elsewhere:\n",
+        human(synced)
+    );
     table(&stage, connections, &[UNREADY])?;
 
     println!("\nThe two other Services have no rules, as they should:\n");
@@ -66,13 +69,13 @@ fn story(connections: usize) -> Result<()> {
 /// One line per way to the Service: who answered how often, and whom the pods saw.
 #[expect(clippy::print_stdout, reason = "the demo is what it prints")]
 fn table(stage: &Stage, connections: usize, silent: &[&str]) -> Result<()> {
-    println!("  {:<8} {:<29} {:>6} {:>6} {:>6} {:>7}   the pods see", "from", "to", "pod-a", "pod-b", "pod-c", "failed");
+    println!("  {:<8} {:<33} {:>6} {:>6} {:>6} {:>7}   the pods see", "from", "to", "pod-a", "pod-b", "pod-c", "failed");
     for (from, host) in [("pod", &stage.pod), ("node", stage.node()), ("outside", stage.client())] {
         for (kind, to) in ways(from) {
             let tally = host.sample(&request(to)?, connections)?;
             let count = |pod| tally.answered.get(pod).copied().unwrap_or(0);
             println!(
-                "  {from:<8} {:<29} {:>6} {:>6} {:>6} {:>7}   {}",
+                "  {from:<8} {:<33} {:>6} {:>6} {:>6} {:>7}   {}",
                 format!("{kind:<9} {to}"),
                 count("pod-a"),
                 count("pod-b"),
@@ -80,7 +83,12 @@ fn table(stage: &Stage, connections: usize, silent: &[&str]) -> Result<()> {
                 tally.failed.len(),
                 seen(host, to)?,
             );
-            ensure!(tally.failed.is_empty(), "{} of {connections} connections failed, the first one: {}", tally.failed.len(), tally.failed[0]);
+            ensure!(
+                tally.failed.is_empty(),
+                "{} of {connections} connections failed, the first one: {}",
+                tally.failed.len(),
+                tally.failed[0]
+            );
             for pod in silent {
                 ensure!(count(pod) == 0, "{pod} is unready and answered all the same");
             }

@@ -104,8 +104,9 @@ impl Arguments {
     fn into_options(self) -> Result<Options, Failure> {
         // One plane so far: both words mean it.
         let (PlaneArgument::Auto | PlaneArgument::Nftables) = self.plane;
+        let node_name = node_name(self.node_name)?;
         Ok(Options {
-            node_name: node_name(self.node_name)?,
+            node_name: node_name.clone(),
             detect_local: detect_local(
                 self.detect_local_mode,
                 &self.cluster_cidr,
@@ -117,9 +118,12 @@ impl Arguments {
             external_ips_denied: external_ips_denied(&self.feature_gates)?,
             source: match self.source {
                 SourceArgument::Manifests(path) => SourceOptions::Manifests(path),
-                SourceArgument::Kube => {
-                    SourceOptions::Kube(KubeOptions { kubeconfig: self.kubeconfig, api_servers: self.api_server, ..KubeOptions::default() })
-                }
+                SourceArgument::Kube => SourceOptions::Kube(KubeOptions {
+                    kubeconfig: self.kubeconfig,
+                    api_servers: self.api_server,
+                    node_name,
+                    ..KubeOptions::default()
+                }),
             },
         })
     }
@@ -156,9 +160,10 @@ fn detect_local(
     prefix: Option<String>,
 ) -> Result<DetectLocal, Failure> {
     let needed = |value: Option<String>, flag: &str, mode: &str| {
-        value.filter(|text| !text.is_empty()).map(CompactString::from).ok_or_else(|| {
-            Failure::Usage(format!("--detect-local-mode {mode} needs {flag}"))
-        })
+        value
+            .filter(|text| !text.is_empty())
+            .map(CompactString::from)
+            .ok_or_else(|| Failure::Usage(format!("--detect-local-mode {mode} needs {flag}")))
     };
     Ok(match mode {
         DetectLocalMode::ClusterCIDR => DetectLocal::ClusterCidr(cluster_cidrs.iter().map(IpNet::trunc).collect()),

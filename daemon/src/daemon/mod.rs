@@ -9,12 +9,15 @@
 
 mod node;
 mod report;
+mod retry;
 mod stale_flows;
 mod sync;
+mod watchman;
 
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -23,12 +26,14 @@ use tokio_util::sync::CancellationToken;
 pub use report::Reporter;
 pub use stale_flows::StaleFlows;
 pub use sync::{Control, Inputs, Outputs, SyncLoop};
+pub use watchman::Watchman;
 
 use crate::config::{Options, SourceOptions};
 use crate::dataplane::PlaneError;
 use crate::dataplane::nftables::NftablesPlane;
-use crate::netlink::nft::{self, KernelNft};
+use crate::netlink::nft::{DoorError, KernelNft, NftDoor as _};
 use crate::netlink::route::{self, RouteError};
+use crate::source::kube::{ConnectError, EventSink, KubeSource};
 use crate::source::{Change, kube, manifests};
 use crate::table::Published;
 
@@ -36,6 +41,8 @@ use crate::table::Published;
 const CHANGES_QUEUED: usize = 1024;
 /// Repairs and node matters on their way to the loop.
 const CONTROL_QUEUED: usize = 64;
+/// The API server's names are resolved again this often.
+const RESOLVE_AGAIN: Duration = Duration::from_secs(300);
 
 /// Why `sheave run` ended.
 #[derive(Debug, thiserror::Error)]
@@ -43,23 +50,15 @@ pub enum DaemonError {
     /// The plane cannot work on this machine.
     #[error(transparent)]
     Plane(#[from] PlaneError),
-    /// A kernel door did not open.
-    #[error("{what}: {source}; {advice}")]
-    Door {
-        /// Which door.
-        what: &'static str,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-        /// What to do about it.
-        advice: &'static str,
-    },
+    /// The door to nf_tables did not open.
+    #[error("{0}; the kernel needs nf_tables (CONFIG_NF_TABLES), and this process CAP_NET_ADMIN")]
+    Door(#[from] DoorError),
     /// rtnetlink did not answer.
     #[error(transparent)]
     Route(#[from] RouteError),
-    /// The source cannot even be tried.
-    #[error("source: {0}")]
-    Source(String),
+    /// The API server cannot even be tried: a kubeconfig, a URL or a service account is wrong.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     /// No thread, no runtime, no signal handler.
     #[error("{what}: {source}")]
     Process {
@@ -75,7 +74,7 @@ impl DaemonError {
     /// The kernel (or the source) cannot be reached, as opposed to: it was reached and failed.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Plane(PlaneError::Unsupported { .. }) | Self::Door { .. } | Self::Route(_))
+        matches!(self, Self::Plane(PlaneError::Unsupported { .. }) | Self::Door(_) | Self::Route(_))
     }
 }
 
@@ -102,13 +101,9 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
     let mut interrupt = on_signal(SignalKind::interrupt())?;
 
     // The kernel first: if it says no, a person should hear that and not a word about API servers.
-    let door = KernelNft::open().map_err(|source| DaemonError::Door {
-        what: "opening netfilter's netlink socket",
-        source,
-        advice: "the kernel needs nf_tables (CONFIG_NF_TABLES) and this process CAP_NET_ADMIN",
-    })?;
-    let own_port = door.port();
-    let plane = NftablesPlane::new(Box::new(door))?;
+    let door = KernelNft::open()?;
+    let own_port = door.port_id();
+    let plane = NftablesPlane::new(Box::new(door));
     let stale_flows = StaleFlows::spawn()
         .inspect_err(|error| tracing::warn!(%error, "no conntrack: UDP flows to backends that are gone will not be cut"))
         .ok();
@@ -119,10 +114,11 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
     let reporter = start_source(&options, changes, &control, &cancel).await?;
     let outputs =
         Outputs { published: Arc::new(Published::default()), marks: watch::Sender::new(Vec::new()), reporter, stale_flows };
-    let pause = monitor(own_port, control)?;
+    let watchman = Watchman::start(own_port, control)?;
 
     tracing::info!(node = %options.node_name, plane = "nftables", version = env!("CARGO_PKG_VERSION"), "sheave starts");
-    let sync = spawn_loop(SyncLoop::new(Arc::new(options), Box::new(plane), outputs), inputs, cancel.clone())?;
+    let sync_loop = SyncLoop::new(Arc::new(options), Box::new(plane), outputs).watched_by(watchman);
+    let sync = spawn_loop(sync_loop, inputs, cancel.clone())?;
 
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping, the rules stay in place"),
@@ -131,7 +127,6 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
     cancel.cancel();
     // A commit that has begun is finished; none is begun any more.
     let _ = tokio::task::spawn_blocking(move || sync.join()).await;
-    drop(pause);
     Ok(())
 }
 
@@ -142,5 +137,38 @@ async fn start_source(
     control: &mpsc::Sender<Control>,
     cancel: &CancellationToken,
 ) -> Result<Reporter, DaemonError> {
-    unimplemented!()
+    match &options.source {
+        SourceOptions::Manifests(path) => {
+            let options = manifests::ManifestOptions { node_name: options.node_name.clone(), headless: false };
+            manifests::spawn(path.clone(), options, changes, cancel.clone());
+            Ok(Reporter::default())
+        }
+        SourceOptions::Kube(kube) => {
+            let servers = Arc::new(kube::connect(kube).await?);
+            let events = EventSink::spawn(servers.clone(), &options.node_name, cancel.clone());
+            // None of them may become a VIP (CVE-2020-8554). A name may resolve to something else tomorrow.
+            let (known, control, until) = (servers.clone(), control.clone(), cancel.clone());
+            tokio::spawn(until.run_until_cancelled_owned(async move {
+                loop {
+                    if control.send(Control::ApiServers(known.api_server_addresses().await)).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(RESOLVE_AGAIN).await;
+                }
+            }));
+            tokio::spawn(KubeSource::new(servers, kube.clone()).run(changes, cancel.clone()));
+            Ok(Reporter::with_events(events))
+        }
+    }
+}
+
+/// The loop has a thread and a runtime of its own: nothing else may hold it up, and it may hold up nothing else.
+fn spawn_loop(sync_loop: SyncLoop, inputs: Inputs, cancel: CancellationToken) -> Result<JoinHandle<()>, DaemonError> {
+    let failed = |source| DaemonError::Process { what: "starting the sync loop", source };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
+    std::thread::Builder::new().name("sync".into()).spawn(move || runtime.block_on(sync_loop.run(inputs, cancel))).map_err(failed)
+}
+
+fn on_signal(kind: SignalKind) -> Result<tokio::signal::unix::Signal, DaemonError> {
+    signal(kind).map_err(|source| DaemonError::Process { what: "listening for signals", source })
 }

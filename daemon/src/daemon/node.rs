@@ -70,7 +70,10 @@ fn node_ports(selection: &NodePortSelection, family: Family, node: Option<&Node>
     // A /0 says "anywhere", and so does nothing at all for this family.
     let match_all = ranges.is_empty() || ranges.iter().any(|cidr| cidr.prefix_len() == 0);
     let served = |ip: &&IpAddr| {
-        Family::of(**ip) == family && !ip.is_loopback() && !is_link_local(**ip) && (match_all || ranges.iter().any(|cidr| cidr.contains(*ip)))
+        Family::of(**ip) == family
+            && !ip.is_loopback()
+            && !is_link_local(**ip)
+            && (match_all || ranges.iter().any(|cidr| cidr.contains(*ip)))
     };
     NodePortAddresses { match_all, addresses: local.iter().filter(served).copied().collect() }
 }

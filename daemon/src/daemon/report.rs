@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::dataplane::{Commit, Damage, PlaneError};
-use crate::model::{ObjectProblem, Problem};
+use crate::model::{Index, ObjectKey, ObjectProblem, Problem, ServiceKey};
 use crate::source::Kind;
-use crate::source::kube::EventSink;
+use crate::source::kube::{EventSink, EventSubject, Remark, Severity};
 use crate::table::{Notice, PortId};
 
 /// Cheap to clone; shared by the loop and whoever else has something to say.
@@ -32,30 +32,32 @@ impl Reporter {
     }
 
     /// Fields left out of objects. The index hands out each once.
-    pub(super) fn problems(&self, found: Vec<ObjectProblem>) {
+    pub(super) fn problems(&self, found: Vec<ObjectProblem>, index: &Index) {
         for ObjectProblem { kind, key, problem: Problem { field, reason } } in found {
             tracing::warn!(object = %key, kind = ?kind, field, "{reason}");
-            if let Some(events) = self.events.as_ref().filter(|_| kind == Kind::Service) {
-                events.warn(&key, "InvalidField", format!("{field}: {reason}"));
-            }
+            let subject = match kind {
+                Kind::Service | Kind::ForeignService => service(&key, index),
+                Kind::EndpointSlice => other("discovery.k8s.io/v1", "EndpointSlice", key),
+                Kind::Node => other("v1", "Node", key),
+                Kind::ServiceCidr => other("networking.k8s.io/v1", "ServiceCIDR", key),
+            };
+            self.event(subject, "InvalidField", "Ignored", format!("{field}: {reason}"));
         }
     }
 
     /// Conflicts and refusals that began or ended.
-    pub(super) fn notices(&self, raised: Vec<Notice>, cleared: Vec<Notice>) {
-        for Notice { service, reason, message } in raised {
-            tracing::warn!(object = %service, reason, "{message}");
-            if let Some(events) = &self.events {
-                events.warn(&service, reason, message);
-            }
+    pub(super) fn notices(&self, raised: Vec<Notice>, cleared: Vec<Notice>, index: &Index) {
+        for Notice { service: key, reason, message } in raised {
+            tracing::warn!(object = %key, reason, "{message}");
+            self.event(service(&key, index), reason, "NotServed", message);
         }
-        for Notice { service, reason, message } in cleared {
-            tracing::info!(object = %service, reason, "no longer: {message}");
+        for Notice { service: key, reason, message } in cleared {
+            tracing::info!(object = %key, reason, "no longer: {message}");
         }
     }
 
     /// Service ports that did not fit into the kernel.
-    pub(super) fn spoiled(&self, ports: &[(PortId, String)]) {
+    pub(super) fn spoiled(&self, ports: &[(PortId, String)], index: &Index) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if said.failing {
             said.failing = false;
@@ -64,11 +66,14 @@ impl Reporter {
         for (port, reason) in ports {
             if said.spoiled.insert(port.clone()) {
                 tracing::warn!(object = %port.service, port = %port, "not programmed: {reason}");
-                if let Some(events) = &self.events {
-                    events.warn(&port.service, "NotProgrammed", format!("{port}: {reason}"));
-                }
+                self.event(service(&port.service, index), "NotProgrammed", "NotServed", format!("{port}: {reason}"));
             }
         }
+    }
+
+    /// A change was refused; the whole table is written at once.
+    pub(super) fn refused(&self, plane: &str, error: &PlaneError) {
+        tracing::warn!(plane, "a change was refused, the whole table is written: {}", with_causes(error));
     }
 
     /// A commit failed and will be tried again: one warning an outage, the rest at debug.
@@ -78,7 +83,11 @@ impl Reporter {
         if std::mem::replace(&mut said.failing, true) {
             tracing::debug!(plane, retry_ms = wait.as_millis(), "still failing: {text}");
         } else {
-            tracing::error!(plane, retry_ms = wait.as_millis(), "the kernel keeps its last good rules, the whole table is tried again: {text}");
+            tracing::error!(
+                plane,
+                retry_ms = wait.as_millis(),
+                "the kernel keeps its last good rules, the whole table is tried again: {text}"
+            );
         }
     }
 
@@ -90,6 +99,23 @@ impl Reporter {
         };
         tracing::warn!(elements = commit.elements, transactions = commit.transactions, "table repaired: {what}");
     }
+}
+
+impl Reporter {
+    fn event(&self, subject: EventSubject, reason: &'static str, action: &'static str, note: String) {
+        if let Some(events) = &self.events {
+            events.say(Remark { subject, severity: Severity::Warning, reason, action, note });
+        }
+    }
+}
+
+fn service(key: &ServiceKey, index: &Index) -> EventSubject {
+    let known = index.service(key).map(|service| service.uid.to_string());
+    EventSubject { uid: known.filter(|uid| !uid.is_empty()), ..other("v1", "Service", key.clone()) }
+}
+
+fn other(api_version: &'static str, kind: &'static str, key: ObjectKey) -> EventSubject {
+    EventSubject { api_version, kind, key, uid: None }
 }
 
 /// An error with all its causes on one line.

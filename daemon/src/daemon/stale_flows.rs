@@ -7,17 +7,17 @@
 //! (kubernetes#135323).
 
 use std::collections::{HashMap, HashSet};
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::model::{Family, Protocol};
-use crate::netlink::conntrack::{Conntrack, Flow};
+use crate::netlink::conntrack::{Conntrack, Flow, Selection};
+use crate::netlink::nft::DoorError;
 use crate::table::{Delta, FrontendAddress, ServicePort, ServiceTable};
 
-/// For each UDP frontend that changed: the endpoints that still serve it.
+/// For each UDP frontend that changed: the endpoints to which a flow may still go, sorted.
 #[derive(Clone, Debug, Default)]
-pub struct Suspects {
+pub(super) struct Suspects {
     frontends: HashMap<FrontendAddress, Arc<[SocketAddr]>>,
     node_port_addresses: Arc<HashSet<IpAddr>>,
 }
@@ -70,15 +70,24 @@ impl Suspects {
         if port.id.protocol != Protocol::Udp {
             return;
         }
-        let serving: Arc<[SocketAddr]> = if present { port.serving.clone() } else { Arc::new([]) };
+        // Beside the serving ones, whoever is given new flows now: a Service that publishes not-ready addresses has such backends.
+        let mut alive: Vec<SocketAddr> = Vec::new();
+        if present {
+            alive.extend(
+                port.serving.iter().copied().chain(port.cluster.iter().chain(port.local.iter()).map(|backend| backend.address)),
+            );
+            alive.sort_unstable();
+            alive.dedup();
+        }
+        let alive: Arc<[SocketAddr]> = alive.into();
         for frontend in &port.frontends {
-            self.frontends.insert(frontend.address, serving.clone());
+            self.frontends.insert(frontend.address, alive.clone());
         }
     }
 
     /// There is nothing to look for.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.frontends.is_empty()
     }
 
@@ -89,14 +98,15 @@ impl Suspects {
 
     /// The entry leads to no serving endpoint of the frontend that the client addressed.
     #[must_use]
-    pub fn is_stale(&self, flow: &Flow) -> bool {
-        let (ip, port) = (flow.original_destination.ip(), flow.original_destination.port());
+    fn is_stale(&self, flow: &Flow) -> bool {
+        let (ip, port) = (flow.original.destination.ip(), flow.original.destination.port());
         let at_ip = FrontendAddress::Ip { ip, protocol: Protocol::Udp, port };
         let at_node = FrontendAddress::NodePort { family: Family::of(ip), protocol: Protocol::Udp, port };
-        let serving = self.frontends.get(&at_ip).or_else(|| {
-            self.node_port_addresses.contains(&ip).then(|| self.frontends.get(&at_node)).flatten()
-        });
-        serving.is_some_and(|serving| serving.binary_search(&flow.reply_source).is_err())
+        let alive = self
+            .frontends
+            .get(&at_ip)
+            .or_else(|| self.node_port_addresses.contains(&ip).then(|| self.frontends.get(&at_node)).flatten());
+        alive.is_some_and(|alive| alive.binary_search(&flow.reply.source).is_err())
     }
 }
 
@@ -105,15 +115,18 @@ impl StaleFlows {
     ///
     /// # Errors
     /// No thread, or no netlink socket.
-    pub fn spawn() -> io::Result<Self> {
+    pub fn spawn() -> Result<Self, DoorError> {
         let mut conntrack = Conntrack::open()?;
         let mailbox = Arc::new(Mailbox::default());
         let reader = mailbox.clone();
-        std::thread::Builder::new().name("stale-flows".into()).spawn(move || {
-            loop {
-                look(&mut conntrack, &reader.take());
-            }
-        })?;
+        std::thread::Builder::new()
+            .name("stale-flows".into())
+            .spawn(move || {
+                loop {
+                    look(&mut conntrack, &reader.take());
+                }
+            })
+            .map_err(|source| DoorError::Open { call: "start the thread that looks for stale flows", source })?;
         Ok(Self { mailbox })
     }
 
@@ -146,16 +159,13 @@ fn look(conntrack: &mut Conntrack, suspects: &Suspects) {
     }
 }
 
-fn delete_stale(conntrack: &mut Conntrack, family: Family, suspects: &Suspects) -> io::Result<usize> {
+fn delete_stale(conntrack: &mut Conntrack, family: Family, suspects: &Suspects) -> Result<u64, DoorError> {
     let mut stale = Vec::new();
-    conntrack.dump_udp(family, &mut |flow| {
+    let selection = Selection { ipv6: family == Family::V6, protocol: Protocol::Udp.number() };
+    conntrack.dump(selection, |flow| {
         if suspects.is_stale(flow) {
-            stale.push(flow.clone());
+            stale.push(*flow);
         }
     })?;
-    let mut deleted = 0;
-    for flow in &stale {
-        deleted += usize::from(conntrack.delete(flow)?);
-    }
-    Ok(deleted)
+    Ok(conntrack.delete(&stale)?.deleted)
 }

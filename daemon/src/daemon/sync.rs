@@ -6,6 +6,8 @@
 //! It runs on a thread of its own, since the kernel answers before `sendmsg` returns. Everything that waits in the channel when
 //! it comes round is one sync, so a burst costs one commit, and a lone change waits for nobody.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,7 @@ use super::node::{self, NodeFacts};
 use super::report::Reporter;
 use super::retry::Retry;
 use super::stale_flows::{self, StaleFlows};
+use super::watchman::Watchman;
 use crate::config::Options;
 use crate::dataplane::{Commit, Damage, Dataplane, PlaneError};
 use crate::model::{Dirty, Index, ServiceKey};
@@ -27,6 +30,9 @@ use crate::table::{Committed, Delta, Published, ServiceTable};
 /// Changes taken in before a sync, at most: a bound on how long a busy stream can hold back a commit.
 const MOST_CHANGES_PER_SYNC: usize = 16_384;
 
+/// Deferred work that failed is tried again after this.
+const FINISH_AGAIN: Duration = Duration::from_secs(1);
+
 /// Services evaluated between two commits of the table while it is being filled.
 const SERVICES_PER_COLD_COMMIT: usize = 256;
 
@@ -36,7 +42,7 @@ pub enum Control {
     /// Somebody else touched our table.
     Damage(Damage),
     /// The API server's addresses, known or changed.
-    ApiServers(Vec<std::net::IpAddr>),
+    ApiServers(BTreeSet<IpAddr>),
 }
 
 /// Where the loop listens.
@@ -78,6 +84,7 @@ pub struct SyncLoop {
     options: Arc<Options>,
     plane: Box<dyn Dataplane>,
     outputs: Outputs,
+    watchman: Option<Watchman>,
     index: Index,
     table: ServiceTable,
     facts: NodeFacts,
@@ -89,8 +96,8 @@ pub struct SyncLoop {
     retry_at: Option<Instant>,
     /// Policy's context changed: every Service is evaluated again.
     all_dirty: bool,
-    /// The plane has deferred work: entries of removed sticky backends.
-    unfinished: bool,
+    /// When the plane's deferred work is due: affinity entries of removed backends.
+    unfinished: Option<Instant>,
 }
 
 impl SyncLoop {
@@ -102,6 +109,7 @@ impl SyncLoop {
             options,
             plane,
             outputs,
+            watchman: None,
             index: Index::default(),
             table: ServiceTable::default(),
             facts: NodeFacts::default(),
@@ -110,8 +118,15 @@ impl SyncLoop {
             retry: Retry::new(Duration::from_millis(500), Duration::from_secs(30)),
             retry_at: None,
             all_dirty: false,
-            unfinished: false,
+            unfinished: None,
         }
+    }
+
+    /// Repairs what others break, as this one tells.
+    #[must_use]
+    pub fn watched_by(mut self, watchman: Watchman) -> Self {
+        self.watchman = Some(watchman);
+        self
     }
 
     /// Runs until cancelled, or until the source is gone. The kernel keeps what it has: SIGTERM removes nothing.
@@ -119,7 +134,6 @@ impl SyncLoop {
         self.facts.local.clone_from(&inputs.addresses.borrow_and_update());
         self.node_changed();
         loop {
-            let retry_at = self.retry_at.map(tokio::time::Instant::from_std);
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return,
@@ -135,9 +149,9 @@ impl SyncLoop {
                     Some(change) => self.take_in(change, &mut inputs.changes),
                     None => return,
                 },
-                () = sleep_until(retry_at), if retry_at.is_some() => self.retry_at = None,
+                () = sleep_until(self.retry_at), if self.retry_at.is_some() => self.retry_at = None,
                 // Deferred work waits until nothing else does.
-                () = std::future::ready(()), if self.unfinished => {
+                () = sleep_until(self.unfinished), if self.unfinished.is_some() => {
                     self.finish();
                     continue;
                 }
@@ -168,7 +182,7 @@ impl SyncLoop {
         match control {
             Control::Damage(damage) => self.mend(&damage),
             Control::ApiServers(addresses) => {
-                self.facts.api_servers = addresses.into_iter().collect();
+                self.facts.api_servers = addresses;
                 self.node_changed();
             }
         }
@@ -190,7 +204,7 @@ impl SyncLoop {
 
     /// One sync: everything that is dirty goes through policy and table into one commit.
     fn sync(&mut self) {
-        self.outputs.reporter.problems(self.index.take_problems());
+        self.outputs.reporter.problems(self.index.take_problems(), &self.index);
         // Until the first complete list of both kinds nothing in the kernel is touched.
         if !self.index.is_complete() || self.retry_at.is_some() {
             return;
@@ -204,14 +218,27 @@ impl SyncLoop {
         let decided = started.elapsed();
         let outcome = match self.kernel {
             Kernel::Current if committed.delta.is_empty() => Ok(Commit::default()),
-            Kernel::Current => self.plane.apply(&committed.delta, &self.table),
-            Kernel::Unloaded | Kernel::Doubtful => self.plane.load(&self.table),
+            // A refused change is most often the first sign of a table that somebody flushed: what helps is at hand.
+            Kernel::Current => self.plane.apply(&committed.delta, &self.table).or_else(|error| {
+                self.outputs.reporter.refused(self.plane.name(), &error);
+                self.load()
+            }),
+            Kernel::Unloaded | Kernel::Doubtful => self.load(),
         };
         match outcome {
             Ok(commit) => self.committed(&committed.delta, &commit, &Timing { services, decided, whole: started.elapsed() }),
             Err(error) => self.failed(&error),
         }
-        self.outputs.reporter.notices(committed.notices_raised, committed.notices_cleared);
+        self.outputs.reporter.notices(committed.notices_raised, committed.notices_cleared, &self.index);
+    }
+
+    /// Writes everything, with the monitor at rest. If somebody else committed meanwhile, once more with the monitor awake.
+    fn load(&mut self) -> Result<Commit, PlaneError> {
+        let Some(watchman) = &mut self.watchman else { return self.plane.load(&self.table) };
+        let rested_at = watchman.rest();
+        let outcome = self.plane.load(&self.table);
+        let transactions = outcome.as_ref().map_or(0, |commit| commit.transactions);
+        if watchman.wake(rested_at, transactions) && outcome.is_ok() { self.plane.load(&self.table) } else { outcome }
     }
 
     /// Hands what is dirty to the table, through policy. Returns how many Services that were, and what came of it.
@@ -233,9 +260,10 @@ impl SyncLoop {
         let mut cleared = Vec::new();
         for chunk in services.chunks(at_once.min(services.len().max(1))) {
             for key in chunk {
-                let desired = self.index.service(key).map(|service| {
-                    (policy::desired(service, self.index.slices(key), &self.context), Seniority::of(service))
-                });
+                let desired = self
+                    .index
+                    .service(key)
+                    .map(|service| (policy::desired(service, self.index.slices(key), &self.context), Seniority::of(service)));
                 self.table.set_service(key.clone(), desired);
             }
             if chunk.len() == at_once {
@@ -261,8 +289,8 @@ impl SyncLoop {
         let first = self.kernel == Kernel::Unloaded;
         self.kernel = Kernel::Current;
         self.retry.reset();
-        self.unfinished = true;
-        self.outputs.reporter.spoiled(&commit.spoiled);
+        self.unfinished = Some(Instant::now());
+        self.outputs.reporter.spoiled(&commit.spoiled, &self.index);
         if let Some(flows) = &self.outputs.stale_flows {
             flows.look_for(if first { stale_flows::all(&self.table) } else { stale_flows::changed(delta, &self.table) });
         }
@@ -301,10 +329,14 @@ impl SyncLoop {
         if self.kernel != Kernel::Current {
             return; // a load is due anyway
         }
-        match self.plane.repair(damage, &self.table) {
+        let outcome = match damage {
+            Damage::Structure(_) => self.load(),
+            Damage::Elements(_) => self.plane.repair(damage, &self.table),
+        };
+        match outcome {
             Ok(commit) if commit.transactions == 0 => {}
             Ok(commit) => {
-                self.unfinished = true;
+                self.unfinished = Some(Instant::now());
                 self.outputs.reporter.repaired(damage, &commit);
             }
             Err(error) => self.failed(&error),
@@ -312,12 +344,13 @@ impl SyncLoop {
     }
 
     fn finish(&mut self) {
-        self.unfinished = false;
-        if self.kernel != Kernel::Current {
-            return;
-        }
-        if let Err(error) = self.plane.finish() {
-            self.failed(&error);
+        self.unfinished = None;
+        if self.kernel == Kernel::Current
+            && let Err(error) = self.plane.finish()
+        {
+            // What was committed stays in force; at worst a client of a removed backend is not sticky for a while.
+            tracing::debug!(%error, "affinity entries of removed backends not deleted yet");
+            self.unfinished = Some(Instant::now() + FINISH_AGAIN);
         }
     }
 }
@@ -333,9 +366,9 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-async fn sleep_until(when: Option<tokio::time::Instant>) {
+async fn sleep_until(when: Option<Instant>) {
     match when {
-        Some(when) => tokio::time::sleep_until(when).await,
+        Some(when) => tokio::time::sleep_until(when.into()).await,
         None => std::future::pending().await,
     }
 }

@@ -14,9 +14,13 @@
 //! Not here: what to write (`dataplane`), which flows are stale (the reconciliation policy), and anything that needs no netlink.
 
 pub mod attr;
+pub mod conntrack;
 pub mod message;
 pub mod nft;
+pub mod route;
 pub mod socket;
 
+#[cfg(test)]
+mod robustness;
 #[cfg(test)]
 mod testns;

@@ -31,8 +31,8 @@ pub struct RouteError {
 /// No rtnetlink socket, or the first dump failed. Later failures are retried at the next event, and logged.
 pub async fn watch_addresses(cancel: CancellationToken) -> Result<watch::Receiver<LocalAddresses>, RouteError> {
     let groups = [MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
-    let (connection, handle, mut events) =
-        rtnetlink::new_multicast_connection(&groups).map_err(|source| RouteError { call: "subscribe to address changes", source })?;
+    let (connection, handle, mut events) = rtnetlink::new_multicast_connection(&groups)
+        .map_err(|source| RouteError { call: "subscribe to address changes", source })?;
     let connection = tokio::spawn(connection);
     // Subscribed before the first look: a change in between is seen twice rather than never.
     let (sender, receiver) = watch::channel(addresses(&handle).await?);

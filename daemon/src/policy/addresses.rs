@@ -45,7 +45,7 @@ fn refusal(ip: IpAddr, context: &Context) -> Option<&'static str> {
         Some("a link-local address")
     } else if is_to_many(plain) {
         Some("a multicast or broadcast address")
-    } else if context.api_servers.contains(&ip) || context.api_servers.contains(&plain) {
+    } else if context.api_servers.contains(&plain) {
         Some("the address of an API server")
     } else {
         None

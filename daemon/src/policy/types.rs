@@ -22,7 +22,7 @@ pub struct Context {
     pub external_ips_denied: bool,
     /// The address pools that this cluster's own load balancer hands out: a VIP within is [`crate::table::FrontendKind::PoolVip`].
     pub pools: Vec<IpNet>,
-    /// Addresses of the API server: never a VIP or an externalIP.
+    /// Addresses of the API server, canonical: never a VIP or an externalIP.
     pub api_servers: BTreeSet<IpAddr>,
     /// Families that this node serves; both, unless the kernel lacks one.
     pub ipv4_off: bool,

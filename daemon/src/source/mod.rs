@@ -1,6 +1,7 @@
 //! Where objects come from: an API server (`kube`) or a directory of manifests. Both say the same things in the same words.
 
 pub mod decode;
+pub mod kube;
 pub mod manifests;
 
 use crate::model::{EndpointSlice, Node, ObjectKey, Service, ServiceCidr};

@@ -38,8 +38,9 @@ struct Machine {
 }
 
 impl Host {
-    pub(crate) fn new(namespace: Namespace, v4: Ipv4Addr, port: Option<String>) -> Self {
-        Self(Arc::new(Machine { namespace, v4, port, further: Mutex::default(), servers: Mutex::default() }))
+    pub(crate) fn new(namespace: Namespace, v4: Ipv4Addr, further: &[Ipv4Addr], port: Option<String>) -> Self {
+        let further = further.iter().flat_map(|&v4| [IpAddr::V4(v4), IpAddr::V6(twin(v4))]).collect();
+        Self(Arc::new(Machine { namespace, v4, port, further: Mutex::new(further), servers: Mutex::default() }))
     }
 
     /// Its IPv4 address.

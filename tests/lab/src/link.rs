@@ -6,13 +6,20 @@ use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily,
     address::AddressHeaderFlags,
-    link::{BridgePortState, InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkMessage},
+    link::{
+        BridgePortState, InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage, LinkProtoInfoBridge, State,
+    },
     route::RouteScope,
 };
 use rtnetlink::{
     Handle, LinkBridge, LinkBridgePort, LinkDummy, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    packet_core::DefaultNla,
 };
-use std::net::IpAddr;
+use std::{
+    fmt,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 /// One route: `ip route replace TO [via VIA] dev DEV [src SRC] [table TABLE] [onlink]`.
 #[derive(Clone, Debug)]
@@ -68,12 +75,21 @@ impl Route {
     }
 }
 
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { to, via, device, source, table } = self;
+        let optional = |word, address: Option<IpAddr>| address.map(|address| format!("{word} {address} ")).unwrap_or_default();
+        write!(f, "{to} {}dev {device} {}table {table}", optional("via", *via), optional("src", *source))
+    }
+}
+
 // === impl Links ===
 
 impl Links {
-    /// `ip link add NAME type veth peer name PEER netns FD`, and this end up.
+    /// `ip link add NAME type veth peer name PEER netns FD`, and this end up. The other end is brought up from its home: asked for
+    /// in the same request, the kernel opens it before the pair is linked and says ENOTCONN (`veth_newlink`).
     pub(crate) async fn add_veth(&self, name: &str, peer: &str, peers_home: &Namespace) -> Result<()> {
-        let far = LinkMessageBuilder::<LinkUnspec>::new().name(peer).setns_by_fd(peers_home.raw_fd()).up().build();
+        let far = LinkMessageBuilder::<LinkUnspec>::new().name(peer).setns_by_fd(peers_home.raw_fd()).build();
         let near = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
             .name(name)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(far)))
@@ -103,26 +119,51 @@ impl Links {
         self.0.link().change(message).execute().await.map_err(Error::netlink("link set", name))
     }
 
+    /// Waits until an interface carries packets. A carrier that comes on is acted upon by a kernel worker (`linkwatch`), up to a
+    /// second later on a busy machine; until then the interface, or the bridge it is a port of, drops what it is given.
+    pub(crate) async fn await_carrier(&self, name: &str) -> Result<()> {
+        const LIMIT: Duration = Duration::from_secs(10);
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let mut found = std::pin::pin!(self.0.link().get().match_name(name).execute());
+            let link = found.try_next().await.map_err(Error::netlink("link show", name))?;
+            if link.is_some_and(|link| link.attributes.contains(&LinkAttribute::OperState(State::Up))) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Error::TooLate { what: format!("the carrier of {name}"), limit: LIMIT });
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// `ip link set NAME master BRIDGE`.
     pub(crate) async fn enslave(&self, name: &str, bridge: &str) -> Result<()> {
         let message = LinkUnspec::new_with_index(self.index(name).await?).controller(self.index(bridge).await?).build();
         self.0.link().change(message).execute().await.map_err(Error::netlink("link set master", name))
     }
 
-    /// `bridge link set dev NAME state ...`: a disabled port drops every frame while its carrier stays up.
+    /// `bridge link set dev NAME state 0` or `3`: a disabled port drops every frame, both ways, while its carrier stays up.
+    ///
+    /// It must be asked in the bridge's own family. Asked as `ip link set type bridge_slave` does, the kernel announces a change of
+    /// the device afterwards, whereupon the bridge looks at the carrier and enables the port again (6.18, `br_port_carrier_check`).
     pub(crate) async fn set_port_forwarding(&self, name: &str, forwarding: bool) -> Result<()> {
+        /// `IFLA_BRPORT_STATE`, `include/uapi/linux/if_link.h`.
+        const PORT_STATE: u16 = 1;
         let state = if forwarding { BridgePortState::Forwarding } else { BridgePortState::Disabled };
-        self.set_port(name, InfoBridgePort::State(state)).await
+        let setting = LinkProtoInfoBridge::Other(DefaultNla::new(PORT_STATE, vec![state.into()]));
+        let message = LinkUnspec::new_with_index(self.index(name).await?)
+            .interface_family(AddressFamily::Bridge)
+            .append_extra_attribute(LinkAttribute::ProtoInfoBridge(vec![setting]))
+            .build();
+        self.0.link().set(message).execute().await.map_err(Error::netlink("bridge link set state", name))
     }
 
-    /// `bridge link set dev NAME hairpin on`: frames may leave through the port they came by.
+    /// `ip link set NAME type bridge_slave hairpin on`: frames may leave through the port they came by.
     pub(crate) async fn set_hairpin(&self, name: &str) -> Result<()> {
-        self.set_port(name, InfoBridgePort::HairpinMode(true)).await
-    }
-
-    async fn set_port(&self, name: &str, setting: InfoBridgePort) -> Result<()> {
+        let setting = InfoBridgePort::HairpinMode(true);
         let message = LinkBridgePort::new(self.index(name).await?).append_info_data(setting).build();
-        self.0.link().set_port(message).execute().await.map_err(Error::netlink("bridge link set", name))
+        self.0.link().set_port(message).execute().await.map_err(Error::netlink("link set hairpin", name))
     }
 
     /// `ip address replace ADDRESS dev NAME nodad`.
@@ -156,16 +197,17 @@ impl Links {
 
     /// `ip route replace ...`.
     pub(crate) async fn add_route(&self, route: &Route) -> Result<()> {
-        let subject = format!("{route:?}");
+        let subject = route.to_string();
         let index = self.index(&route.device).await?;
         let mut builder = RouteMessageBuilder::<IpAddr>::new().output_interface(index).table_id(route.table);
+        // The destination comes first: it settles the message's family.
+        builder = invalid(builder.destination_prefix(route.to.network(), route.to.prefix_len()), &subject)?;
         builder = match route.via {
             Some(via) => invalid(builder.gateway(via), &subject)?.onlink(),
             // For IPv4 an on-link destination is what scope link means; IPv6 knows no scopes.
             None if route.to.addr().is_ipv4() => builder.scope(RouteScope::Link),
             None => builder,
         };
-        builder = invalid(builder.destination_prefix(route.to.network(), route.to.prefix_len()), &subject)?;
         if let Some(source) = route.source {
             builder = invalid(builder.pref_source(source), &subject)?;
         }
@@ -188,8 +230,10 @@ impl Links {
     pub(crate) async fn index(&self, name: &str) -> Result<u32> {
         let mut found = std::pin::pin!(self.0.link().get().match_name(name).execute());
         let link = found.try_next().await.map_err(Error::netlink("link show", name))?;
-        link.map(|message| message.header.index).ok_or_else(|| {
-            Error::Call { call: "link show", subject: name.to_owned(), source: std::io::ErrorKind::NotFound.into() }
+        link.map(|message| message.header.index).ok_or_else(|| Error::Call {
+            call: "link show",
+            subject: name.to_owned(),
+            source: std::io::ErrorKind::NotFound.into(),
         })
     }
 
@@ -205,7 +249,7 @@ pub(crate) fn host_net(address: impl Into<IpAddr>) -> IpNet {
     IpNet::new_assert(address, host_prefix(address))
 }
 
-fn invalid<T>(built: std::result::Result<T, impl std::fmt::Display>, route: &str) -> Result<T> {
+fn invalid<T>(built: std::result::Result<T, impl fmt::Display>, route: &str) -> Result<T> {
     built.map_err(|reason| Error::Call {
         call: "route replace",
         subject: route.to_owned(),

@@ -70,9 +70,7 @@ impl Namespace {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<thread::JoinHandle<Result<T>>> {
         let namespace = self.clone();
-        named(&self.name)
-            .spawn(move || namespace.enter().map(|()| work()))
-            .map_err(Error::call("spawn a thread in", &self.name))
+        named(&self.name).spawn(move || namespace.enter().map(|()| work())).map_err(Error::call("spawn a thread in", &self.name))
     }
 
     /// Starts a process inside the namespace. It is killed when the handle is dropped, and by the kernel when this process dies.

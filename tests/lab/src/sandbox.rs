@@ -30,7 +30,8 @@ pub fn enter_sandbox() -> Result<()> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(Error::errno("mount --make-rprivate", "/"))?;
     // Sockets and state of daemons under test, side by side in parallel sandboxes.
-    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755")).map_err(Error::errno("mount tmpfs", "/run"))?;
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755"))
+        .map_err(Error::errno("mount tmpfs", "/run"))?;
     loopback_up()
 }
 

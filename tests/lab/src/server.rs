@@ -179,7 +179,8 @@ async fn converse(stream: tokio::net::TcpStream, from: SocketAddr, name: &str) -
             line.clear();
         }
         let length = identity.len();
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
         writer.write_all(format!("{head}{identity}").as_bytes()).await?;
         return writer.shutdown().await;
     }

@@ -36,6 +36,8 @@ struct Fabric {
     /// Numbers interfaces, which may have 15 bytes and must differ.
     wires: usize,
     relays: Vec<Relay>,
+    /// Machines live as long as the lab, also those nobody keeps: a pod that only serves need not have a name in a scenario.
+    hosts: Vec<Host>,
 }
 
 /// A bridge at the router, and the router's own address on it.
@@ -75,17 +77,15 @@ impl Lab {
             links.add_rule_for_input(WAN.bridge, FROM_OUTSIDE).await
         })?;
         let mut fabric = Fabric::default();
-        let node = fabric.add_node(&router, "test-node", "192.168.0.2", None)?;
-        node.add_address("eth0", "192.168.1.2/24")?;
-        node.add_address("eth0", &format!("{}/112", twin(Ipv4Addr::new(192, 168, 1, 2))))?;
-        let remote = fabric.add_node(&router, "remote", "192.168.0.3", None)?;
+        let node = fabric.add_node(&router, "test-node", &[ipv4("192.168.0.2")?, ipv4("192.168.1.2")?], None)?;
+        let remote = fabric.add_node(&router, "remote", &[ipv4("192.168.0.3")?], None)?;
         links(&router, async |links| {
             for (to, via) in defaults(node.ipv4()) {
                 links.add_route(&Route::via(to, via, LAN.bridge).in_table(FROM_OUTSIDE)).await?;
             }
             Ok(())
         })?;
-        let client = fabric.add_host(&router, "client", ipv4("203.0.113.2")?, WAN, None)?;
+        let client = fabric.add_host(&router, "client", &[ipv4("203.0.113.2")?], WAN, None)?;
         Ok(Self { router, node, remote, client, fabric: Mutex::new(fabric) })
     }
 
@@ -147,6 +147,8 @@ impl Lab {
             Ok(())
         })?;
         links(&pod, async |links| {
+            links.set_up("eth0", true).await?;
+            links.await_carrier("eth0").await?;
             for own in [host_net(address), host_net(twin(address))] {
                 links.add_address("eth0", own).await?;
             }
@@ -156,8 +158,9 @@ impl Lab {
             }
             Ok(())
         })?;
+        links(node, async |links| links.await_carrier(&wire).await)?;
         fabric.announce_pod(&self.router, address, node)?;
-        Ok(Host::new(pod, address, None))
+        Ok(fabric.keep(Host::new(pod, address, &[], None)))
     }
 
     /// Adds a pod that hangs on the node's bridge `cni0`, as with the bridge and flannel CNI plugins: its neighbours within
@@ -186,14 +189,17 @@ impl Lab {
             node.sysctls(&on)?;
         }
         links(&pod, async |links| {
+            links.set_up("eth0", true).await?;
+            links.await_carrier("eth0").await?;
             add_twins(links, "eth0", Ipv4Net::new_assert(address, 24)).await?;
             for (to, via) in defaults(gateway) {
                 links.add_route(&Route::via(to, via, "eth0")).await?;
             }
             Ok(())
         })?;
+        links(node, async |links| links.await_carrier(&wire).await)?;
         fabric.announce_pod(&self.router, address, node)?;
-        Ok(Host::new(pod, address, None))
+        Ok(fabric.keep(Host::new(pod, address, &[], None)))
     }
 
     /// Adds a client outside, in 203.0.113.0/24; with a bad link, what it sends and gets passes a relay.
@@ -201,7 +207,7 @@ impl Lab {
     /// # Errors
     /// If the address is none.
     pub fn outside(&self, name: &str, address: &str, link: Option<BadLink>) -> Result<Host> {
-        self.fabric().add_host(&self.router, name, ipv4(address)?, WAN, link)
+        self.fabric().add_host(&self.router, name, &[ipv4(address)?], WAN, link)
     }
 
     /// Adds a host to the LAN, in 192.168.0.0/24: a neighbour of the nodes, which asks for VIPs by ARP and NDP.
@@ -209,7 +215,7 @@ impl Lab {
     /// # Errors
     /// If the address is none.
     pub fn lan_host(&self, name: &str, address: &str, link: Option<BadLink>) -> Result<Host> {
-        self.fabric().add_host(&self.router, name, ipv4(address)?, LAN, link)
+        self.fabric().add_host(&self.router, name, &[ipv4(address)?], LAN, link)
     }
 
     /// Adds a node to the LAN, in 192.168.0.0/24.
@@ -217,7 +223,7 @@ impl Lab {
     /// # Errors
     /// If the address is none.
     pub fn add_node(&self, name: &str, address: &str, link: Option<BadLink>) -> Result<Node> {
-        self.fabric().add_node(&self.router, name, address, link)
+        self.fabric().add_node(&self.router, name, &[ipv4(address)?], link)
     }
 
     /// Cuts a machine's link silently: its carrier stays, but no frame passes either way. A pod's link cannot be cut so.
@@ -258,12 +264,17 @@ impl Fabric {
         format!("{kind}{}", self.wires)
     }
 
+    fn keep(&mut self, host: Host) -> Host {
+        self.hosts.push(host.clone());
+        host
+    }
+
     /// Adds a machine to a segment: `eth0`, an address in each family, and the router as the way to everywhere.
     fn add_host(
         &mut self,
         router: &Namespace,
         name: &str,
-        address: Ipv4Addr,
+        addresses: &[Ipv4Addr],
         segment: Segment,
         link: Option<BadLink>,
     ) -> Result<Host> {
@@ -288,17 +299,28 @@ impl Fabric {
         }
         let gateway = parse(segment.networks[0])?.addr();
         links(&namespace, async |links| {
-            add_twins(links, "eth0", Ipv4Net::new_assert(address, 24)).await?;
+            links.set_up("eth0", true).await?;
+            links.await_carrier("eth0").await?;
+            // The first address is the one the host sends from: among equals IPv4 prefers the oldest, IPv6 the newest.
+            for &address in addresses {
+                links.add_address("eth0", Ipv4Net::new_assert(address, 24).into()).await?;
+            }
+            for &address in addresses.iter().rev() {
+                links.add_address("eth0", twin_of(Ipv4Net::new_assert(address, 24))).await?;
+            }
             for (to, via) in defaults(gateway) {
                 links.add_route(&Route::via(to, via, "eth0")).await?;
             }
             Ok(())
         })?;
-        Ok(Host::new(namespace, address, Some(wire)))
+        let (first, further) = addresses
+            .split_first()
+            .ok_or_else(|| Error::Address { text: name.to_owned(), expected: "a machine with an address" })?;
+        Ok(self.keep(Host::new(namespace, *first, further, Some(wire))))
     }
 
-    fn add_node(&mut self, router: &Namespace, name: &str, address: &str, link: Option<BadLink>) -> Result<Node> {
-        let host = self.add_host(router, name, ipv4(address)?, LAN, link)?;
+    fn add_node(&mut self, router: &Namespace, name: &str, addresses: &[Ipv4Addr], link: Option<BadLink>) -> Result<Node> {
+        let host = self.add_host(router, name, addresses, LAN, link)?;
         forward(&host)?;
         let node = Node::new(host, self.nodes.len());
         links(&node, async |links| {
@@ -332,8 +354,12 @@ async fn add_pod_route(links: &Links, device: &str, pod: Ipv4Addr, home: &Node) 
 /// Adds an address and its twin, each with its network.
 async fn add_twins(links: &Links, device: &str, address: Ipv4Net) -> Result<()> {
     links.add_address(device, address.into()).await?;
-    let twin = IpNet::new_assert(twin(address.addr()).into(), twin_net(address).prefix_len());
-    links.add_address(device, twin).await
+    links.add_address(device, twin_of(address)).await
+}
+
+/// An address' twin, with the twin's network.
+fn twin_of(address: Ipv4Net) -> IpNet {
+    IpNet::new_assert(twin(address.addr()).into(), twin_net(address).prefix_len())
 }
 
 fn forward(namespace: &Namespace) -> Result<()> {

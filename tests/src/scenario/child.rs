@@ -1,7 +1,10 @@
 //! One run of this executable, in a process group of its own, with an end.
 
 use nix::{
-    sys::signal::{Signal, killpg},
+    sys::{
+        signal::{Signal, killpg},
+        wait::{Id, WaitPidFlag, WaitStatus, waitid},
+    },
     unistd::Pid,
 };
 use std::{
@@ -42,7 +45,6 @@ pub(super) fn run(arguments: &[&str], limit: Duration) -> io::Result<Ending> {
     }
     let mut group = Group(command.spawn()?);
     let status = group.wait(limit)?;
-    drop(group);
     let mut bytes = Vec::new();
     output.rewind()?;
     output.read_to_end(&mut bytes)?;
@@ -61,18 +63,67 @@ impl Group {
     fn wait(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
         let deadline = Instant::now() + limit;
         loop {
-            match self.0.try_wait()? {
-                None if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
-                ended => return Ok(ended),
+            // Not reaped yet: as long as the leader is a zombie its group's number is nobody else's.
+            match waitid(Id::Pid(self.id()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT)? {
+                WaitStatus::StillAlive if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
+                WaitStatus::StillAlive => return self.end().map(|_| None),
+                _ => return self.end().map(Some),
             }
         }
     }
+
+    /// Kills what is left of the group, and reaps the leader.
+    fn end(&mut self) -> io::Result<ExitStatus> {
+        // ESRCH: nothing is left.
+        let _ = killpg(self.id(), Signal::SIGKILL);
+        self.0.wait()
+    }
+
+    fn id(&self) -> Pid {
+        Pid::from_raw(self.0.id().cast_signed())
+    }
 }
 
-impl Drop for Group {
-    fn drop(&mut self) {
-        // Whatever the scenario started and left. It fails only if nothing is left.
-        let _ = killpg(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGKILL);
-        let _ = self.0.wait();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endings_are_told_apart() {
+        let ending = |name: &str| run(&["--ignored", "--exact", "--nocapture", name], Duration::from_secs(2)).unwrap();
+        let here = "scenario::child::tests";
+        assert!(
+            matches!(ending(&format!("{here}::fails")), Ending::Exited { status: 101, output } if output.contains("on purpose"))
+        );
+        assert!(matches!(ending(&format!("{here}::is_killed")), Ending::Killed { signal: libc::SIGKILL, .. }));
+        let Ending::TooLate { output } = ending(&format!("{here}::hangs")) else { panic!("a hanging child must be too late") };
+        // Its own child shares the process group, and so its end.
+        let id = output.lines().find_map(|line| line.strip_prefix("sleeper ")).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let runs = || std::fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+        while runs() {
+            assert!(Instant::now() < deadline, "process {id} outlived its group");
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    #[ignore = "the child of another test"]
+    fn fails() {
+        panic!("on purpose");
+    }
+
+    #[test]
+    #[ignore = "the child of another test"]
+    fn is_killed() {
+        nix::sys::signal::raise(Signal::SIGKILL).unwrap();
+    }
+
+    #[test]
+    #[ignore = "the child of another test"]
+    fn hangs() {
+        let mut sleeper = Command::new("sleep").arg("1000").spawn().unwrap();
+        println!("\nsleeper {}", sleeper.id());
+        sleeper.wait().unwrap();
     }
 }

@@ -46,9 +46,7 @@ impl Log {
 
     /// Waits until the last sync has this mark.
     pub(super) fn await_mark(&self, mark: &str, limit: Duration) -> anyhow::Result<()> {
-        self.wait(limit, &format!("`synced` with mark {mark}"), |state| {
-            (state.mark.as_deref() == Some(mark)).then_some(())
-        })
+        self.wait(limit, &format!("`synced` with mark {mark}"), |state| (state.mark.as_deref() == Some(mark)).then_some(()))
     }
 
     /// Waits for a message that contains a text, and takes it and all before it.

@@ -106,7 +106,7 @@ impl Stage {
 
     /// Waits for the daemon to say that the directory's present content is in the kernel.
     fn await_synced(&mut self) -> Result<()> {
-        let wanted = manifests::digest(DIRECTORY.as_ref())?;
+        let wanted = manifests::digest(DIRECTORY)?;
         let daemon = self.daemon.as_mut().context("the daemon is not running")?;
         let deadline = Instant::now() + PATIENCE;
         let mut line = String::new();

@@ -268,7 +268,7 @@ fn node_change(before: &NodeState, after: &NodeState, changes: &mut Changes) {
         for set in Family::ALL.map(|family| kind.of(family)) {
             if old.get(&set) != new.get(&set) {
                 changes.flush(set);
-                new.get(&set).into_iter().flat_map(|column| column.records()).for_each(|record| changes.add(set, record));
+                new.get(&set).into_iter().flat_map(super::content::Column::records).for_each(|record| changes.add(set, record));
             }
         }
     }

@@ -71,7 +71,7 @@ struct Live {
 }
 
 impl Default for Limits {
-    /// Four million endpoints per map, which is 400 MB of kernel memory, and the largest class.
+    /// Four million endpoints per map, some 300 MB of kernel memory, and the largest class.
     fn default() -> Self {
         Self { endpoints: 1 << 22, backends: LARGEST_CLASS as usize }
     }
@@ -136,6 +136,20 @@ pub fn cleanup(door: &mut dyn NftDoor) -> Result<bool, PlaneError> {
     batch.delete_table(TABLE);
     door.commit(batch).map_err(error::commit)?;
     Ok(true)
+}
+
+/// Frontends that the kernel can dispatch, of all families and kinds: elements of the class sets, counted there.
+///
+/// # Errors
+/// See [`PlaneError`].
+pub fn frontends(door: &mut dyn NftDoor) -> Result<usize, PlaneError> {
+    let mut count = 0;
+    for set in door.sets(TABLE).map_err(error::door)? {
+        if set.name.starts_with("class-") || set.name.starts_with("node-class-") {
+            count += door.dump(TABLE, &set.name).map_err(error::door)?.len();
+        }
+    }
+    Ok(count)
 }
 
 impl Limits {

@@ -134,6 +134,13 @@ impl SetKind {
     }
 }
 
+impl SetId {
+    /// Its name in the kernel as this instance.
+    pub(crate) fn named(self, instance: u8) -> String {
+        format!("{self}{}", suffix(instance))
+    }
+}
+
 /// The digit that ends every name: `4` or `6`.
 pub(crate) fn digit(family: Family) -> char {
     match family {
@@ -184,7 +191,7 @@ impl Instances {
 
     /// The name of a set in the kernel.
     pub(crate) fn set(&self, set: SetId) -> String {
-        format!("{set}{}", suffix(self.of(set)))
+        set.named(self.of(set))
     }
 
     /// The name of a regular chain of one family in the kernel.

@@ -14,12 +14,11 @@ pub(super) struct Held<V> {
 /// The state of a kind's complete lists.
 ///
 /// Every list has a number; an object carries the number of the list during or after which it was last applied. Beginning a
-/// list is therefore free, and so is beginning it again.
+/// list is therefore free, and so is beginning it again. One that never ends leaves the old objects in force.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
     /// Wraps; only equality with objects of the same kind counts.
     list: u32,
-    running: bool,
     listed: bool,
 }
 
@@ -46,7 +45,7 @@ impl<V> Held<V> {
         self.items.remove(key).map(|seen| seen.value)
     }
 
-    /// Keys that the running list has not named; none if no list is running.
+    /// Keys that the running list has not named.
     pub(super) fn unseen(&self) -> Vec<ObjectKey> {
         self.sweep.unseen(self.items.iter().map(|(key, seen)| (key, seen.list)))
     }
@@ -62,12 +61,10 @@ impl Sweep {
     /// A list begins, or begins again.
     pub(super) fn begin(&mut self) {
         self.list = self.list.wrapping_add(1);
-        self.running = true;
     }
 
     /// The list is complete.
     pub(super) fn end(&mut self) {
-        self.running = false;
         self.listed = true;
     }
 
@@ -81,11 +78,9 @@ impl Sweep {
         self.listed
     }
 
-    /// Keys of those that carry another list's number. An end without a beginning sweeps nothing: we cannot know what it names.
+    /// Keys of those that carry another list's number. While no list is running there are none: the end of the last one removed
+    /// them, so an end without a beginning is harmless.
     pub(super) fn unseen<'a>(&self, items: impl Iterator<Item = (&'a ObjectKey, u32)>) -> Vec<ObjectKey> {
-        if !self.running {
-            return Vec::new();
-        }
         items.filter(|(_, list)| *list != self.list).map(|(key, _)| key.clone()).collect()
     }
 }

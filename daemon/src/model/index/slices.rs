@@ -55,7 +55,7 @@ impl Slices {
         self.take(&home.service, key)
     }
 
-    /// Keys that the running list has not named; none if no list is running.
+    /// Keys that the running list has not named.
     pub(super) fn unseen(&self) -> Vec<ObjectKey> {
         self.sweep.unseen(self.homes.iter().map(|(key, home)| (key, home.list)))
     }
@@ -72,4 +72,29 @@ impl Slices {
 
 fn position(slices: &[EndpointSlice], key: &ObjectKey) -> Result<usize, usize> {
     slices.binary_search_by(|slice| slice.key.cmp(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::policy::arbitrary;
+
+    proptest! {
+        /// Services come and go for months: nothing of one that has no slices any more may stay behind.
+        #[test]
+        fn nothing_is_left_of_what_is_gone(steps in prop::collection::vec((arbitrary::slice(), any::<bool>()), 0..40)) {
+            let mut slices = Slices::default();
+            for (slice, keep) in steps {
+                let key = slice.key.clone();
+                slices.insert(slice);
+                if !keep {
+                    slices.remove(&key);
+                }
+                prop_assert!(slices.by_service.values().all(|slices| !slices.is_empty()));
+                prop_assert_eq!(slices.by_service.values().map(Vec::len).sum::<usize>(), slices.homes.len());
+            }
+        }
+    }
 }

@@ -89,7 +89,6 @@ impl Batch {
 
     /// Bytes that will be sent, the end included.
     #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "is_empty is about messages: even an empty batch has its frame's bytes")]
     pub fn len(&self) -> usize {
         self.buffer.len() + EMPTY_MESSAGE
     }

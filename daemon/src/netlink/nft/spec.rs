@@ -26,7 +26,8 @@ pub struct SetSpec {
     /// nft's comment and `typeof` declarations.
     pub userdata: Option<Vec<u8>>,
     /// A number, unique in the transaction, by which a rule or elements of the same transaction may refer to the set. An
-    /// anonymous set has no other name yet.
+    /// anonymous set has no other name yet. From 1 where a rule uses it: the kernel finds sets without a number by 0, and a rule
+    /// whose set has the wrong name would get one of those.
     pub id: u32,
 }
 

@@ -68,6 +68,9 @@ fn external_local_counts_only_for_types_open_to_the_outside() {
 fn what_is_not_served_at_all() {
     let no_ports = |change: fn(&mut Service)| {
         let mut service = load_balancer();
+        // Said twice, but not a word about it: there is nothing to be served twice.
+        service.ports.push(service.ports[0].clone());
+        service.vips.push(ip("127.0.0.1"));
         change(&mut service);
         let desired = evaluate(&service, &[slice("s", &["1 rs here"])], &context());
         assert_eq!(desired, Desired::default());
@@ -75,7 +78,6 @@ fn what_is_not_served_at_all() {
     no_ports(|service| service.kind = ServiceType::ExternalName);
     no_ports(|service| service.headless = true);
     no_ports(|service| service.cluster_ips.clear());
-    no_ports(|service| service.ports.clear());
 }
 
 /// No ClusterIP of a family: nothing of that family, whatever is listed.

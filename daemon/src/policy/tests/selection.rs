@@ -122,6 +122,10 @@ fn without_a_zone_label_zone_hints_are_ignored() {
     for zone in [None, Some("".into())] {
         assert_eq!(hosts(&only_port(&service(), &slices, &Context { zone, ..context() }).cluster), "1 2");
     }
+    let mut nameless = slice("s", &["1 rs - a", "2 rs - b"]);
+    nameless.endpoints[0].hints = Some(Box::new(Hints { zones: vec!["".into()], nodes: Vec::new() }));
+    let unlabelled = Context { zone: Some("".into()), ..context() };
+    assert_eq!(hosts(&only_port(&service(), &[nameless], &unlabelled).cluster), "1 2", "an empty label is no zone");
     let moved = Context { zone: Some("b".into()), ..context() };
     assert_eq!(hosts(&only_port(&service(), &slices, &moved).cluster), "2");
 }

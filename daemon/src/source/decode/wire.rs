@@ -30,6 +30,7 @@ pub(crate) struct Document<'a, Items = Skipped> {
     pub(crate) code: Field<i64>,
     pub(crate) reason: Field<Text<'a>>,
     pub(crate) message: Field<Text<'a>>,
+    pub(crate) details: Field<Details>,
 }
 
 /// A document that may be a `kind: List`. Lists do not nest: a type that contained itself would let the input choose how much of
@@ -54,6 +55,13 @@ pub(crate) struct Metadata<'a> {
     pub(crate) deletion_timestamp: Field<Text<'a>>,
     pub(crate) labels: Field<Labels<'a>>,
     pub(crate) annotations: Field<Annotations<'a>>,
+}
+
+/// `details` of a Status.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Details {
+    pub(crate) retry_after_seconds: Field<i64>,
 }
 
 /// The labels that mean something to us.
@@ -224,5 +232,5 @@ impl Shape<'_> for Skipped {
 
 object_shape!(
     borrowing Metadata, Labels, Annotations, Spec, Status, LoadBalancer, Ingress, Port, Endpoint, Hints, Named, Taint, NodeAddress;
-    owning SessionAffinityConfig, ClientIp, Conditions
+    owning Details, SessionAffinityConfig, ClientIp, Conditions
 );

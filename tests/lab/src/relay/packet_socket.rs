@@ -31,8 +31,7 @@ impl PacketSocket {
         // Bursts beyond this are lost, unseeded; so let it be more than any scenario sends at once.
         socket.set_recv_buffer_size(4 << 20)?;
         let index = interface.cast_signed();
-        let everyone =
-            libc::packet_mreq { mr_ifindex: index, mr_type: PROMISCUOUS, mr_alen: 0, mr_address: [0; 8] };
+        let everyone = libc::packet_mreq { mr_ifindex: index, mr_type: PROMISCUOUS, mr_alen: 0, mr_address: [0; 8] };
         set(&socket, libc::PACKET_ADD_MEMBERSHIP, &everyone)?;
         let address = libc::sockaddr_ll {
             sll_family: PACKET_FAMILY,
@@ -54,7 +53,9 @@ impl PacketSocket {
             Ok(length) if length >= VNET_HEADER => Ok(Some(length)),
             Ok(_) => Ok(None),
             // ENETDOWN is reported once when the interface goes down; it may come up again.
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::NetworkDown) => Ok(None),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::NetworkDown) => {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
@@ -105,9 +106,8 @@ const EVERY_PROTOCOL: u16 = 3;
 
 fn set<T>(socket: &Socket, option: libc::c_int, value: &T) -> io::Result<()> {
     // SAFETY: the value is valid for its size and outlives the call; the kernel copies it.
-    let done = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, option, (&raw const *value).cast(), length_of::<T>())
-    };
+    let done =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, option, (&raw const *value).cast(), length_of::<T>()) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -115,7 +115,7 @@ impl FamilyChains<'_> {
         if self.features.ranges {
             let (ranged, ranges) = (self.set(SetKind::Ranged), self.set(SetKind::Ranges));
             let allowed = [FRONTEND, &[Field::Saddr]].concat();
-            self.chain("firewall", [self.line().is_in(FRONTEND, ranged).is_not_in(&allowed, ranges).drop()]);
+            self.chain("firewall", [self.line().in_set(FRONTEND, ranged).not_in_set(&allowed, ranges).drop()]);
         }
     }
 
@@ -142,7 +142,7 @@ impl FamilyChains<'_> {
             }
             let pick = format!("{}pick-{class}", pool.prefix());
             let members = self.set(SetKind::Class(pool, class));
-            dispatch.push(self.line().is_in(key, members).goto(self.name(&pick)));
+            dispatch.push(self.line().in_set(key, members).goto(self.name(&pick)));
             picks.push((pick, rules));
         }
         // The frontend may change its class between two of the tests above, behind our back: 7 of 24,000 packets left untranslated
@@ -160,10 +160,10 @@ impl FamilyChains<'_> {
             [("scope", "dispatch", "local-dispatch"), ("node-scope", "node-dispatch", "node-local-dispatch")]
         {
             let mut rules = Vec::new();
-            if let Some(pods) = self.from_pods(true) {
+            if let Some(pods) = self.source_is_pod(true) {
                 rules.push(pods.goto(self.name(general)));
             }
-            rules.push(self.line().from_this_node().goto(self.name(general)));
+            rules.push(self.line().source_is_local().goto(self.name(general)));
             rules.push(self.line().goto(self.name(local)));
             self.chain(name, rules);
         }
@@ -176,35 +176,35 @@ impl FamilyChains<'_> {
             self.chain(
                 "affinity",
                 [
-                    self.line().is_in(FRONTEND, self.set(SetKind::Suspended)).leave(),
+                    self.line().in_set(FRONTEND, self.set(SetKind::Suspended)).leave(),
                     // No entry: fall through to the draw.
                     self.line().dnat_known(&client, self.set(SetKind::Affinity)),
                 ],
             );
         }
         let mut special = self.sticky_jumps(Reach::Address, FRONTEND, &self.features.sticky);
-        special.push(self.line().is_in(FRONTEND, self.set(SetKind::ExternalLocal(Reach::Address))).goto(self.name("scope")));
+        special.push(self.line().in_set(FRONTEND, self.set(SetKind::ExternalLocal(Reach::Address))).goto(self.name("scope")));
         special.push(self.line().goto(self.name("dispatch")));
         self.chain("special", special);
 
         // `goto`, not `jump`: an outside source without a local backend must not come back to the cluster set.
-        let is_special = self.line().is_in(FRONTEND, self.set(SetKind::Special)).goto(self.name("special"));
+        let is_special = self.line().in_set(FRONTEND, self.set(SetKind::Special)).goto(self.name("special"));
         self.chain("frontends", [is_special, self.line().goto(self.name("dispatch"))]);
 
         let mut node_ports = self.sticky_jumps(Reach::NodePort, NODE_PORT, &self.features.node_sticky);
         let local = self.set(SetKind::ExternalLocal(Reach::NodePort));
-        node_ports.push(self.line().is_in(NODE_PORT, local).goto(self.name("node-scope")));
+        node_ports.push(self.line().in_set(NODE_PORT, local).goto(self.name("node-scope")));
         node_ports.push(self.line().goto(self.name("node-dispatch")));
         self.chain("node-ports", node_ports);
 
         // `jump`: an externalIP may be the node's own address, and its NodePorts come after.
-        let service = self.line().is_in(&[Field::Daddr], self.set(SetKind::ServiceIps)).jump(self.name("frontends"));
+        let service = self.line().in_set(&[Field::Daddr], self.set(SetKind::ServiceIps)).jump(self.name("frontends"));
         self.chain("services", [service, self.at_node_port().goto(self.name("node-ports"))]);
     }
 
     fn sticky_jumps(&self, reach: Reach, key: &[Field], timeouts: &BTreeSet<AffinityTimeout>) -> Vec<RuleSpec> {
         let sticky = |timeout| self.set(SetKind::Sticky(reach, timeout));
-        timeouts.iter().map(|timeout| self.line().is_in(key, sticky(*timeout)).jump(self.name("affinity"))).collect()
+        timeouts.iter().map(|timeout| self.line().in_set(key, sticky(*timeout)).jump(self.name("affinity"))).collect()
     }
 
     /// What becomes of a connection that no backend takes (kube-proxy 4.1).
@@ -214,14 +214,14 @@ impl FamilyChains<'_> {
             "verdicts",
             [
                 self.line().translated().leave(),
-                self.line().is_in(FRONTEND, drop).drop(),
-                self.line().is_in(FRONTEND, reject).reject(),
+                self.line().in_set(FRONTEND, drop).drop(),
+                self.line().in_set(FRONTEND, reject).reject(),
             ],
         );
         let (drop, reject) = (self.set(SetKind::Drop(Reach::NodePort)), self.set(SetKind::Reject(Reach::NodePort)));
-        let (dropping, rejecting) = (self.at_node_port().is_in(NODE_PORT, drop), self.at_node_port().is_in(NODE_PORT, reject));
+        let (dropping, rejecting) = (self.at_node_port().in_set(NODE_PORT, drop), self.at_node_port().in_set(NODE_PORT, reject));
         self.chain("node-verdicts", [dropping.drop(), rejecting.reject()]);
-        let to = |set| self.line().is_in(&[Field::Daddr], self.set(set));
+        let to = |set| self.line().in_set(&[Field::Daddr], self.set(set));
         self.chain(
             "unknown",
             [
@@ -238,26 +238,26 @@ impl FamilyChains<'_> {
     fn masquerading(&mut self) {
         let original = |key, kind: fn(Reach) -> SetKind, reach| {
             let line = if reach == Reach::NodePort { self.line().of_family() } else { self.line() };
-            line.of_transports().is_in(key, self.set(kind(reach)))
+            line.of_transports().in_set(key, self.set(kind(reach)))
         };
         let node_port = [
             original(ORIGINAL_NODE_PORT, SetKind::ExternalCluster, Reach::NodePort).masquerade(),
             original(ORIGINAL_NODE_PORT, SetKind::ExternalLocal, Reach::NodePort).goto(self.name("masquerade-local")),
         ];
-        let daddr = |set| self.line().is_in(&[Field::OriginalDaddr], self.set(set));
+        let daddr = |set| self.line().in_set(&[Field::OriginalDaddr], self.set(set));
         self.chain(
             "masquerading",
             [
-                self.line().is_in(&[Field::Saddr, Field::Daddr], self.set(SetKind::Hairpin)).masquerade(),
+                self.line().in_set(&[Field::Saddr, Field::Daddr], self.set(SetKind::Hairpin)).masquerade(),
                 daddr(SetKind::ClusterIps).goto(self.name("masquerade-cluster-ip")),
                 original(ORIGINAL_FRONTEND, SetKind::ExternalCluster, Reach::Address).masquerade(),
                 original(ORIGINAL_FRONTEND, SetKind::ExternalLocal, Reach::Address).goto(self.name("masquerade-local")),
                 daddr(SetKind::NodeIps).goto(self.name("masquerade-node-port")),
             ],
         );
-        let outside = if self.features.masquerade_all { Some(self.line()) } else { self.from_pods(false) };
+        let outside = if self.features.masquerade_all { Some(self.line()) } else { self.source_is_pod(false) };
         self.chain("masquerade-cluster-ip", outside.map(Line::masquerade));
-        self.chain("masquerade-local", [self.line().from_this_node().masquerade()]);
+        self.chain("masquerade-local", [self.line().source_is_local().masquerade()]);
         self.chain("masquerade-node-port", node_port);
     }
 
@@ -268,22 +268,22 @@ impl FamilyChains<'_> {
         let mut rules = Vec::new();
         for timeout in &self.features.sticky {
             let sticky = self.set(SetKind::Sticky(Reach::Address, *timeout));
-            rules.push(self.line().of_transports().is_in(ORIGINAL_FRONTEND, sticky).learn(map.clone(), millis(timeout)));
+            rules.push(self.line().of_transports().in_set(ORIGINAL_FRONTEND, sticky).learn(map.clone(), millis(timeout)));
         }
         for timeout in &self.features.node_sticky {
             let sticky = self.set(SetKind::Sticky(Reach::NodePort, *timeout));
-            let node_port = self.line().is_in(&[Field::OriginalDaddr], self.set(SetKind::NodeIps)).of_transports();
-            rules.push(node_port.is_in(ORIGINAL_NODE_PORT, sticky).learn(map.clone(), millis(timeout)));
+            let node_port = self.line().in_set(&[Field::OriginalDaddr], self.set(SetKind::NodeIps)).of_transports();
+            rules.push(node_port.in_set(ORIGINAL_NODE_PORT, sticky).learn(map.clone(), millis(timeout)));
         }
         self.chain("learn", rules);
     }
 
     /// `ip saddr @pods`, or by interface; the negation where not `inside`. `None`: the detector is off.
-    fn from_pods(&self, inside: bool) -> Option<Line> {
+    fn source_is_pod(&self, inside: bool) -> Option<Line> {
         match &self.features.pods {
             PodTest::Off => None,
-            PodTest::Address if inside => Some(self.line().is_in(&[Field::Saddr], self.set(SetKind::Pods))),
-            PodTest::Address => Some(self.line().is_not_in(&[Field::Saddr], self.set(SetKind::Pods))),
+            PodTest::Address if inside => Some(self.line().in_set(&[Field::Saddr], self.set(SetKind::Pods))),
+            PodTest::Address => Some(self.line().not_in_set(&[Field::Saddr], self.set(SetKind::Pods))),
             PodTest::Interface { name, prefix } => Some(self.line().input_interface(name, *prefix, inside)),
         }
     }
@@ -291,9 +291,9 @@ impl FamilyChains<'_> {
     /// The destination is one at which NodePorts are served.
     fn at_node_port(&self) -> Line {
         if self.features.match_all {
-            self.line().to_this_node()
+            self.line().destination_is_local()
         } else {
-            self.line().is_in(&[Field::Daddr], self.set(SetKind::NodeIps))
+            self.line().in_set(&[Field::Daddr], self.set(SetKind::NodeIps))
         }
     }
 

@@ -62,12 +62,12 @@ pub(crate) fn address_words(family: Family) -> u32 {
 
 impl Line {
     /// `KEY @set`
-    pub(crate) fn is_in(self, key: &[Field], set: String) -> Self {
+    pub(crate) fn in_set(self, key: &[Field], set: String) -> Self {
         self.load(key, START).lookup(set, None, false)
     }
 
     /// `KEY != @set`
-    pub(crate) fn is_not_in(self, key: &[Field], set: String) -> Self {
+    pub(crate) fn not_in_set(self, key: &[Field], set: String) -> Self {
         self.load(key, START).lookup(set, None, true)
     }
 
@@ -95,13 +95,13 @@ impl Line {
     }
 
     /// `fib saddr type local`
-    pub(crate) fn from_this_node(self) -> Self {
+    pub(crate) fn source_is_local(self) -> Self {
         self.fib_local(NFTA_FIB_F_SADDR)
     }
 
     /// `ip daddr != 127.0.0.0/8 fib daddr type local`: any address of the node that can be reached from elsewhere. A DNAT from
     /// loopback would need `route_localnet`, so loopback never serves NodePorts.
-    pub(crate) fn to_this_node(mut self) -> Self {
+    pub(crate) fn destination_is_local(mut self) -> Self {
         self.guard();
         let (base, offset) = (libc::NFT_PAYLOAD_NETWORK_HEADER.cast_unsigned(), self.offset_of(Field::Daddr));
         let (len, loopback) = match self.family {

@@ -50,7 +50,7 @@ fn port() -> impl Strategy<Value = Port> {
     let node_port = prop::option::of((30_000..30_002_u16, policy()));
     let family = prop_oneof![3 => Just(Family::V4), 1 => Just(Family::V6)];
     let sticky = prop_oneof![3 => Just(0_u32), 1 => Just(30), 1 => Just(600)];
-    let backends = (prop_oneof![0..6_u16, 250..260_u16], 0..4_u16);
+    let backends = (prop_oneof![0..6_u16, 124..133_u16], 0..4_u16);
     let ranges =
         prop::option::weighted(0.3, prop::sample::subsequence(vec!["192.0.2.0/24", "10.0.0.0/9", "203.0.113.7/32"], 0..3));
     (family, frontends, node_port, backends, sticky, any::<bool>(), ranges).prop_map(

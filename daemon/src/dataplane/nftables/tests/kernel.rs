@@ -177,15 +177,14 @@ fn a_second_load_takes_over_and_leaves_nothing_of_the_first() {
 #[test]
 fn debris_and_a_foreign_layout_are_replaced() {
     in_namespace(|| {
-        nft(
-            &["-f", "-"],
-            "table inet sheave { map endpoints-4 { type ipv4_addr : ipv4_addr; }
-              chain old { ip daddr map @endpoints-4 vmap { 1.2.3.4 : drop } } }"
-                .replace("ip daddr map @endpoints-4 vmap { 1.2.3.4 : drop }", "ip daddr 1.2.3.4 drop")
-                .as_str(),
-        );
-        nft(&["-f", "-"], "table inet sheave { chain ours { type filter hook input priority 5; jump old; }; chain old { } }");
-        nft(&["-f", "-"], "table inet other { set keep { type ipv4_addr; elements = { 1.1.1.1 } } }");
+        let old = "table inet sheave {
+            map endpoints-4 { type ipv4_addr : ipv4_addr; }
+            map affinity-4 { type ipv4_addr : ipv4_addr; }
+            chain old { ip daddr 192.0.2.4 drop; }
+            chain ours { type filter hook input priority 5; jump old; }
+        }";
+        nft(&["-f", "-"], old);
+        nft(&["-f", "-"], "table inet other { set keep { type ipv4_addr; }; }");
         let table = everything();
         plane().load(&table).unwrap();
         assert!(!chains().contains_key("old") && !chains().contains_key("ours"));

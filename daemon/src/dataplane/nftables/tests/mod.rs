@@ -1,5 +1,7 @@
 //! The plane against the kernel in a namespace of its own, and against the fake.
 
+mod cost;
+mod fake;
 mod fixtures;
 mod golden;
 mod histories;

@@ -14,7 +14,6 @@ pub(super) fn in_namespace(test: impl FnOnce() + Send + 'static) {
     };
     let thread = std::thread::spawn(move || match unshare(flags) {
         Ok(()) => test(),
-        #[expect(clippy::print_stderr, reason = "a skipped test says so")]
         Err(errno) => eprintln!("skipped: no network namespace here: {errno}"),
     });
     if let Err(panic) = thread.join() {

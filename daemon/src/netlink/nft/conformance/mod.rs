@@ -73,7 +73,7 @@ fn number(value: u32) -> [u8; 4] {
 /// Key and data of a map's elements, sorted.
 fn pairs(elements: &[OwnedElement]) -> Vec<(u32, u32)> {
     let read = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
-    let pair = |element: &OwnedElement| (read(&element.key), element.data.as_deref().map(read).unwrap_or(0));
+    let pair = |element: &OwnedElement| (read(&element.key), element.data.as_deref().map_or(0, read));
     let mut pairs: Vec<_> = elements.iter().map(pair).collect();
     pairs.sort_unstable();
     pairs
@@ -91,7 +91,7 @@ fn add_rule(batch: &mut Batch, chain: &str, expressions: impl FnOnce(&mut Vec<u8
     });
 }
 
-/// `meta mark @set`
+/// `meta mark @set`; `id` from 1 for a set that this transaction makes
 fn lookup(buffer: &mut Vec<u8>, set: &str, id: u32) {
     expression(buffer, "meta", |buffer| {
         attr::put_u32_be(buffer, 1, 8); // NFTA_META_DREG, NFT_REG32_00
@@ -100,7 +100,9 @@ fn lookup(buffer: &mut Vec<u8>, set: &str, id: u32) {
     expression(buffer, "lookup", |buffer| {
         attr::put_text(buffer, rule::LOOKUP_SET, set);
         attr::put_u32_be(buffer, 2, 8); // NFTA_LOOKUP_SREG
-        attr::put_u32_be(buffer, rule::LOOKUP_SET_ID, id);
+        if id > 0 {
+            attr::put_u32_be(buffer, rule::LOOKUP_SET_ID, id);
+        }
     });
 }
 

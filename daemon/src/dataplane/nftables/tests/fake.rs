@@ -1,0 +1,155 @@
+//! Properties over many histories, against the kernel's rules in memory.
+
+use nix::errno::Errno;
+use proptest::prelude::*;
+
+use super::fixtures::{Port, everything, node, put};
+use super::histories::history;
+use super::kernel::elements;
+use crate::dataplane::nftables::names::TABLE;
+use crate::dataplane::nftables::{NftablesPlane, cleanup};
+use crate::dataplane::{Damage, Dataplane, PlaneError};
+use crate::netlink::nft::{FakeNft, NftDoor, OwnedElement};
+use crate::table::ServiceTable;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever happened on the way, and however often a transaction failed, the kernel ends with what a load would write.
+    #[test]
+    fn histories_end_where_a_load_would(history in history(16), failures in proptest::collection::vec(0..12_u8, 16)) {
+        let fake = FakeNft::new();
+        let mut plane = NftablesPlane::new(Box::new(fake.another()));
+        let mut table = ServiceTable::default();
+        plane.load(&table).unwrap();
+        for (step, failure) in history.into_iter().zip(failures) {
+            let delta = step.stage(&mut table);
+            if failure == 0 && !delta.is_empty() {
+                fake.fail_next(Errno::ENOMEM);
+                prop_assert!(plane.apply(&delta, &table).is_err());
+                plane.load(&table).unwrap();
+            } else {
+                plane.apply(&delta, &table).unwrap();
+            }
+            if failure == 1 {
+                plane.finish().unwrap();
+            }
+        }
+        plane.finish().unwrap();
+        let incremental = elements(&mut fake.another());
+        cleanup(&mut fake.another()).unwrap();
+        NftablesPlane::new(Box::new(fake.another())).load(&table).unwrap();
+        prop_assert_eq!(incremental, elements(&mut fake.another()));
+    }
+}
+
+#[test]
+fn a_failed_load_leaves_what_was_there() {
+    let fake = FakeNft::new();
+    let mut table = everything();
+    let mut plane = NftablesPlane::new(Box::new(fake.another()));
+    plane.load(&table).unwrap();
+    let rules = |chain: &str| fake.sets_of_chain(TABLE, chain);
+    let (services, mut door) = (rules("services-4"), fake.another());
+    put(&mut table, [("web", None)]);
+    fake.fail_next(Errno::ENOMEM);
+    let error = NftablesPlane::new(Box::new(fake.another())).load(&table).unwrap_err();
+    assert!(matches!(&error, PlaneError::Kernel { call: "commit", .. }), "{error}");
+    assert_eq!(rules("services-4"), services);
+    assert!(elements(&mut door)["service-ips-4"].len() > 2);
+    NftablesPlane::new(Box::new(fake.another())).load(&table).unwrap();
+    assert!(rules("services-4").is_empty(), "the old chains are gone");
+}
+
+#[test]
+fn a_lost_answer_makes_the_next_change_a_load() {
+    let fake = FakeNft::new();
+    let mut table = everything();
+    let mut plane = NftablesPlane::new(Box::new(fake.another()));
+    plane.load(&table).unwrap();
+    fake.lose_next_answer();
+    let delta = put(&mut table, [("web", None)]);
+    let error = plane.apply(&delta, &table).unwrap_err().to_string();
+    assert!(error.starts_with("commit outcome unknown: "), "{error}");
+    let delta = put(&mut table, [("api", None)]);
+    plane.apply(&delta, &table).unwrap();
+    let now = elements(&mut fake.another());
+    NftablesPlane::new(Box::new(fake.another())).load(&table).unwrap();
+    assert_eq!(now, elements(&mut fake.another()));
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    for (errno, expected) in [
+        (Errno::EPERM, "permission to change nftables: run as root or with CAP_NET_ADMIN"),
+        (Errno::EOPNOTSUPP, "nf_tables in this kernel: load the modules nf_tables"),
+    ] {
+        let fake = FakeNft::new();
+        fake.fail_next(errno);
+        let error = NftablesPlane::new(Box::new(fake)).load(&everything()).unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
+}
+
+#[test]
+fn small_batches_suffice_for_any_load() {
+    let fake = FakeNft::new();
+    fake.set_batch_limit(24_000);
+    let mut table = everything();
+    put(&mut table, [("many", Some(Port::v4().cluster_ip("172.30.1.1", 80).backends(3000, 0)))]);
+    let commit = NftablesPlane::new(Box::new(fake.another())).load(&table).unwrap();
+    assert!(commit.transactions > 10, "{commit:?}");
+    let small = elements(&mut fake.another());
+    fake.set_batch_limit(1 << 26);
+    NftablesPlane::new(Box::new(fake.another())).load(&table).unwrap();
+    assert_eq!(small, elements(&mut fake.another()));
+}
+
+#[test]
+fn sticky_clients_of_other_backends_and_frontends_keep_their_entries() {
+    use crate::model::TrafficPolicy::Local;
+    use crate::table::FrontendKind::LoadBalancer;
+    let fake = FakeNft::new();
+    let port = |count, local| {
+        let port = Port::v4().cluster_ip("172.30.0.10", 80).at(LoadBalancer, "198.51.100.1", 80, Local).node_port(30080, Local);
+        Some(port.backends(count, local).sticky(60))
+    };
+    let mut table = ServiceTable::default();
+    table.set_node(node());
+    put(&mut table, [("web", port(4, 2))]);
+    let mut plane = NftablesPlane::new(Box::new(fake.another()));
+    plane.load(&table).unwrap();
+    let learn = |client: [u8; 4], daddr: [u8; 4], port: u16, backend: u8| {
+        let [high, low] = port.to_be_bytes();
+        let key = [&client[..], &daddr, &[6, 0, 0, 0, high, low, 0, 0]].concat();
+        let data = vec![10, 0, 0, backend, 0x1f, 0x90, 0, 0];
+        assert!(fake.learn(TABLE, "affinity-4", &OwnedElement { key, data: Some(data), ..OwnedElement::default() }));
+    };
+    let (pod, outside) = ([10, 0, 5, 5], [203, 0, 113, 5]);
+    learn(pod, [198, 51, 100, 1], 80, 3); // from the cluster set, whatever the policy
+    learn(outside, [198, 51, 100, 1], 80, 1);
+    learn(outside, [192, 0, 2, 1], 30080, 1);
+    learn(outside, [192, 0, 2, 1], 30080 + 1, 1); // nobody's: it is not being swept
+    learn(pod, [172, 30, 0, 10], 80, 1);
+    // The backend 10.0.0.1 is no longer local: still one of the cluster set, none for clients from outside.
+    let delta = put(&mut table, [("web", port(4, 1))]);
+    plane.apply(&delta, &table).unwrap();
+    assert_eq!(elements(&mut fake.another())["sticky-suspended-4"].len(), 2, "VIP and NodePort, not the ClusterIP");
+    plane.finish().unwrap();
+    let mut left: Vec<Vec<u8>> =
+        fake.another().dump(TABLE, "affinity-4").unwrap().into_iter().map(|e| e.key[..8].to_vec()).collect();
+    left.sort();
+    let kept = |client: [u8; 4], daddr: [u8; 4]| [client, daddr].concat();
+    assert_eq!(left, [kept(pod, [172, 30, 0, 10]), kept(pod, [198, 51, 100, 1]), kept(outside, [192, 0, 2, 1])]);
+}
+
+#[test]
+fn unknown_sets_in_a_report_of_damage_mean_a_load() {
+    let fake = FakeNft::new();
+    let table = everything();
+    let mut plane = NftablesPlane::new(Box::new(fake.another()));
+    plane.load(&table).unwrap();
+    let stranger = crate::dataplane::DamagedElement { set: "stranger".into(), key: vec![1], removed: false };
+    let commit = plane.repair(&Damage::Elements(vec![stranger]), &table).unwrap();
+    assert!(commit.transactions > 1, "{commit:?}");
+}

@@ -1,0 +1,238 @@
+//! Which API servers there are, and how to talk to them.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::Uri;
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Client, Config};
+use tracing::{info, warn};
+
+/// Where a service account's token is, in a pod.
+const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+/// A connection that takes longer is to a server that is down.
+const CONNECT: Duration = Duration::from_secs(10);
+/// Name resolution must not hold up a start.
+const RESOLVE: Duration = Duration::from_secs(5);
+
+/// How to reach the API server, and what to watch there.
+#[derive(Clone, Debug, Default)]
+pub struct KubeOptions {
+    /// Credentials and server from this file (`--kubeconfig`).
+    pub kubeconfig: Option<PathBuf>,
+    /// URLs of API servers, tried in turn (`--api-server`). They replace the server of the kubeconfig or of the pod's environment,
+    /// whose credentials are used; in a pod that is the ClusterIP, which this daemon itself would have to carry.
+    pub api_servers: Vec<String>,
+    /// Our node's name: the Node that is watched.
+    pub node_name: Arc<str>,
+    /// Also watch headless Services and their slices, for DNS. kube-proxy's selectors leave them out.
+    pub headless: bool,
+    /// How long to wait for what.
+    pub timing: Timing,
+}
+
+/// How long to wait for what. The defaults are for production; tests have less time.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// First pause after a failure; doubles with each further one, and is drawn at random between itself and its double.
+    pub backoff: Duration,
+    /// Longest pause after a failure.
+    pub longest_backoff: Duration,
+    /// For the head of an answer. The server gives up on a list after 60 s itself.
+    pub answer: Duration,
+    /// A stream on which nothing came for this long is dead: the server sends a bookmark about every minute.
+    pub silence: Duration,
+    /// When to ask again for a resource that the server did not have.
+    pub absent: Duration,
+    /// How long a watch is to last; up to twice as long, at random, so that not all nodes come back at once.
+    pub watch: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            backoff: Duration::from_millis(800),
+            longest_backoff: Duration::from_secs(30),
+            answer: Duration::from_secs(65),
+            silence: Duration::from_secs(150),
+            absent: Duration::from_secs(600),
+            watch: Duration::from_secs(300),
+        }
+    }
+}
+
+/// Why no client could be made. Nothing has been asked of a server then: one that is down is waited for.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The kubeconfig file is missing, or makes no sense. Its text, which may hold credentials, is not quoted.
+    #[error("kubeconfig {path}: {reason}")]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Neither a kubeconfig nor an API server was named, and this is no pod.
+    #[error("no API server is known: give --kubeconfig or --api-server, or run in a pod ({0})")]
+    NotInCluster(#[source] kube::config::InClusterError),
+    /// The service account's files cannot be used.
+    #[error("service account of this pod: {0}")]
+    ServiceAccount(#[source] kube::config::InClusterError),
+    /// `--api-server` is not a URL.
+    #[error("API server {url:?} is not a URL such as https://10.0.0.1:6443")]
+    Url {
+        /// As given.
+        url: String,
+    },
+    /// TLS or credentials could not be set up.
+    #[error("client for API server {server}: {reason}")]
+    Client {
+        /// Its URL.
+        server: String,
+        /// From the client library.
+        reason: String,
+    },
+}
+
+/// The API servers and the one in use. Shared by all streams: when one finds it failing, all go on to the next.
+#[derive(Debug)]
+pub struct ApiServers {
+    servers: Vec<Server>,
+    current: AtomicUsize,
+}
+
+pub(super) struct Server {
+    pub(super) url: String,
+    host: String,
+    pub(super) client: Client,
+    /// It has refused streaming lists, and will do so again.
+    pub(super) refuses_streaming: AtomicBool,
+}
+
+/// Prepares clients for every server. Does not wait for any of them.
+///
+/// # Errors
+/// The kubeconfig, the service account or a URL cannot be used.
+pub async fn connect(options: &KubeOptions) -> Result<ApiServers, ConnectError> {
+    let config = match &options.kubeconfig {
+        Some(path) => kubeconfig(path).await?,
+        None if options.api_servers.is_empty() => Config::incluster().map_err(ConnectError::NotInCluster)?,
+        // Its URL is replaced below, so that the pod's environment need not name one.
+        None if Path::new(TOKEN).exists() => Config::incluster_dns().map_err(ConnectError::ServiceAccount)?,
+        None => {
+            info!("no kubeconfig and no service account: asking the API server without credentials");
+            Config::new(Uri::from_static("http://localhost"))
+        }
+    };
+    let urls = match &options.api_servers[..] {
+        [] => vec![config.cluster_url.clone()],
+        given => given.iter().map(|url| parse(url)).collect::<Result<_, _>>()?,
+    };
+    if options.api_servers.is_empty() && options.kubeconfig.is_none() {
+        warn!(
+            "API server is addressed by its ClusterIP, {}: name one with --api-server, or a restart may wait for itself",
+            urls[0]
+        );
+    }
+    let servers = urls.into_iter().map(|url| Server::new(config.clone(), url)).collect::<Result<_, _>>()?;
+    Ok(ApiServers { servers, current: AtomicUsize::new(0) })
+}
+
+async fn kubeconfig(path: &Path) -> Result<Config, ConnectError> {
+    let failed = |error: KubeconfigError| {
+        let reason = match &error {
+            // The parser would show the lines around the mistake, and those may be a token.
+            KubeconfigError::Parse(error) => match error.location() {
+                Some(place) => format!("not YAML at line {}, column {}", place.line(), place.column()),
+                None => "not YAML".into(),
+            },
+            other => other.to_string(),
+        };
+        ConnectError::Kubeconfig { path: path.to_owned(), reason }
+    };
+    let file = Kubeconfig::read_from(path).map_err(failed)?;
+    Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(failed)
+}
+
+fn parse(url: &str) -> Result<Uri, ConnectError> {
+    let trimmed = url.trim().trim_end_matches('/');
+    let parsed =
+        trimmed.parse::<Uri>().ok().filter(|uri| uri.host().is_some() && matches!(uri.scheme_str(), Some("http" | "https")));
+    parsed.ok_or_else(|| ConnectError::Url { url: url.to_owned() })
+}
+
+// === impl Server ===
+
+impl Server {
+    fn new(mut config: Config, url: Uri) -> Result<Self, ConnectError> {
+        // A URL may carry a password; what is shown does not.
+        let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let scheme = url.scheme_str().unwrap_or("https");
+        let shown = match (host.contains(':'), url.port_u16()) {
+            (true, Some(port)) => format!("{scheme}://[{host}]:{port}"),
+            (true, None) => format!("{scheme}://[{host}]"),
+            (false, Some(port)) => format!("{scheme}://{host}:{port}"),
+            (false, None) => format!("{scheme}://{host}"),
+        };
+        config.cluster_url = url;
+        config.connect_timeout = Some(CONNECT);
+        config.read_timeout = None;
+        // The library would retry 15 times, unseen and for up to 1,000 s each. We back off ourselves, and say so.
+        config.default_retry = false;
+        let client = Client::try_from(config)
+            .map_err(|error| ConnectError::Client { server: shown.clone(), reason: super::failure::reason(&error) })?;
+        Ok(Self { url: shown, host, client, refuses_streaming: AtomicBool::new(false) })
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+// === impl ApiServers ===
+
+impl ApiServers {
+    /// A client of the server in use. It stays with that server; ask again after a failure.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.current().1.client.clone()
+    }
+
+    /// Every address of every server, resolved now: none of them may become a VIP. A name that does not resolve is left out.
+    pub async fn api_server_addresses(&self) -> BTreeSet<IpAddr> {
+        let mut addresses = BTreeSet::new();
+        for server in &self.servers {
+            if let Ok(address) = server.host.parse::<IpAddr>() {
+                addresses.insert(address.to_canonical());
+                continue;
+            }
+            match tokio::time::timeout(RESOLVE, tokio::net::lookup_host((server.host.as_str(), 0))).await {
+                Ok(Ok(found)) => addresses.extend(found.map(|address| address.ip().to_canonical())),
+                Ok(Err(error)) => warn!("API server {} cannot be resolved: {error}", server.host),
+                Err(_) => warn!("API server {} cannot be resolved within {} s", server.host, RESOLVE.as_secs()),
+            }
+        }
+        addresses
+    }
+
+    /// The server in use and its place, for [`Self::give_up_on`].
+    pub(super) fn current(&self) -> (usize, &Server) {
+        let place = self.current.load(Ordering::Relaxed) % self.servers.len();
+        (place, &self.servers[place])
+    }
+
+    /// Goes on to the next server, unless another stream has done so already.
+    pub(super) fn give_up_on(&self, place: usize) {
+        let next = (place + 1) % self.servers.len();
+        let moved = self.current.compare_exchange(place, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if moved && next != place {
+            tracing::debug!("going on from API server {} to {}", self.servers[place].url, self.servers[next].url);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Events on objects: what `kubectl describe service` shows of us.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+use tracing::instrument::WithSubscriber as _;
+use tracing::subscriber::NoSubscriber;
+
+use super::connect::ApiServers;
+use crate::model::ObjectKey;
+
+/// Remarks that may wait. One more is dropped: an Event is a courtesy, and the log has it too.
+const WAITING: usize = 256;
+/// At most this many a second; client-go's default for everything it does.
+const PER_SECOND: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
+/// The reporting controller.
+const CONTROLLER: &str = "sheave";
+
+/// Posts Events (events.k8s.io/v1) in the background: bounded, rate limited, repetitions counted in one Event's series.
+#[derive(Clone, Debug)]
+pub struct EventSink {
+    remarks: Sender<Remark>,
+}
+
+/// Something to say about an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remark {
+    /// About what.
+    pub subject: EventSubject,
+    /// How bad it is.
+    pub severity: Severity,
+    /// One word in CamelCase, for machines: `InvalidField`.
+    pub reason: &'static str,
+    /// What was done, one word in CamelCase: `Ignored`.
+    pub action: &'static str,
+    /// For a person; cut at 1,024 bytes, the API's limit.
+    pub note: String,
+}
+
+/// The object that an Event is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventSubject {
+    /// `v1`, `discovery.k8s.io/v1`.
+    pub api_version: &'static str,
+    /// `Service`, `EndpointSlice`, `Node`.
+    pub kind: &'static str,
+    /// Its namespace and name.
+    pub key: ObjectKey,
+    /// Its uid, where it is known; without it, `kubectl describe` does not find the Event.
+    pub uid: Option<String>,
+}
+
+/// An Event's `type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// For information.
+    Normal,
+    /// Somebody should look at it.
+    Warning,
+}
+
+impl EventSink {
+    /// Starts the task that posts; it ends when cancelled, or when every sink is gone.
+    #[must_use]
+    pub fn spawn(servers: Arc<ApiServers>, node_name: &str, cancel: CancellationToken) -> Self {
+        let (remarks, receiver) = mpsc::channel(WAITING);
+        let reporter = Reporter { controller: CONTROLLER.into(), instance: Some(node_name.to_owned()) };
+        tokio::spawn(async move {
+            cancel.run_until_cancelled(post(servers, reporter, receiver)).await;
+        });
+        Self { remarks }
+    }
+
+    /// Says it, some time soon. Never waits and never fails: what finds no room is dropped with a debug line.
+    pub fn say(&self, remark: Remark) {
+        if let Err(error) = self.remarks.try_send(remark) {
+            debug!("event dropped: {error}");
+        }
+    }
+}
+
+async fn post(servers: Arc<ApiServers>, reporter: Reporter, mut remarks: Receiver<Remark>) {
+    let (mut place, _) = servers.current();
+    let mut recorder = Recorder::new(servers.client(), reporter.clone());
+    let mut pace = interval(Duration::from_secs(1) / PER_SECOND.get());
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while let Some(Remark { subject, severity, reason, action, note }) = remarks.recv().await {
+        pace.tick().await;
+        // The series it counts are this process's; after a change of server they begin anew, which does no harm.
+        let (now, _) = servers.current();
+        if now != place {
+            (place, recorder) = (now, Recorder::new(servers.client(), reporter.clone()));
+        }
+        let event = Event {
+            type_: severity.into(),
+            reason: reason.into(),
+            note: Some(shortened(note)),
+            action: action.into(),
+            secondary: None,
+        };
+        match timeout(
+            Duration::from_secs(10),
+            recorder.publish(&event, &subject.reference()).with_subscriber(NoSubscriber::new()),
+        )
+        .await
+        {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!("event on {} not posted: {}", subject.key, super::failure::reason(&error)),
+            Err(_) => debug!("event on {} not posted: no answer", subject.key),
+        }
+    }
+}
+
+fn shortened(mut note: String) -> String {
+    note.truncate(note.floor_char_boundary(1024));
+    note
+}
+
+impl EventSubject {
+    fn reference(&self) -> ObjectReference {
+        let Self { api_version, kind, key, uid } = self;
+        let namespace = key.namespace();
+        ObjectReference {
+            api_version: Some((*api_version).to_owned()),
+            kind: Some((*kind).to_owned()),
+            name: Some(key.name().to_owned()),
+            namespace: (!namespace.is_empty()).then(|| namespace.to_owned()),
+            uid: uid.clone(),
+            ..ObjectReference::default()
+        }
+    }
+}
+
+impl From<Severity> for EventType {
+    fn from(severity: Severity) -> Self {
+        match severity {
+            Severity::Normal => Self::Normal,
+            Severity::Warning => Self::Warning,
+        }
+    }
+}

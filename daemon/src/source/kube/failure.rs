@@ -1,0 +1,168 @@
+//! What can go wrong between us and the API server, and what each thing asks for.
+
+use std::error::Error;
+use std::time::Duration;
+
+use crate::source::decode::field::{Field, Text};
+use crate::source::decode::wire::Document;
+
+/// Of what a server has to say, this many bytes are repeated.
+const LONGEST_MESSAGE: usize = 500;
+
+/// Why a request or a stream of the API server came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// No connection, or one that broke.
+    #[error("API server {server} cannot be reached: {reason}")]
+    Unreachable {
+        /// Its URL.
+        server: String,
+        /// From the socket, TLS or HTTP. Never holds credentials.
+        reason: String,
+    },
+    /// A connection on which nothing came for too long.
+    #[error("API server {server} has been silent for {} s", after.as_secs())]
+    Silent {
+        /// Its URL.
+        server: String,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// An answer with a status other than success, or an ERROR event in a stream.
+    #[error("API server refuses {what}: {code} {}", [reason.as_str(), message].join(": ").trim_matches([':', ' ']))]
+    Refused {
+        /// The resource asked for.
+        what: &'static str,
+        /// HTTP status code, or the code of the Status object.
+        code: u16,
+        /// Its machine-readable reason (`Expired`, `Forbidden`).
+        reason: String,
+        /// For a person.
+        message: String,
+        /// `Retry-After`, where the server named a time.
+        retry_after: Option<Duration>,
+    },
+    /// The server ended a streaming list before its end was reached.
+    #[error("API server ended the list of {what} before it was complete")]
+    Unfinished {
+        /// The resource asked for.
+        what: &'static str,
+    },
+    /// An answer that makes no sense.
+    #[error("answer of the API server makes no sense: {reason}")]
+    Garbled {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Nobody listens to the source any more.
+    #[error("the daemon is stopping")]
+    Closed,
+}
+
+/// What an outage is, so that it is reported once and not per retry and stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Outage {
+    /// The server as a whole: down, cut off, or failing.
+    Server,
+    /// It does not know us.
+    Unauthorized,
+    /// It throttles us.
+    Throttled,
+    /// It refuses this resource.
+    Resource(&'static str),
+}
+
+impl Failure {
+    /// From an error of the client.
+    pub(super) fn of_client(server: &str, error: &kube::Error) -> Self {
+        Self::Unreachable { server: server.to_owned(), reason: reason(error) }
+    }
+
+    /// From an answer that is no success, whose body may or may not be a Status.
+    pub(super) fn of_status(what: &'static str, code: u16, status: &Document<'_>, retry_after: Option<Duration>) -> Self {
+        let text = |field: &Field<Text<'_>>| {
+            let text = field.get().map_or("", AsRef::as_ref);
+            text[..text.floor_char_boundary(LONGEST_MESSAGE)].to_owned()
+        };
+        let told = status.details.get().and_then(|details| details.retry_after_seconds.get());
+        let told = told.and_then(|&seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
+        let mut reason = text(&status.reason);
+        if reason.is_empty() {
+            let usual = http::StatusCode::from_u16(code).ok().and_then(|code| code.canonical_reason());
+            reason.push_str(usual.unwrap_or_default());
+        }
+        Self::Refused { what, code, reason, message: text(&status.message), retry_after: retry_after.or(told) }
+    }
+
+    /// The version asked for is gone, or not there yet (410; 504 "Too large resource version" of a server that lags behind the one
+    /// we came from): only a list from the store itself helps.
+    pub(super) fn is_expired(&self) -> bool {
+        match self {
+            Self::Refused { code: 410, .. } => true,
+            Self::Refused { reason, .. } if reason == "Expired" || reason == "Gone" => true,
+            Self::Refused { code: 504, message, .. } => message.contains("Too large resource version"),
+            _ => false,
+        }
+    }
+
+    /// The server does not stream lists: it says so by status (older than 1.27: `sendInitialEvents is forbidden`; or the gate is
+    /// off), or by an ERROR event with code 500 inside a 200 (its etcd is too old), or never comes to the end.
+    pub(super) fn refuses_streaming(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => matches!(code, 400 | 403 | 405 | 406 | 415 | 422 | 500 | 501),
+            _ => false,
+        }
+    }
+
+    /// The resource does not exist on this server.
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self, Self::Refused { code: 404, .. })
+    }
+
+    /// Another server could do better.
+    pub(super) fn is_the_servers(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Silent { .. } | Self::Garbled { .. } | Self::Unfinished { .. } => true,
+            Self::Refused { code, .. } => *code >= 500,
+            Self::Closed => false,
+        }
+    }
+
+    /// How long the server wants to be left alone.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    pub(super) fn outage(&self) -> Outage {
+        match self {
+            Self::Refused { code: 401, .. } => Outage::Unauthorized,
+            Self::Refused { code: 429, .. } => Outage::Throttled,
+            Self::Refused { code, what, .. } if *code < 500 => Outage::Resource(what),
+            _ => Outage::Server,
+        }
+    }
+}
+
+/// The error's own words and those of its causes. An error of obtaining credentials can quote the output of a plugin: not repeated.
+pub(super) fn reason(error: &kube::Error) -> String {
+    let mut text = String::new();
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if error.is::<kube::client::AuthError>() {
+            return "credentials could not be obtained".into();
+        }
+        let own = error.to_string();
+        // Most errors already end in the words of their cause.
+        if !text.contains(&own) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&own);
+        }
+        next = error.source();
+    }
+    text
+}

@@ -1,0 +1,68 @@
+//! A Kubernetes API server as a source: five watches, each with its own connection, its own pace and its own task.
+//!
+//! The watches are our own and not kube's `watcher`: it has no way back from streaming lists to pages, keeps a page of lists in
+//! memory, and copies every event twice. An event here is one line, decoded where it lies.
+//!
+//! Nothing the server does ends a source. It is waited for, and what was delivered stays in force meanwhile.
+
+mod backoff;
+mod connect;
+mod events;
+mod failure;
+mod health;
+mod resource;
+mod split;
+mod watcher;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc::Sender;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use self::connect::{ApiServers, ConnectError, KubeOptions, Timing, connect};
+pub use self::events::{EventSink, EventSubject, Remark, Severity};
+pub use self::health::{Health, StreamHealth, StreamState};
+
+use self::failure::Failure;
+use self::watcher::Watcher;
+use super::Change;
+
+/// The watches of one cluster.
+#[derive(Debug)]
+pub struct KubeSource {
+    options: KubeOptions,
+    servers: Arc<ApiServers>,
+    health: Arc<Health>,
+}
+
+impl KubeSource {
+    /// A source that has not begun. `servers` comes from [`connect`] with the same options.
+    #[must_use]
+    pub fn new(servers: Arc<ApiServers>, options: KubeOptions) -> Self {
+        Self { options, servers, health: Arc::default() }
+    }
+
+    /// How the watches are doing; stays valid while they run.
+    #[must_use]
+    pub fn health(&self) -> Arc<Health> {
+        self.health.clone()
+    }
+
+    /// Watches until cancelled, or until nobody listens. Changes of one kind come in order; kinds are independent of each other.
+    /// A full channel holds up the streams, and nothing is lost.
+    pub async fn run(self, changes: Sender<Change>, cancel: CancellationToken) {
+        let mut watchers = JoinSet::new();
+        for resource in resource::watched(&self.options) {
+            let watcher =
+                Watcher::new(resource, self.servers.clone(), self.health.clone(), changes.clone(), self.options.timing.clone());
+            watchers.spawn(watcher.run());
+        }
+        drop(changes);
+        // Dropping the set ends its tasks, wherever they are.
+        cancel.run_until_cancelled(async { while watchers.join_next().await.is_some() {} }).await;
+    }
+}

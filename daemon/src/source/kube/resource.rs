@@ -1,0 +1,177 @@
+//! What is asked of the API server: paths, selectors and parameters, exactly as kube-proxy v1.36.2 asks (`cmd/kube-proxy/app/server.go`).
+
+use std::fmt::Write as _;
+
+use super::KubeOptions;
+use crate::source::Kind;
+
+/// One resource that is watched.
+#[derive(Clone, Debug)]
+pub(super) struct Resource {
+    pub(super) kind: Kind,
+    /// Name of the stream, in marks, logs and metrics.
+    pub(super) stream: &'static str,
+    path: &'static str,
+    labels: &'static str,
+    fields: String,
+    /// Objects per page of a list. Pages are for the server's sake; ours are cut into objects as they arrive.
+    page: u32,
+    /// May be missing on an older server.
+    pub(super) optional: bool,
+}
+
+/// Where a list is to come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum From<'a> {
+    /// Whatever the server's watch cache holds, however old: the cheapest, and enough at start.
+    Cache,
+    /// At least as new as this version: never back in time, even with another server.
+    NotOlderThan(&'a str),
+    /// The store itself.
+    Store,
+}
+
+/// Everything that is watched.
+pub(super) fn watched(options: &KubeOptions) -> [Resource; 5] {
+    let not_headless = if options.headless { "" } else { "spec.clusterIP!=None" };
+    let resource = |kind, stream, path, labels, fields: &str, page| Resource {
+        kind,
+        stream,
+        path,
+        labels,
+        fields: fields.to_owned(),
+        page,
+        optional: false,
+    };
+    let slices = if options.headless { "" } else { "!service.kubernetes.io/headless" };
+    [
+        resource(Kind::Node, "nodes", "/api/v1/nodes", "", &format!("metadata.name={}", options.node_name), 500),
+        Resource {
+            optional: true,
+            ..resource(Kind::ServiceCidr, "servicecidrs", "/apis/networking.k8s.io/v1/servicecidrs", "", "", 500)
+        },
+        resource(
+            Kind::ForeignService,
+            "foreign-services",
+            "/api/v1/services",
+            "service.kubernetes.io/service-proxy-name",
+            not_headless,
+            500,
+        ),
+        resource(Kind::Service, "services", "/api/v1/services", "!service.kubernetes.io/service-proxy-name", not_headless, 500),
+        resource(Kind::EndpointSlice, "endpointslices", "/apis/discovery.k8s.io/v1/endpointslices", slices, "", 100),
+    ]
+}
+
+impl Resource {
+    /// A list, or the next page of one. `paged` false asks for everything at once.
+    pub(super) fn list(&self, from: From<'_>, paged: bool, next: Option<&str>) -> String {
+        let mut query = self.query();
+        if paged {
+            query.add("limit", &self.page.to_string());
+        }
+        match (next, from) {
+            (Some(token), _) => query.add("continue", token),
+            (None, From::Cache) => query.add("resourceVersion", "0"),
+            (None, From::NotOlderThan(version)) => {
+                query.add("resourceVersion", version);
+                query.add("resourceVersionMatch", "NotOlderThan");
+            }
+            (None, From::Store) => {}
+        }
+        query.uri
+    }
+
+    /// A watch that begins with everything there is (KEP-3157) and goes on from there.
+    pub(super) fn streaming_list(&self, from: From<'_>, seconds: u64) -> String {
+        let mut query = self.watch_query(seconds);
+        query.add("sendInitialEvents", "true");
+        query.add("resourceVersionMatch", "NotOlderThan");
+        match from {
+            From::Cache => query.add("resourceVersion", "0"),
+            From::NotOlderThan(version) => query.add("resourceVersion", version),
+            From::Store => {}
+        }
+        query.uri
+    }
+
+    /// A watch of what has happened since a version.
+    pub(super) fn watch(&self, version: &str, seconds: u64) -> String {
+        let mut query = self.watch_query(seconds);
+        query.add("resourceVersion", version);
+        query.uri
+    }
+
+    fn watch_query(&self, seconds: u64) -> Query {
+        let mut query = self.query();
+        query.add("watch", "true");
+        query.add("allowWatchBookmarks", "true");
+        query.add("timeoutSeconds", &seconds.to_string());
+        query
+    }
+
+    fn query(&self) -> Query {
+        let mut query = Query { uri: self.path.to_owned(), separator: '?' };
+        if !self.fields.is_empty() {
+            query.add("fieldSelector", &self.fields);
+        }
+        if !self.labels.is_empty() {
+            query.add("labelSelector", self.labels);
+        }
+        query
+    }
+}
+
+struct Query {
+    uri: String,
+    separator: char,
+}
+
+impl Query {
+    /// Appends `key=value`, the value percent-encoded but for RFC 3986's unreserved characters.
+    fn add(&mut self, key: &str, value: &str) {
+        self.uri.push(std::mem::replace(&mut self.separator, '&'));
+        self.uri.push_str(key);
+        self.uri.push('=');
+        for byte in value.bytes() {
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                self.uri.push(char::from(byte));
+            } else {
+                write!(self.uri, "%{byte:02X}").expect("a String takes everything");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_those_that_were_recorded() {
+        let [nodes, _, foreign, services, slices] =
+            watched(&KubeOptions { node_name: "node-a".into(), ..KubeOptions::default() });
+        assert_eq!(nodes.list(From::Store, false, None), "/api/v1/nodes?fieldSelector=metadata.name%3Dnode-a");
+        assert_eq!(
+            services.list(From::Store, true, None),
+            "/api/v1/services?fieldSelector=spec.clusterIP%21%3DNone&labelSelector=%21service.kubernetes.io%2Fservice-proxy-name&limit=500"
+        );
+        assert_eq!(
+            slices.streaming_list(From::Store, 4),
+            "/apis/discovery.k8s.io/v1/endpointslices?labelSelector=%21service.kubernetes.io%2Fheadless&watch=true&allowWatchBookmarks=true\
+             &timeoutSeconds=4&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"
+        );
+        assert!(slices.list(From::Cache, true, Some("a+b=")).ends_with("&limit=100&continue=a%2Bb%3D"));
+        assert!(foreign.watch("7", 300).contains("labelSelector=service.kubernetes.io%2Fservice-proxy-name&watch=true"));
+        assert!(
+            services.list(From::NotOlderThan("9"), true, None).ends_with("&resourceVersion=9&resourceVersionMatch=NotOlderThan")
+        );
+    }
+
+    #[test]
+    fn headless_services_are_asked_for_where_they_are_wanted() {
+        for resource in watched(&KubeOptions { headless: true, node_name: "n".into(), ..KubeOptions::default() }) {
+            assert!(!resource.watch("1", 1).contains("headless") && !resource.watch("1", 1).contains("clusterIP"));
+        }
+    }
+}

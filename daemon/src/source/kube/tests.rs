@@ -1,0 +1,715 @@
+//! The watches against a server that does exactly what a test tells it, over real sockets on loopback.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{self, Receiver};
+use tokio::time::timeout;
+
+use super::*;
+use crate::source::{Kind, Object};
+
+/// What the server does with one request.
+struct Answer {
+    head: String,
+    /// Chunks of the body, each sent by itself.
+    chunks: Vec<String>,
+    end: End,
+}
+
+#[derive(Clone, Copy)]
+enum End {
+    /// The body ends as it should.
+    Clean,
+    /// The connection is cut.
+    Cut,
+    /// Nothing more comes, and the connection stays.
+    Hold,
+}
+
+/// Answers in the order of the script; when that is at its end, it holds every connection without a word.
+struct Server {
+    url: String,
+    script: Arc<Mutex<VecDeque<(&'static str, Answer)>>>,
+    requests: Receiver<String>,
+}
+
+impl Server {
+    async fn start(script: impl IntoIterator<Item = (&'static str, Answer)>) -> Self {
+        Self::start_on(TcpListener::bind("127.0.0.1:0").await.expect("binds"), script)
+    }
+
+    fn start_on(listener: TcpListener, script: impl IntoIterator<Item = (&'static str, Answer)>) -> Self {
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let script = Arc::new(Mutex::new(script.into_iter().collect::<VecDeque<_>>()));
+        let (asked, requests) = mpsc::channel(1_000);
+        let shared = script.clone();
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                tokio::spawn(serve(connection, shared.clone(), asked.clone()));
+            }
+        });
+        Self { url, script, requests }
+    }
+
+    /// The next request's target.
+    async fn request(&mut self) -> String {
+        timeout(Duration::from_secs(10), self.requests.recv()).await.expect("a request comes").expect("the server runs")
+    }
+}
+
+async fn serve(mut connection: TcpStream, script: Arc<Mutex<VecDeque<(&'static str, Answer)>>>, asked: Sender<String>) {
+    let mut held = Vec::new();
+    while let Some(request) = read_request(&mut connection).await {
+        // The first answer in the script that is for this request.
+        let answer = {
+            let mut script = script.lock().expect("not poisoned");
+            let place = script.iter().position(|(wanted, _)| request.contains(wanted));
+            place.and_then(|place| script.remove(place)).map(|(_, answer)| answer)
+        };
+        asked.send(request).await.expect("the test reads");
+        let Some(Answer { head, chunks, end }) = answer else {
+            held.push(connection);
+            return std::future::pending().await;
+        };
+        let head = format!("HTTP/1.1 {head}\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let mut sent = connection.write_all(head.as_bytes()).await.is_ok();
+        for chunk in chunks {
+            let chunk = format!("{:x}\r\n{chunk}\r\n", chunk.len());
+            sent = sent && connection.write_all(chunk.as_bytes()).await.is_ok();
+            tokio::task::yield_now().await;
+        }
+        match end {
+            End::Clean if sent => sent = connection.write_all(b"0\r\n\r\n").await.is_ok(),
+            End::Hold => return std::future::pending().await,
+            End::Cut | End::Clean => return,
+        }
+        if !sent {
+            return;
+        }
+    }
+}
+
+/// `METHOD target` of the next request, its body read and thrown away.
+async fn read_request(connection: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(connection.read_u8().await.ok()?);
+    }
+    let head = String::from_utf8(head).expect("a head is text");
+    let length =
+        head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ").and_then(|length| length.parse().ok()));
+    let mut body = vec![0; length.unwrap_or(0)];
+    connection.read_exact(&mut body).await.ok()?;
+    let line = head.lines().next()?;
+    line.strip_suffix(" HTTP/1.1").map(|line| format!("{line} {}", String::from_utf8_lossy(&body)).trim_end().to_owned())
+}
+
+fn answer(status: &str, body: &Value) -> Answer {
+    Answer { head: status.to_owned(), chunks: vec![body.to_string()], end: End::Clean }
+}
+
+fn stream(events: impl IntoIterator<Item = Value>, end: End) -> Answer {
+    let chunks = events.into_iter().map(|event| format!("{event}\n")).collect();
+    Answer { head: "200 OK".into(), chunks, end }
+}
+
+fn service(name: &str, version: u32) -> Value {
+    json!({"metadata": {"name": name, "namespace": "default", "resourceVersion": version.to_string()}, "spec": {"clusterIP": "10.0.0.1"}})
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "called with json! in place")]
+fn event(kind: &str, object: Value) -> Value {
+    json!({"type": kind, "object": object})
+}
+
+fn bookmark(version: u32) -> Value {
+    event(
+        "BOOKMARK",
+        json!({"kind": "Service", "metadata": {"resourceVersion": version.to_string()}, "spec": {}, "status": {"loadBalancer": {}}}),
+    )
+}
+
+fn end_of_list(version: u32) -> Value {
+    event(
+        "BOOKMARK",
+        json!({"metadata": {"resourceVersion": version.to_string(), "annotations": {"k8s.io/initial-events-end": "true"}}}),
+    )
+}
+
+fn status(code: u16, reason: &str, message: &str) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "reason": reason, "code": code})
+}
+
+fn page(items: &[Value], version: u32, next: &str) -> Value {
+    json!({"kind": "ServiceList", "apiVersion": "v1", "metadata": {"resourceVersion": version.to_string(), "continue": next}, "items": items})
+}
+
+fn options(urls: &[&str]) -> KubeOptions {
+    let ms = Duration::from_millis;
+    let timing = Timing {
+        backoff: ms(2),
+        longest_backoff: ms(10),
+        answer: ms(2_000),
+        silence: ms(300),
+        absent: ms(20),
+        watch: Duration::from_secs(300),
+    };
+    KubeOptions {
+        api_servers: urls.iter().map(|url| (*url).to_owned()).collect(),
+        node_name: "node-a".into(),
+        timing,
+        ..KubeOptions::default()
+    }
+}
+
+/// A running watch of one kind, and what it tells.
+struct Watch {
+    changes: Receiver<Change>,
+    health: Arc<Health>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Watch {
+    async fn of(kind: Kind, urls: &[&str]) -> Self {
+        let options = options(urls);
+        let servers = Arc::new(connect(&options).await.expect("connects"));
+        let resource =
+            resource::watched(&options).into_iter().find(|resource| resource.kind == kind).expect("every kind is watched");
+        let (sender, changes) = mpsc::channel(4);
+        let health = Arc::new(Health::default());
+        let task = tokio::spawn(Watcher::new(resource, servers, health.clone(), sender, options.timing).run());
+        Self { changes, health, task }
+    }
+
+    async fn next(&mut self) -> String {
+        let change =
+            timeout(Duration::from_secs(10), self.changes.recv()).await.expect("a change comes").expect("the watch runs");
+        match change {
+            Change::Listing(_) => "listing".into(),
+            Change::Listed(_) => "listed".into(),
+            Change::Mark(mark) => format!("@{}", mark.point),
+            Change::Deleted(_, key) => format!("-{key}"),
+            Change::Applied(Object::Service(service) | Object::ForeignService(service)) => format!("+{}", service.key.name()),
+            Change::Applied(Object::EndpointSlice(slice)) => format!("+{}", slice.key.name()),
+            Change::Applied(Object::Node(node)) => format!("+{}", node.name),
+            Change::Applied(Object::ServiceCidr(cidr)) => format!("+{}", cidr.name),
+        }
+    }
+
+    /// The next changes are these, in this order.
+    async fn tells(&mut self, expected: &str) {
+        for (place, expected_one) in expected.split(' ').enumerate() {
+            assert_eq!(self.next().await, expected_one, "change {place} of {expected:?}");
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What was logged on this thread since the capture began, as `LEVEL message` lines.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn capture() -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::INFO)
+            .with_target(false)
+            .without_time()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn lines(&self) -> Vec<String> {
+        String::from_utf8_lossy(&self.0.lock().expect("not poisoned")).lines().map(|line| line.trim().to_owned()).collect()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+const STREAMING: &str = "sendInitialEvents";
+const ANY: &str = "";
+
+#[tokio::test]
+async fn a_streaming_list_becomes_a_watch_that_resumes() {
+    let mut server = Server::start([
+        (
+            STREAMING,
+            stream(
+                [
+                    event("ADDED", service("a", 5)),
+                    event("ADDED", service("b", 3)),
+                    end_of_list(9),
+                    event("MODIFIED", service("a", 10)),
+                    bookmark(12),
+                ],
+                End::Clean,
+            ),
+        ),
+        ("resourceVersion=12", stream([event("DELETED", service("b", 13)), event("ADDED", service("c", 14))], End::Clean)),
+        ("resourceVersion=14", stream([bookmark(20)], End::Hold)),
+    ])
+    .await;
+    let mut watch = Watch::of(Kind::Service, &[&server.url]).await;
+    watch.tells("listing +a +b listed @9 +a @12 -default/b +c @20").await;
+    let first = server.request().await;
+    assert!(first.contains("resourceVersionMatch=NotOlderThan") && !first.contains("resourceVersion="), "{first}");
+    let second = server.request().await;
+    assert!(second.contains("allowWatchBookmarks=true") && !second.contains(STREAMING), "{second}");
+    assert_eq!(watch.health.streams()[0].lists, 1);
+}
+
+#[tokio::test]
+async fn streaming_refused_by_an_error_event_is_remembered() {
+    // As recorded of kube-apiserver v1.36.2 with an older etcd.
+    let refusal = status(
+        500,
+        "InternalError",
+        "a watch stream was requested by the client but the required storage feature RequestWatchProgress is disabled",
+    );
+    let mut server = Server::start([
+        (STREAMING, stream([event("ERROR", refusal)], End::Clean)),
+        ("resourceVersion=0", answer("200 OK", &page(&[service("a", 5)], 9, ""))),
+        ("resourceVersion=9", stream([event("ERROR", status(410, "Expired", "too old resource version: 9 (100)"))], End::Clean)),
+        ("limit=", answer("200 OK", &page(&[service("b", 101)], 102, ""))),
+        ("resourceVersion=102", stream([bookmark(103)], End::Hold)),
+    ])
+    .await;
+    let mut watch = Watch::of(Kind::Service, &[&server.url]).await;
+    watch.tells("listing listing +a listed @9 listing +b listed @102 @103").await;
+    for expected in [STREAMING, "limit=500&resourceVersion=0", "watch=true", "limit=500"] {
+        let request = server.request().await;
+        assert!(request.contains(expected), "{request} is not {expected}");
+    }
+    assert!(!server.request().await.contains(STREAMING));
+}
+
+#[tokio::test]
+async fn streaming_refused_by_status_falls_back_at_once_and_without_alarm() {
+    for (head, reason) in
+        [("422 Unprocessable Entity", "Invalid"), ("400 Bad Request", "BadRequest"), ("403 Forbidden", "Forbidden")]
+    {
+        let (log, _guard) = Log::capture();
+        let server = Server::start([
+            (STREAMING, answer(head, &status(head[..3].parse().unwrap(), reason, "sendInitialEvents is forbidden"))),
+            ("resourceVersion=0", answer("200 OK", &page(&[service("a", 5)], 9, ""))),
+            ("resourceVersion=9", stream([bookmark(10)], End::Hold)),
+        ])
+        .await;
+        let mut watch = Watch::of(Kind::Service, &[&server.url]).await;
+        watch.tells("listing +a listed @9 @10").await;
+        let lines: Vec<_> = log.lines().into_iter().filter(|line| !line.contains("credentials")).collect();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with("INFO") && lines[0].contains("does not stream lists"), "{lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn streaming_that_never_ends_its_list_is_given_up() {
+    let server = Server::start([
+        (STREAMING, stream([event("ADDED", service("a", 5))], End::Clean)),
+        (STREAMING, stream([event("ADDED", service("a", 5))], End::Clean)),
+        ("resourceVersion=0", answer("200 OK", &page(&[service("a", 5)], 9, ""))),
+    ])
+    .await;
+    let mut watch = Watch::of(Kind::Service, &[&server.url]).await;
+    watch.tells("listing +a listing +a listing +a listed @9").await;
+}
+
+#[tokio::test]
+async fn pages_are_followed_and_begun_anew_when_they_expire() {
+    let mut server = Server::start([
+        (STREAMING, answer("400 Bad Request", &status(400, "BadRequest", "no"))),
+        ("resourceVersion=0", answer("200 OK", &page(&[service("a", 1), service("b", 2)], 9, "to+ken"))),
+        ("continue=to%2Bken", answer("200 OK", &page(&[service("c", 3)], 9, "more"))),
+        ("continue=more", answer("410 Gone", &status(410, "Expired", "The provided continue parameter is too old"))),
+        ("/api/v1/services", answer("200 OK", &page(&[service("a", 1), service("d", 11)], 12, ""))),
+    ])
+    .await;
+    let mut watch = Watch::of(Kind::Service, &[&server.url]).await;
+    watch.tells("listing +a +b +c listing +a +d listed @12").await;
+    let mut requests = Vec::new();
+    for _ in 0..5 {
+        requests.push(server.request().await);
+    }
+    assert!(
+        !requests[4].contains("limit") && !requests[4].contains("resourceVersion"),
+        "the list is asked for in one piece: {}",
+        requests[4]
+    );
+}
+
+#[tokio::test]
+async fn an_expired_watch_lists_again_and_keeps_what_was() {
+    for expired in [
+        stream([event("ERROR", status(410, "Expired", "too old"))], End::Clean),
+        answer("410 Gone", &status(410, "Gone", "too old")),
+        answer("504 Gateway Timeout", &status(504, "Timeout", "Too large resource version: 9, current: 3")),
+    ] {
+        let server = Server::start([
+            (STREAMING, stream([event("ADDED", service("a", 5)), end_of_list(9)], End::Clean)),
+            ("resourceVersion=9", expired),
+            (STREAMING, stream([event("ADDED", service("b", 50)), end_of_list(60)], End::Hold)),
+        ])
+        .await;
+        let mut watch = Watch::of(Kind::Service, &[&server.url]).await;
+        // No deletion in between: it is the end of the new list that sweeps.
+        watch.tells("listing +a listed @9 listing +b listed @60").await;
+    }
+}
+
+#[tokio::test]
+async fn a_cut_stream_resumes_and_a_torn_line_is_not_applied() {
+    let (log, _guard) = Log::capture();
+    let torn = format!("{}\n{}", event("ADDED", service("b", 10)), &event("ADDED", service("torn", 11)).to_string()[..40]);
+    let mut server = Server::start([
+        (STREAMING, stream([event("ADDED", service("a", 5)), end_of_list(9)], End::Cut)),
+        ("resourceVersion=9", Answer { head: "200 OK".into(), chunks: vec![torn], end: End::Cut }),
+        ("resourceVersion=10", stream([bookmark(30)], End::Hold)),
+    ])
+    .await;
+    let mut watch = Watch::of(Kind::Service, &[&server.url]).await;
+    watch.tells("listing +a listed @9 +b @30").await;
+    assert!(server.request().await.contains(STREAMING));
+    assert!(
+        log.lines().iter().all(|line| !line.starts_with("WARN")),
+        "a watch that resumes at once is no outage: {:?}",
+        log.lines()
+    );
+}
+
+#[tokio::test]
+async fn a_list_cut_in_the_middle_is_begun_anew() {
+    let half = page(&[service("a", 1), service("b", 2)], 9, "").to_string();
+    let server = Server::start([
+        (STREAMING, stream([event("ADDED", service("a", 5))], End::Cut)),
+        (STREAMING, answer("400 Bad Request", &status(400, "BadRequest", "no"))),
+        ("resourceVersion=0", Answer { head: "200 OK".into(), chunks: vec![half[..half.len() - 60].to_owned()], end: End::Cut }),
+        (STREAMING, answer("400 Bad Request", &status(400, "BadRequest", "no"))),
+        ("resourceVersion=0", answer("200 OK", &page(&[service("b", 2)], 9, ""))),
+    ])
+    .await;
+    let mut watch = Watch::of(Kind::Service, &[&server.url]).await;
+    let mut told = Vec::new();
+    while told.last().is_none_or(|last| last != "@9") {
+        told.push(watch.next().await);
+    }
+    assert_eq!(told.iter().filter(|told| *told == "listed").count(), 1, "{told:?}");
+    assert_eq!(told[told.len() - 4..], ["listing", "+b", "listed", "@9"], "{told:?}");
+}
+
+#[tokio::test]
+async fn an_outage_is_one_line_and_its_end_another() {
+    let (log, _guard) = Log::capture();
+    let failing = || answer("503 Service Unavailable", &json!({}));
+    let server = Server::start([
+        (STREAMING, stream([end_of_list(9)], End::Cut)),
+        (ANY, failing()),
+        (ANY, failing()),
+        (ANY, failing()),
+        (ANY, stream([event("ERROR", status(500, "InternalError", "etcdserver: leader changed"))], End::Clean)),
+        (ANY, failing()),
+        ("resourceVersion=9", stream([bookmark(10)], End::Hold)),
+    ])
+    .await;
+    let mut watch = Watch::of(Kind::Service, &[&server.url]).await;
+    watch.tells("listing listed @9 @10").await;
+    // The end is reported after the change was handed on: by the time of the next request of anything, it has been.
+    while watch.health.streams()[0].state != StreamState::Live {
+        tokio::task::yield_now().await;
+    }
+    let lines: Vec<_> = log.lines().into_iter().filter(|line| !line.contains("credentials")).collect();
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    assert!(lines[0].starts_with("WARN watch of services failed: API server refuses services: 503"), "{lines:?}");
+    assert!(lines[1].starts_with("INFO API server answers again after"), "{lines:?}");
+    assert_eq!(watch.health.streams()[0].failures, 5);
+}
+
+#[tokio::test]
+async fn refusals_are_retried_each_with_its_own_line() {
+    let (log, _guard) = Log::capture();
+    let server = Server::start([
+        (ANY, answer("401 Unauthorized", &status(401, "Unauthorized", "Unauthorized"))),
+        (ANY, answer("429 Too Many Requests\r\nRetry-After: 0", &json!({}))),
+        (ANY, answer("403 Forbidden", &status(403, "Forbidden", "cannot watch"))),
+        (ANY, answer("403 Forbidden", &status(403, "Forbidden", "cannot list"))),
+        (ANY, answer("401 Unauthorized", &status(401, "Unauthorized", "Unauthorized"))),
+        (STREAMING, stream([end_of_list(9)], End::Hold)),
+    ])
+    .await;
+    let mut watch = Watch::of(Kind::Service, &[&server.url]).await;
+    // The listing that came to nothing was that of the pages.
+    watch.tells("listing listing listed @9").await;
+    let warnings: Vec<_> = log.lines().into_iter().filter(|line| line.starts_with("WARN")).collect();
+    assert_eq!(warnings.len(), 3, "{warnings:#?}");
+}
+
+#[tokio::test]
+async fn retry_after_is_obeyed() {
+    let server = Server::start([
+        (ANY, answer("429 Too Many Requests\r\nRetry-After: 1", &json!({}))),
+        (ANY, stream([end_of_list(9)], End::Hold)),
+    ])
+    .await;
+    let start = std::time::Instant::now();
+    Watch::of(Kind::Service, &[&server.url]).await.tells("listing listed @9").await;
+    assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn service_cidrs_may_be_missing_and_come_later() {
+    let missing = || Answer { head: "404 Not Found".into(), chunks: vec!["404 page not found\n".into()], end: End::Clean };
+    let cidr =
+        event("ADDED", json!({"metadata": {"name": "kubernetes", "resourceVersion": "3"}, "spec": {"cidrs": ["10.96.0.0/16"]}}));
+    let server = Server::start([(ANY, missing()), (ANY, missing()), (ANY, stream([cidr, end_of_list(9)], End::Hold))]).await;
+    let mut watch = Watch::of(Kind::ServiceCidr, &[&server.url]).await;
+    watch.tells("listing listed listing listed listing +kubernetes listed @9").await;
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_named_and_the_stream_goes_on() {
+    let (log, _guard) = Log::capture();
+    let nameless = json!({"metadata": {"namespace": "default", "resourceVersion": "20"}});
+    let mut chunks: Vec<_> = [
+        end_of_list(9),
+        event("SURPRISE", service("x", 10)),
+        event("ADDED", nameless),
+        event("DELETED", json!({})),
+        json!([1, 2]),
+        event("ADDED", json!("text")),
+        event("BOOKMARK", json!({})),
+    ]
+    .iter()
+    .map(|event| format!("{event}\n"))
+    .collect();
+    chunks.push("this is not JSON\n".into());
+    chunks.push(format!("{}\n", event("ADDED", service("fine", 21))));
+    let server = Server::start([(ANY, Answer { head: "200 OK".into(), chunks, end: End::Hold })]).await;
+    let mut watch = Watch::of(Kind::Service, &[&server.url]).await;
+    watch.tells("listing listed @9 +fine").await;
+    let log = log.lines().join("\n");
+    for expected in [r#"unknown type "SURPRISE""#, "Service without a name: object has no usable name", "is not readable"] {
+        assert!(log.contains(expected), "{expected} in {log}");
+    }
+}
+
+#[tokio::test]
+async fn garbage_in_a_list_never_completes_it() {
+    let server = Server::start([
+        (STREAMING, Answer { head: "200 OK".into(), chunks: vec![format!("garbage\n{}\n", end_of_list(9))], end: End::Hold }),
+        (STREAMING, stream([event("ADDED", service("a", 5)), end_of_list(9)], End::Hold)),
+    ])
+    .await;
+    Watch::of(Kind::Service, &[&server.url]).await.tells("listing listing +a listed @9").await;
+}
+
+#[tokio::test]
+async fn a_slice_that_loses_its_service_is_gone() {
+    let slice = |labels: Value, version: &str| json!({"metadata": {"name": "s", "namespace": "default", "resourceVersion": version, "labels": labels}, "addressType": "IPv4"});
+    let server = Server::start([(
+        ANY,
+        stream(
+            [
+                event("ADDED", slice(json!({"kubernetes.io/service-name": "web"}), "1")),
+                end_of_list(2),
+                event("MODIFIED", slice(json!({}), "3")),
+            ],
+            End::Hold,
+        ),
+    )])
+    .await;
+    Watch::of(Kind::EndpointSlice, &[&server.url]).await.tells("listing +s listed @2 -default/s").await;
+}
+
+#[tokio::test]
+async fn a_silent_server_is_left_and_asked_again() {
+    let server = Server::start([
+        (STREAMING, stream([end_of_list(9)], End::Hold)),
+        ("resourceVersion=9", stream([bookmark(10)], End::Hold)),
+    ])
+    .await;
+    Watch::of(Kind::Service, &[&server.url]).await.tells("listing listed @9 @10").await;
+}
+
+#[tokio::test]
+async fn the_next_server_takes_over() {
+    let dead = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let dead_url = format!("http://{}", dead.local_addr().expect("bound"));
+    drop(dead);
+    let server = Server::start([(STREAMING, stream([event("ADDED", service("a", 5)), end_of_list(9)], End::Hold))]).await;
+    Watch::of(Kind::Service, &[&dead_url, &server.url]).await.tells("listing +a listed @9").await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_yet_is_waited_for() {
+    let place = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let address = place.local_addr().expect("bound");
+    drop(place);
+    let mut watch = Watch::of(Kind::Service, &[&format!("http://{address}")]).await;
+    while watch.health.streams()[0].failures < 3 {
+        tokio::task::yield_now().await;
+    }
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(true).expect("may be reused");
+    socket.bind(address).expect("the port is still free");
+    let _server = Server::start_on(socket.listen(16).expect("listens"), [(STREAMING, stream([end_of_list(9)], End::Hold))]);
+    watch.tells("listing listed @9").await;
+}
+
+#[tokio::test]
+async fn a_source_watches_five_kinds_and_ends_when_told() {
+    let server = Server::start([]).await;
+    let listed = |path| (path, stream([end_of_list(9)], End::Hold));
+    server.script.lock().expect("not poisoned").extend([
+        listed("/api/v1/nodes?fieldSelector=metadata.name%3Dnode-a&"),
+        listed("/apis/networking.k8s.io/v1/servicecidrs?"),
+        listed("labelSelector=service.kubernetes.io%2Fservice-proxy-name"),
+        listed("fieldSelector=spec.clusterIP%21%3DNone&labelSelector=%21service.kubernetes.io%2Fservice-proxy-name"),
+        listed("/apis/discovery.k8s.io/v1/endpointslices?labelSelector=%21service.kubernetes.io%2Fheadless&"),
+    ]);
+    let options = options(&[&server.url]);
+    let source = KubeSource::new(Arc::new(connect(&options).await.expect("connects")), options);
+    let health = source.health();
+    let (sender, mut changes) = mpsc::channel(1);
+    let cancel = CancellationToken::new();
+    let task = tokio::spawn(source.run(sender, cancel.clone()));
+    let mut streams = Vec::new();
+    while streams.len() < 5 {
+        match timeout(Duration::from_secs(10), changes.recv()).await.expect("changes come").expect("the source runs") {
+            Change::Mark(mark) => streams.push(mark.stream),
+            Change::Listing(_) | Change::Listed(_) => {}
+            other => panic!("nothing else is there: {other:?}"),
+        }
+    }
+    streams.sort_unstable();
+    assert_eq!(streams, ["endpointslices", "foreign-services", "nodes", "servicecidrs", "services"]);
+    assert_eq!(health.streams().len(), 5);
+    cancel.cancel();
+    timeout(Duration::from_secs(5), task).await.expect("ends").expect("without a panic");
+}
+
+#[tokio::test]
+async fn a_watch_ends_when_nobody_listens() {
+    let server = Server::start([(ANY, stream([end_of_list(9), bookmark(10)], End::Hold))]).await;
+    let mut watch = Watch::of(Kind::Service, &[&server.url]).await;
+    watch.changes.close();
+    timeout(Duration::from_secs(5), &mut watch.task).await.expect("ends").expect("without a panic");
+}
+
+#[tokio::test]
+async fn credentials_are_in_no_message() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("config");
+    let base = "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: k, user: u}}]\nclusters: [{name: k, cluster: {server: \"https://user:hunter2@127.0.0.1:1\"}}]\n";
+    for users in [
+        "users: [{name: u, user: {token: hunter2}}]\n",
+        "users: [{name: u, user: {token: hunter2}\n",
+        "users: hunter2\n",
+        "users: [{name: u, user: {client-certificate-data: hunter2}}]\n",
+    ] {
+        std::fs::write(&path, format!("{base}{users}")).expect("writes");
+        let options = KubeOptions { kubeconfig: Some(path.clone()), ..KubeOptions::default() };
+        let shown = match connect(&options).await {
+            Ok(servers) => format!("{:?}", KubeSource::new(Arc::new(servers), options)),
+            Err(error) => format!("{error} {error:?}"),
+        };
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn options_that_make_no_sense_are_refused_and_say_why() {
+    for url in ["", "127.0.0.1:6443", "ftp://a", "https://", "http://a b"] {
+        let error = connect(&options(&[url])).await.expect_err(url);
+        assert!(matches!(error, ConnectError::Url { .. }), "{error}");
+    }
+    let options = KubeOptions { kubeconfig: Some("/nonexistent/kubeconfig".into()), ..KubeOptions::default() };
+    let error = connect(&options).await.expect_err("no such file").to_string();
+    assert!(error.starts_with("kubeconfig /nonexistent/kubeconfig: "), "{error}");
+}
+
+#[tokio::test]
+async fn addresses_of_the_servers_are_known() {
+    let servers = connect(&options(&["https://192.0.2.1:6443", "https://[2001:db8::1]:6443/", "http://localhost:1"]))
+        .await
+        .expect("connects");
+    let addresses = servers.api_server_addresses().await;
+    for expected in ["192.0.2.1", "2001:db8::1"] {
+        assert!(addresses.contains(&expected.parse().unwrap()), "{expected} in {addresses:?}");
+    }
+    assert!(addresses.iter().any(std::net::IpAddr::is_loopback), "{addresses:?}");
+}
+
+#[tokio::test]
+async fn events_are_posted_and_repetitions_counted() {
+    let mut server = Server::start([("POST", answer("201 Created", &json!({}))), ("PATCH", answer("200 OK", &json!({})))]).await;
+    // The client wants its own object back.
+    let echo = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "web.1", "namespace": "default"}, "eventTime": null});
+    for (_, answer) in server.script.lock().expect("not poisoned").iter_mut() {
+        answer.chunks = vec![echo.to_string()];
+    }
+    let servers = Arc::new(connect(&options(&[&server.url])).await.expect("connects"));
+    let sink = EventSink::spawn(servers, "node-a", CancellationToken::new());
+    let remark = Remark {
+        subject: EventSubject {
+            api_version: "v1",
+            kind: "Service",
+            key: crate::model::ObjectKey::new("default", "web"),
+            uid: Some("u-1".into()),
+        },
+        severity: Severity::Warning,
+        reason: "InvalidField",
+        action: "Ignored",
+        note: "é".repeat(2_000),
+    };
+    sink.say(remark.clone());
+    sink.say(remark);
+    let first = server.request().await;
+    assert!(first.starts_with("POST /apis/events.k8s.io/v1/namespaces/default/events"), "{first}");
+    for expected in [r#""reason":"InvalidField""#, r#""type":"Warning""#, r#""uid":"u-1""#, r#""reportingInstance":"node-a""#] {
+        assert!(first.contains(expected), "{expected} in {first}");
+    }
+    let second = server.request().await;
+    assert!(
+        second.starts_with("PATCH /apis/events.k8s.io/v1/namespaces/default/events/web.") && second.contains(r#""count":2"#),
+        "{second}"
+    );
+}
+
+#[tokio::test]
+async fn events_without_a_server_cost_nothing() {
+    let servers = Arc::new(connect(&options(&["http://127.0.0.1:1"])).await.expect("connects"));
+    let sink = EventSink::spawn(servers, "node-a", CancellationToken::new());
+    let subject = EventSubject { api_version: "v1", kind: "Node", key: crate::model::ObjectKey::new("", "node-a"), uid: None };
+    for _ in 0..10_000 {
+        sink.say(Remark {
+            subject: subject.clone(),
+            severity: Severity::Normal,
+            reason: "Started",
+            action: "Started",
+            note: String::new(),
+        });
+    }
+}
