@@ -16,5 +16,7 @@
 
 mod fake;
 mod history;
+mod kernel;
+mod listing;
 mod model;
 mod run;
