@@ -1,12 +1,25 @@
 //! Real packets in namespaces: one module per subject, one process per scenario. `cargo test -p sheave-tests --test scenarios`.
 
 mod fixture;
+mod hairpin;
 mod lab;
+mod node_ports;
 mod rows;
+mod source_ranges;
 mod truth_table;
+mod verdicts;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sheave_tests::scenario::main(&[lab::scenarios(), truth_table::scenarios(), rows::scenarios()].concat())
+    let scenarios = [
+        lab::scenarios(),
+        truth_table::scenarios(),
+        rows::scenarios(),
+        verdicts::scenarios(),
+        node_ports::scenarios(),
+        source_ranges::scenarios(),
+        hairpin::scenarios(),
+    ];
+    sheave_tests::scenario::main(&scenarios.concat())
 }
