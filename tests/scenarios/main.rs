@@ -1,12 +1,17 @@
 //! Real packets in namespaces: one module per subject, one process per scenario. `cargo test -p sheave-tests --test scenarios`.
 
+mod affinity;
+mod conflicts;
 mod fixture;
 mod hairpin;
 mod lab;
+mod lifecycle;
+mod network_policy;
 mod node_ports;
 mod rows;
 mod source_ranges;
 mod truth_table;
+mod udp_flows;
 mod verdicts;
 
 use std::process::ExitCode;
@@ -20,6 +25,11 @@ fn main() -> ExitCode {
         node_ports::scenarios(),
         source_ranges::scenarios(),
         hairpin::scenarios(),
+        lifecycle::scenarios(),
+        affinity::scenarios(),
+        conflicts::scenarios(),
+        udp_flows::scenarios(),
+        network_policy::scenarios(),
     ];
     sheave_tests::scenario::main(&scenarios.concat())
 }
