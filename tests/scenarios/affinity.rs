@@ -128,7 +128,11 @@ fn a_lost_backend_moves_its_own_clients_only(lanes: &[Lane]) -> anyhow::Result<(
                 let after = clients.ask(lane, to)?;
                 ensure!(!names(&after).contains("remote"), "{lane}: {to:?}: {after:?}");
                 for (client, by) in &before {
-                    ensure!(by == "remote" || after[client] == *by, "{lane}: {to:?}: {client} moved from {by} to {}", after[client]);
+                    ensure!(
+                        by == "remote" || after[client] == *by,
+                        "{lane}: {to:?}: {client} moved from {by} to {}",
+                        after[client]
+                    );
                 }
                 Ok(())
             })?;
@@ -172,7 +176,10 @@ fn each_frontend_remembers_for_itself(lanes: &[Lane]) -> anyhow::Result<()> {
     for &lane in lanes {
         let [cluster_ip, vip, node_port] = FRONTENDS.map(|to| clients.ask(lane, to));
         let [cluster_ip, vip, node_port] = [cluster_ip?, vip?, node_port?];
-        ensure!(cluster_ip != vip && vip != node_port, "{lane}: one memory for several frontends: {cluster_ip:?}, {vip:?}, {node_port:?}");
+        ensure!(
+            cluster_ip != vip && vip != node_port,
+            "{lane}: one memory for several frontends: {cluster_ip:?}, {vip:?}, {node_port:?}"
+        );
     }
     Ok(())
 }
@@ -187,7 +194,10 @@ fn switched_on_and_off(lanes: &[Lane]) -> anyhow::Result<()> {
         for &lane in lanes {
             for to in FRONTENDS {
                 let (first, second) = (clients.ask(lane, to)?, clients.ask(lane, to)?);
-                ensure!((first == second) == timeout.is_some(), "{lane}: {to:?}, timeout {timeout:?}: {first:?}, then {second:?}");
+                ensure!(
+                    (first == second) == timeout.is_some(),
+                    "{lane}: {to:?}, timeout {timeout:?}: {first:?}, then {second:?}"
+                );
             }
         }
     }

@@ -115,8 +115,19 @@ fn hostile_external_ips_are_refused(lanes: &[Lane]) -> anyhow::Result<()> {
     }
     cluster.serve(cluster.node())?;
     let hostile = json!([
-        "127.0.0.1", "::1", "169.254.20.10", "169.254.169.254", "fe80::1", "0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255",
-        "::ffff:127.0.0.1", "4.3.2.1", "fd00:4:3::2:1"
+        "127.0.0.1",
+        "::1",
+        "169.254.20.10",
+        "169.254.169.254",
+        "fe80::1",
+        "0.0.0.0",
+        "::",
+        "224.0.0.1",
+        "ff02::1",
+        "255.255.255.255",
+        "::ffff:127.0.0.1",
+        "4.3.2.1",
+        "fd00:4:3::2:1"
     ]);
     cluster.services(&[&old().spec("externalIPs", hostile)])?;
     let mut checks = Checks::default();

@@ -96,7 +96,11 @@ fn a_pod_among_others_is_masqueraded_to_itself_only(lanes: &[Lane]) -> anyhow::R
                         break;
                     }
                 }
-                anyhow::ensure!(itself > 0 && other > 0, "{lane}: {} -> {address}: {itself} of itself, {other} of the other", from.name());
+                anyhow::ensure!(
+                    itself > 0 && other > 0,
+                    "{lane}: {} -> {address}: {itself} of itself, {other} of the other",
+                    from.name()
+                );
             }
         }
     }

@@ -231,15 +231,22 @@ fn flows_count_what_is_lost() -> anyhow::Result<()> {
     let tcp = TcpFlow::start(lab.client(), "10.180.0.1:7", 100_000)?;
     udp.await_answers(20, PATIENT)?;
     tcp.await_progress(10_000, PATIENT)?;
+    let begin = udp.report().sent;
     nft(&lab, "table inet t { chain f { type filter hook forward priority 0; ip daddr 10.180.0.1 drop; }; }")?;
     let before = udp.report();
     udp.await_sent(before.sent + 50, PATIENT)?;
     nft(&lab, "delete table inet t")?;
+    let end = udp.report().sent;
     udp.await_answers(20, PATIENT)?;
     tcp.await_progress(20_000, PATIENT)?;
     let (udp, tcp) = (udp.stop(), tcp.stop());
-    let missing = udp.missing.len();
-    ensure!((48..=60).contains(&missing), "dropped 50 and the few around them: {missing}");
+    // Fifty for certain, but for one on its way back at the start; more while nft was at work; none outside of that.
+    ensure!(udp.missing.len() >= 49, "{} missing", udp.missing.len());
+    ensure!(
+        udp.missing.iter().all(|number| (begin.saturating_sub(1)..=end).contains(number)),
+        "{begin}..{end}: {:?}",
+        udp.missing
+    );
     ensure!(udp.longest_gap >= Duration::from_millis(200) && udp.duplicated == 0 && udp.by.len() == 1, "{udp:?}");
     ensure!(tcp.is_whole() && tcp.longest_stall >= Duration::from_millis(200), "TCP repairs what it lost: {tcp:?}");
     Ok(())

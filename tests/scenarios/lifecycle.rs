@@ -152,7 +152,11 @@ fn not_ready_endpoints_count_for_nothing(lanes: &[Lane]) -> anyhow::Result<()> {
 fn an_address_passes_from_one_service_to_another(lanes: &[Lane]) -> anyhow::Result<()> {
     let cluster = Cluster::start()?;
     let one = web().node_port(30_001).vip("1.2.3.4");
-    let two = Service::new("a-second", "172.30.0.41").port(80).endpoint(Endpoint::remote("10.180.2.1")).node_port(30_001).vip("1.2.3.4");
+    let two = Service::new("a-second", "172.30.0.41")
+        .port(80)
+        .endpoint(Endpoint::remote("10.180.2.1"))
+        .node_port(30_001)
+        .vip("1.2.3.4");
     for (service, name) in [(&one, "local"), (&two, "remote"), (&one, "local")] {
         cluster.services(&[service])?;
         let mut checks = Checks::default();
@@ -173,8 +177,14 @@ fn node_hints(lanes: &[Lane]) -> anyhow::Result<()> {
     cluster.far_pod("third", "10.180.2.3")?;
     let [here, there, third] = [Endpoint::local("10.180.0.1"), Endpoint::remote("10.180.2.1"), Endpoint::remote("10.180.2.3")];
     for (endpoints, expect) in [
-        ([here.clone().for_node("test-node"), there.clone().for_node("remote"), third.clone().for_node("remote")], &["local"][..]),
-        ([here.clone().for_node("remote"), there.clone().for_node("remote"), third.clone().for_node("remote")], &["local", "remote", "third"]),
+        (
+            [here.clone().for_node("test-node"), there.clone().for_node("remote"), third.clone().for_node("remote")],
+            &["local"][..],
+        ),
+        (
+            [here.clone().for_node("remote"), there.clone().for_node("remote"), third.clone().for_node("remote")],
+            &["local", "remote", "third"],
+        ),
         ([here.clone().for_node("test-node"), there.clone().for_node("remote"), third.clone()], &["local", "remote", "third"]),
         ([here.for_zone("b"), there.for_zone("a"), third.for_zone("a")], &["remote", "third"]),
     ] {
@@ -211,7 +221,11 @@ fn a_restart_adopts_what_is_there(lanes: &[Lane]) -> anyhow::Result<()> {
     cluster.services(&[&web()])?;
     for (name, address) in [("remote", "10.180.2.1"), ("local", "10.180.0.1")] {
         let before = if name == "remote" { "local" } else { "remote" };
-        if name == "remote" { drop(cluster.terminate()?) } else { cluster.kill()? }
+        if name == "remote" {
+            drop(cluster.terminate()?)
+        } else {
+            cluster.kill()?
+        }
         ask(&cluster, lanes, &Expect::by(&[before])).context("while no daemon runs")?;
         cluster.prepare(&[&web().with_endpoints([Endpoint::local(address)])])?;
         cluster.restart()?;

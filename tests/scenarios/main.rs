@@ -2,6 +2,7 @@
 
 mod affinity;
 mod conflicts;
+mod disruption;
 mod fixture;
 mod hairpin;
 mod lab;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let scenarios = [
         lab::scenarios(),
+        disruption::scenarios(),
         truth_table::scenarios(),
         rows::scenarios(),
         verdicts::scenarios(),

@@ -2,7 +2,9 @@
 
 use crate::fixture::{Checks, Cluster, DETECT_PODS, Endpoint, Expect, Family, Lane, Service, dual, eventually, in_lanes};
 use sheave_lab::{
-    Host, Protocol::{Sctp, Tcp, Udp}, Request,
+    Host,
+    Protocol::{Sctp, Tcp, Udp},
+    Request,
 };
 use sheave_tests::scenario::Scenario;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -120,7 +122,11 @@ fn a_node_port_is_moved(lanes: &[Lane]) -> anyhow::Result<()> {
         cluster.services(&[&web().node_port(number)])?;
         let mut checks = Checks::default();
         for &lane in lanes {
-            let (old, new) = if number == 30_001 { (Expect::by(&["local"]), Expect::Refused) } else { (Expect::by(&["test-node"]), Expect::by(&["local"])) };
+            let (old, new) = if number == 30_001 {
+                (Expect::by(&["local"]), Expect::Refused)
+            } else {
+                (Expect::by(&["test-node"]), Expect::by(&["local"]))
+            };
             checks.ask(lane, cluster.client(), ("192.168.0.2", 30_001), old);
             checks.ask(lane, cluster.client(), ("192.168.0.2", 30_002), new);
         }
@@ -132,7 +138,11 @@ fn a_node_port_is_moved(lanes: &[Lane]) -> anyhow::Result<()> {
 /// Three Services share a number, a protocol each; and a NodePort is no port of a ClusterIP or a VIP.
 fn the_same_number_in_other_protocols_is_somebody_elses(lanes: &[Lane]) -> anyhow::Result<()> {
     let cluster = Cluster::start()?;
-    let pods = [("one", "10.180.0.11", "172.30.0.41", Tcp), ("two", "10.180.0.12", "172.30.0.42", Udp), ("three", "10.180.0.13", "172.30.0.43", Sctp)];
+    let pods = [
+        ("one", "10.180.0.11", "172.30.0.41", Tcp),
+        ("two", "10.180.0.12", "172.30.0.42", Udp),
+        ("three", "10.180.0.13", "172.30.0.43", Sctp),
+    ];
     let mut services = Vec::new();
     for (name, pod, address, protocol) in pods {
         cluster.local_pod(name, pod)?;

@@ -31,7 +31,8 @@ fn web(name: &str, address: &str) -> Service {
 /// Without endpoints, a source that is not let in meets silence as ever; the others are told.
 fn ranges_come_before_refusals(lanes: &[Lane]) -> anyhow::Result<()> {
     let cluster = Cluster::start()?;
-    let service = Service::new("svc1", "172.30.0.41").port(80).vip("1.2.3.4").source_ranges(&["192.168.0.0/24", "203.0.113.0/24"]);
+    let service =
+        Service::new("svc1", "172.30.0.41").port(80).vip("1.2.3.4").source_ranges(&["192.168.0.0/24", "203.0.113.0/24"]);
     cluster.services(&[&service])?;
     let mut checks = Checks::default();
     for &lane in lanes {

@@ -1,4 +1,6 @@
-//! What the scenarios stand on: a runner that gives each a process and a network of its own, and a world with the real daemon in it.
+//! What sheave is tested with: an API server double, a runner that gives each scenario a process and a network of its own, and a
+//! world with the real daemon in it.
 
+pub mod apiserver;
 pub mod scenario;
 pub mod world;

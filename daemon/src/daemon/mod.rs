@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use report::Reporter;
+pub(crate) use report::with_causes;
 pub use stale_flows::StaleFlows;
 pub use sync::{Control, Inputs, Outputs, SyncLoop};
 pub use watchman::Watchman;
@@ -75,6 +76,12 @@ impl DaemonError {
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Plane(PlaneError::Unsupported { .. }) | Self::Door(_) | Self::Route(_))
+    }
+
+    /// What was asked for makes no sense, or too little was said.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Connect(ConnectError::NotInCluster(_) | ConnectError::Url { .. }))
     }
 }
 

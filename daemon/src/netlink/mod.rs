@@ -21,4 +21,6 @@ pub mod route;
 pub mod socket;
 
 #[cfg(test)]
+mod robustness;
+#[cfg(test)]
 mod testns;

@@ -15,7 +15,7 @@ const SEND_RESERVE: usize = 32;
 
 /// A netfilter socket of this process, in the network namespace of the thread that opened it.
 ///
-/// Nothing here waits but [`NetfilterSocket::wait`]: nfnetlink answers before `send` returns.
+/// Only `wait` waits: nfnetlink answers before `send` returns.
 #[derive(Debug)]
 pub struct NetfilterSocket {
     fd: OwnedFd,
@@ -114,7 +114,7 @@ impl NetfilterSocket {
         let length = loop {
             // SAFETY: an all-zero sockaddr_nl is a valid one; the kernel overwrites it.
             let mut sender: libc::sockaddr_nl = unsafe { mem::zeroed() };
-            let mut size = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
+            let mut size = socklen::<libc::sockaddr_nl>();
             // SAFETY: buffer and sender are writable for the lengths given, and outlive the call.
             let read = unsafe {
                 libc::recvfrom(
@@ -196,17 +196,16 @@ impl NetfilterSocket {
     fn set_netlink_option(&self, option: i32, value: i32) -> io::Result<()> {
         // SAFETY: the value is an int, of the length given, and outlives the call.
         let result = unsafe {
-            libc::setsockopt(
-                self.fd.as_raw_fd(),
-                libc::SOL_NETLINK,
-                option,
-                ptr::from_ref(&value).cast(),
-                size_of::<i32>() as libc::socklen_t,
-            )
+            libc::setsockopt(self.fd.as_raw_fd(), libc::SOL_NETLINK, option, ptr::from_ref(&value).cast(), socklen::<i32>())
         };
         Errno::result(result)?;
         Ok(())
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "socket addresses and options have a few bytes")]
+const fn socklen<T>() -> libc::socklen_t {
+    size_of::<T>() as libc::socklen_t
 }
 
 /// A flag that one thread raises and another waits for.

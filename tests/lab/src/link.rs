@@ -6,11 +6,20 @@ use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily,
     address::AddressHeaderFlags,
-    link::{BridgePortState, InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkMessage},
+    link::{
+        BridgePortState, InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage, LinkProtoInfoBridge, State,
+    },
     route::RouteScope,
 };
-use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkDummy, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
-use std::{fmt, net::IpAddr};
+use rtnetlink::{
+    Handle, LinkBridge, LinkBridgePort, LinkDummy, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    packet_core::DefaultNla,
+};
+use std::{
+    fmt,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 /// One route: `ip route replace TO [via VIA] dev DEV [src SRC] [table TABLE] [onlink]`.
 #[derive(Clone, Debug)]
@@ -110,27 +119,51 @@ impl Links {
         self.0.link().change(message).execute().await.map_err(Error::netlink("link set", name))
     }
 
+    /// Waits until an interface carries packets. A carrier that comes on is acted upon by a kernel worker (`linkwatch`), up to a
+    /// second later on a busy machine; until then the interface, or the bridge it is a port of, drops what it is given.
+    pub(crate) async fn await_carrier(&self, name: &str) -> Result<()> {
+        const LIMIT: Duration = Duration::from_secs(10);
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let mut found = std::pin::pin!(self.0.link().get().match_name(name).execute());
+            let link = found.try_next().await.map_err(Error::netlink("link show", name))?;
+            if link.is_some_and(|link| link.attributes.contains(&LinkAttribute::OperState(State::Up))) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Error::TooLate { what: format!("the carrier of {name}"), limit: LIMIT });
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// `ip link set NAME master BRIDGE`.
     pub(crate) async fn enslave(&self, name: &str, bridge: &str) -> Result<()> {
         let message = LinkUnspec::new_with_index(self.index(name).await?).controller(self.index(bridge).await?).build();
         self.0.link().change(message).execute().await.map_err(Error::netlink("link set master", name))
     }
 
-    /// `ip link set NAME type bridge_slave state ...`: a blocking port drops every frame both ways while its carrier stays up. A
-    /// *disabled* one would not: the same request makes the bridge look at the carrier, and enable it again.
+    /// `bridge link set dev NAME state 0` or `3`: a disabled port drops every frame, both ways, while its carrier stays up.
+    ///
+    /// It must be asked in the bridge's own family. Asked as `ip link set type bridge_slave` does, the kernel announces a change of
+    /// the device afterwards, whereupon the bridge looks at the carrier and enables the port again (6.18, `br_port_carrier_check`).
     pub(crate) async fn set_port_forwarding(&self, name: &str, forwarding: bool) -> Result<()> {
-        let state = if forwarding { BridgePortState::Forwarding } else { BridgePortState::Blocking };
-        self.set_port(name, InfoBridgePort::State(state)).await
+        /// `IFLA_BRPORT_STATE`, `include/uapi/linux/if_link.h`.
+        const PORT_STATE: u16 = 1;
+        let state = if forwarding { BridgePortState::Forwarding } else { BridgePortState::Disabled };
+        let setting = LinkProtoInfoBridge::Other(DefaultNla::new(PORT_STATE, vec![state.into()]));
+        let message = LinkUnspec::new_with_index(self.index(name).await?)
+            .interface_family(AddressFamily::Bridge)
+            .append_extra_attribute(LinkAttribute::ProtoInfoBridge(vec![setting]))
+            .build();
+        self.0.link().set(message).execute().await.map_err(Error::netlink("bridge link set state", name))
     }
 
-    /// `bridge link set dev NAME hairpin on`: frames may leave through the port they came by.
+    /// `ip link set NAME type bridge_slave hairpin on`: frames may leave through the port they came by.
     pub(crate) async fn set_hairpin(&self, name: &str) -> Result<()> {
-        self.set_port(name, InfoBridgePort::HairpinMode(true)).await
-    }
-
-    async fn set_port(&self, name: &str, setting: InfoBridgePort) -> Result<()> {
+        let setting = InfoBridgePort::HairpinMode(true);
         let message = LinkBridgePort::new(self.index(name).await?).append_info_data(setting).build();
-        self.0.link().set_port(message).execute().await.map_err(Error::netlink("bridge link set", name))
+        self.0.link().set_port(message).execute().await.map_err(Error::netlink("link set hairpin", name))
     }
 
     /// `ip address replace ADDRESS dev NAME nodad`.

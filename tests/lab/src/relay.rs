@@ -25,6 +25,9 @@ pub struct BadLink {
     pub delay: Duration,
     /// What a frame takes more, at most.
     pub jitter: Duration,
+    /// Whether [`Traffic::Housekeeping`] suffers too. It does not in a [`good`](Self::good) link made bad: the kernel sends it
+    /// when it thinks fit, and one lost ARP request costs a second of silence.
+    pub housekeeping: bool,
     /// Whatever is the same for the same seed.
     pub seed: u64,
 }
@@ -98,12 +101,15 @@ impl BadLink {
     /// A perfect link, to start from: `BadLink { loss: 0.05, ..BadLink::good(7) }`.
     #[must_use]
     pub const fn good(seed: u64) -> Self {
-        Self { loss: 0.0, reorder: 0.0, delay: Duration::ZERO, jitter: Duration::ZERO, seed }
+        Self { loss: 0.0, reorder: 0.0, delay: Duration::ZERO, jitter: Duration::ZERO, housekeeping: false, seed }
     }
 
     /// What happens to the `number`th frame of its kind, counted from 0.
     #[must_use]
     pub fn fate(&self, direction: Direction, traffic: Traffic, number: u64) -> Fate {
+        if traffic == Traffic::Housekeeping && !self.housekeeping {
+            return Fate { lost: false, overtaken: false, delay: self.delay };
+        }
         let lane = mix(self.seed ^ (direction as u64) << 8 ^ (traffic as u64) << 16);
         let draw = |purpose: u64| share(mix(lane ^ mix(number << 2 | purpose)));
         Fate { lost: draw(0) < self.loss, overtaken: draw(1) < self.reorder, delay: self.delay + self.jitter.mul_f64(draw(2)) }
@@ -297,8 +303,16 @@ mod tests {
     }
 
     #[test]
+    fn housekeeping_is_spared_unless_asked_for() {
+        let link = BadLink { loss: 1.0, ..BadLink::good(1) };
+        assert!(!link.fate(Direction::In, Traffic::Housekeeping, 0).lost);
+        assert!(BadLink { housekeeping: true, ..link }.fate(Direction::In, Traffic::Housekeeping, 0).lost);
+        assert!(link.fate(Direction::In, Traffic::Ipv4, 0).lost);
+    }
+
+    #[test]
     fn an_overtaken_frame_leaves_right_after_the_next() {
-        let link = BadLink { reorder: 1.0, ..BadLink::good(3) };
+        let link = BadLink { reorder: 1.0, housekeeping: true, ..BadLink::good(3) };
         let (mut lane, mut flights, mut number) = (Lane::default(), BinaryHeap::new(), 0);
         for name in 1..=4_u8 {
             lane.take(link, &[name; 64], false, &mut number, &mut flights);

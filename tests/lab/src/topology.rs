@@ -148,6 +148,7 @@ impl Lab {
         })?;
         links(&pod, async |links| {
             links.set_up("eth0", true).await?;
+            links.await_carrier("eth0").await?;
             for own in [host_net(address), host_net(twin(address))] {
                 links.add_address("eth0", own).await?;
             }
@@ -157,6 +158,7 @@ impl Lab {
             }
             Ok(())
         })?;
+        links(node, async |links| links.await_carrier(&wire).await)?;
         fabric.announce_pod(&self.router, address, node)?;
         Ok(fabric.keep(Host::new(pod, address, &[], None)))
     }
@@ -188,12 +190,14 @@ impl Lab {
         }
         links(&pod, async |links| {
             links.set_up("eth0", true).await?;
+            links.await_carrier("eth0").await?;
             add_twins(links, "eth0", Ipv4Net::new_assert(address, 24)).await?;
             for (to, via) in defaults(gateway) {
                 links.add_route(&Route::via(to, via, "eth0")).await?;
             }
             Ok(())
         })?;
+        links(node, async |links| links.await_carrier(&wire).await)?;
         fabric.announce_pod(&self.router, address, node)?;
         Ok(fabric.keep(Host::new(pod, address, &[], None)))
     }
@@ -296,6 +300,7 @@ impl Fabric {
         let gateway = parse(segment.networks[0])?.addr();
         links(&namespace, async |links| {
             links.set_up("eth0", true).await?;
+            links.await_carrier("eth0").await?;
             // The first address is the one the host sends from: among equals IPv4 prefers the oldest, IPv6 the newest.
             for &address in addresses {
                 links.add_address("eth0", Ipv4Net::new_assert(address, 24).into()).await?;

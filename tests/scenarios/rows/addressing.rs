@@ -136,11 +136,9 @@ pub(super) fn extra_service_proxy_name(lanes: &[Lane]) -> anyhow::Result<()> {
     cluster.elsewhere(&["172.30.0.41"])?;
     let ours = Service::new("svc1", "172.30.0.41").port(80).node_port(30_001).endpoint(Endpoint::local("10.180.0.1"));
     let foreign = ours.clone().label("service.kubernetes.io/service-proxy-name", "foo-bar");
-    for (service, expect) in [
-        (&ours, Expect::by(&["local"])),
-        (&foreign, Expect::by(&["elsewhere"]).kept()),
-        (&ours, Expect::by(&["local"])),
-    ] {
+    for (service, expect) in
+        [(&ours, Expect::by(&["local"])), (&foreign, Expect::by(&["elsewhere"]).kept()), (&ours, Expect::by(&["local"]))]
+    {
         cluster.services(&[service])?;
         let mut checks = Checks::default();
         for &lane in lanes {
@@ -158,9 +156,7 @@ pub(super) fn extra_headless_label_on_the_slice(lanes: &[Lane]) -> anyhow::Resul
     let cluster = Cluster::start()?;
     let plain = Service::new("svc1", "172.30.0.41").port(80).endpoint(Endpoint::local("10.180.0.1"));
     let headless = plain.clone().slice_label("service.kubernetes.io/headless", "");
-    for (service, expect) in
-        [(&plain, Expect::by(&["local"])), (&headless, Expect::Refused), (&plain, Expect::by(&["local"]))]
-    {
+    for (service, expect) in [(&plain, Expect::by(&["local"])), (&headless, Expect::Refused), (&plain, Expect::by(&["local"]))] {
         cluster.services(&[service])?;
         let mut checks = Checks::default();
         for &lane in lanes {

@@ -125,11 +125,9 @@ pub(super) fn row_15_internal_traffic_policy(lanes: &[Lane]) -> anyhow::Result<(
     let cluster = Cluster::start()?;
     let service = Service::new("svc1", "172.30.0.41").port(80).internal_local();
     let (here, there) = (Endpoint::local("10.180.0.1"), Endpoint::remote("10.180.2.1"));
-    for (endpoints, expect) in [
-        (vec![there.clone()], Expect::Dropped),
-        (vec![], Expect::Refused),
-        (vec![here, there], Expect::by(&["local"])),
-    ] {
+    for (endpoints, expect) in
+        [(vec![there.clone()], Expect::Dropped), (vec![], Expect::Refused), (vec![here, there], Expect::by(&["local"]))]
+    {
         cluster.services(&[&service.clone().with_endpoints(endpoints)])?;
         let mut checks = Checks::default();
         for &lane in lanes {
@@ -147,9 +145,7 @@ const EXTERNAL: [(&str, u16); 3] = [("192.168.99.11", 80), ("1.2.3.4", 80), ("19
 
 /// A Service with one endpoint here and one elsewhere.
 fn two_endpoints() -> Service {
-    Service::new("svc1", "172.30.0.41")
-        .port(80)
-        .with_endpoints([Endpoint::local("10.180.0.1"), Endpoint::remote("10.180.2.1")])
+    Service::new("svc1", "172.30.0.41").port(80).with_endpoints([Endpoint::local("10.180.0.1"), Endpoint::remote("10.180.2.1")])
 }
 
 /// The same, with every kind of frontend.

@@ -78,7 +78,9 @@ pub(super) fn row_20_zone_hints(lanes: &[Lane]) -> anyhow::Result<()> {
     cluster.services(&[&services[0], &services[1]])?;
     let everybody = Expect::by(&["remote", "two", "three", "four"]);
     // The zone is a label of the Node, and followed while the daemon runs; the first time, the Node has none.
-    for (zone, hinted) in [(None, everybody.clone()), (Some("a"), Expect::by(&["remote", "four"])), (Some("d"), everybody.clone())] {
+    for (zone, hinted) in
+        [(None, everybody.clone()), (Some("a"), Expect::by(&["remote", "four"])), (Some("d"), everybody.clone())]
+    {
         if let Some(zone) = zone {
             cluster.objects("cluster.yaml", [node_in_zone(zone), crate::fixture::service_cidr()])?;
         }

@@ -83,3 +83,47 @@ impl Group {
         Pid::from_raw(self.0.id().cast_signed())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endings_are_told_apart() {
+        let ending = |name: &str| run(&["--ignored", "--exact", "--nocapture", name], Duration::from_secs(2)).unwrap();
+        let here = "scenario::child::tests";
+        assert!(
+            matches!(ending(&format!("{here}::fails")), Ending::Exited { status: 101, output } if output.contains("on purpose"))
+        );
+        assert!(matches!(ending(&format!("{here}::is_killed")), Ending::Killed { signal: libc::SIGKILL, .. }));
+        let Ending::TooLate { output } = ending(&format!("{here}::hangs")) else { panic!("a hanging child must be too late") };
+        // Its own child shares the process group, and so its end.
+        let id = output.lines().find_map(|line| line.strip_prefix("sleeper ")).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let runs = || std::fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+        while runs() {
+            assert!(Instant::now() < deadline, "process {id} outlived its group");
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    #[ignore = "the child of another test"]
+    fn fails() {
+        panic!("on purpose");
+    }
+
+    #[test]
+    #[ignore = "the child of another test"]
+    fn is_killed() {
+        nix::sys::signal::raise(Signal::SIGKILL).unwrap();
+    }
+
+    #[test]
+    #[ignore = "the child of another test"]
+    fn hangs() {
+        let mut sleeper = Command::new("sleep").arg("1000").spawn().unwrap();
+        println!("\nsleeper {}", sleeper.id());
+        sleeper.wait().unwrap();
+    }
+}

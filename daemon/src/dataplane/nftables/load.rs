@@ -54,12 +54,15 @@ impl NftablesPlane {
             to.make_room(SET_BYTES)?;
             to.batch.add_set(TABLE, &set.spec(names.set(set), sizes.get(&set).copied()));
         }
-        for (set, column) in content.into_columns() {
-            to.fill(&names.set(set), column.elements())?;
-        }
         for step in skeleton.build_regular() {
             to.make_room(STEP_BYTES)?;
             step.write(&mut to.batch);
+        }
+        to.commit()?;
+        // No packet comes through these chains yet, so filling disturbs nobody. But binding a chain to a map makes the kernel walk all
+        // its elements (`nf_tables_bind_set`), and ten chains draw from each: 250,000 endpoints took 1.1 s of processor time that way and take 0.7 s bound while empty (debug build).
+        for (set, column) in content.into_columns() {
+            to.fill(&names.set(set), column.elements())?;
         }
         to.commit()?;
         affinity.sweep_all(adopted.iter().map(|set| set.family));

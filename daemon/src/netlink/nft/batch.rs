@@ -89,7 +89,6 @@ impl Batch {
 
     /// Bytes that will be sent, the end included.
     #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "is_empty is about messages: even an empty batch has its frame's bytes")]
     pub fn len(&self) -> usize {
         self.buffer.len() + EMPTY_MESSAGE
     }
@@ -120,6 +119,14 @@ impl Batch {
             if let Some(userdata) = userdata {
                 attr::put(buffer, tab::USERDATA, userdata);
             }
+        });
+    }
+
+    /// Adds a table that nobody else may change or flush, and that goes with the socket of this transaction. Linux 5.12.
+    pub fn add_owned_table(&mut self, table: &str) {
+        self.message(msg::NEWTABLE, NLM_F_CREATE, |buffer| {
+            attr::put_text(buffer, tab::NAME, table);
+            attr::put_u32_be(buffer, tab::FLAGS, tab::FLAG_OWNER);
         });
     }
 

@@ -285,3 +285,6 @@ fn absent_is_empty<T>(answer: Result<Vec<T>, DoorError>) -> Result<Vec<T>, DoorE
         answer => answer,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,6 +129,7 @@ impl Monitor {
     ///
     /// # Errors
     /// Those of the socket. An overrun is no error but an event.
+    #[expect(clippy::should_implement_trait, reason = "an iterator of results would go on after its failure")]
     pub fn next(&mut self) -> Result<Option<MonitorEvent>, DoorError> {
         let failed = |source| DoorError::Open { call: "wait for nf_tables events", source };
         loop {

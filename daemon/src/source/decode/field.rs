@@ -11,9 +11,10 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// What stood in the place of a field.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Field<T> {
     /// Nothing, or null: the API makes no difference.
+    #[default]
     Absent,
     /// A value of the right type.
     Is(T),
@@ -76,12 +77,6 @@ pub(crate) struct Present(pub(crate) bool);
 struct FieldVisitor<T>(PhantomData<T>);
 
 // === impl Field ===
-
-impl<T> Default for Field<T> {
-    fn default() -> Self {
-        Self::Absent
-    }
-}
 
 impl<T> Field<T> {
     /// The value, if there is one of the right type.

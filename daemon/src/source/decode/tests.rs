@@ -47,10 +47,12 @@ fn fields(problems: &[Problem]) -> Vec<&str> {
 }
 
 /// A Service of which only `spec` and `status` matter.
+#[expect(clippy::needless_pass_by_value, reason = "called with json! in place")]
 fn with_spec(spec: Value, status: Value) -> Value {
     json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec, "status": status})
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "called with json! in place")]
 fn with_endpoints(endpoints: Value) -> Value {
     json!({
         "metadata": {"name": "web-a", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}},
@@ -264,7 +266,7 @@ fn collect_pointers(value: &Value, at: &str, paths: &mut Vec<String>) {
     match value {
         Value::Object(map) => map.iter().for_each(|(key, value)| collect_pointers(value, &format!("{at}/{key}"), paths)),
         Value::Array(list) => {
-            list.iter().enumerate().for_each(|(place, value)| collect_pointers(value, &format!("{at}/{place}"), paths))
+            list.iter().enumerate().for_each(|(place, value)| collect_pointers(value, &format!("{at}/{place}"), paths));
         }
         _ => {}
     }

@@ -10,6 +10,8 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
+use tracing::instrument::WithSubscriber as _;
+use tracing::subscriber::NoSubscriber;
 
 use super::connect::ApiServers;
 use crate::model::ObjectKey;
@@ -103,7 +105,12 @@ async fn post(servers: Arc<ApiServers>, reporter: Reporter, mut remarks: Receive
             action: action.into(),
             secondary: None,
         };
-        match timeout(Duration::from_secs(10), recorder.publish(&event, &subject.reference())).await {
+        match timeout(
+            Duration::from_secs(10),
+            recorder.publish(&event, &subject.reference()).with_subscriber(NoSubscriber::new()),
+        )
+        .await
+        {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!("event on {} not posted: {}", subject.key, super::failure::reason(&error)),
             Err(_) => debug!("event on {} not posted: no answer", subject.key),

@@ -3,7 +3,11 @@
 use std::error::Error;
 use std::time::Duration;
 
+use crate::source::decode::field::{Field, Text};
 use crate::source::decode::wire::Document;
+
+/// Of what a server has to say, this many bytes are repeated.
+const LONGEST_MESSAGE: usize = 500;
 
 /// Why a request or a stream of the API server came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +29,7 @@ pub(crate) enum Failure {
         after: Duration,
     },
     /// An answer with a status other than success, or an ERROR event in a stream.
-    #[error("API server refuses {what}: {code} {reason}: {message}")]
+    #[error("API server refuses {what}: {code} {}", [reason.as_str(), message].join(": ").trim_matches([':', ' ']))]
     Refused {
         /// The resource asked for.
         what: &'static str,
@@ -76,18 +80,18 @@ impl Failure {
 
     /// From an answer that is no success, whose body may or may not be a Status.
     pub(super) fn of_status(what: &'static str, code: u16, status: &Document<'_>, retry_after: Option<Duration>) -> Self {
-        let text = |field: &crate::source::decode::field::Field<std::borrow::Cow<'_, str>>| {
-            field.get().map_or("", AsRef::as_ref).to_owned()
+        let text = |field: &Field<Text<'_>>| {
+            let text = field.get().map_or("", AsRef::as_ref);
+            text[..text.floor_char_boundary(LONGEST_MESSAGE)].to_owned()
         };
         let told = status.details.get().and_then(|details| details.retry_after_seconds.get());
         let told = told.and_then(|&seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
-        Self::Refused {
-            what,
-            code,
-            reason: text(&status.reason),
-            message: text(&status.message),
-            retry_after: retry_after.or(told),
+        let mut reason = text(&status.reason);
+        if reason.is_empty() {
+            let usual = http::StatusCode::from_u16(code).ok().and_then(|code| code.canonical_reason());
+            reason.push_str(usual.unwrap_or_default());
         }
+        Self::Refused { what, code, reason, message: text(&status.message), retry_after: retry_after.or(told) }
     }
 
     /// The version asked for is gone, or not there yet (410; 504 "Too large resource version" of a server that lags behind the one

@@ -122,6 +122,7 @@ fn service(name: &str, version: u32) -> Value {
     json!({"metadata": {"name": name, "namespace": "default", "resourceVersion": version.to_string()}, "spec": {"clusterIP": "10.0.0.1"}})
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "called with json! in place")]
 fn event(kind: &str, object: Value) -> Value {
     json!({"type": kind, "object": object})
 }

@@ -22,6 +22,8 @@ use kube::client::Body;
 use serde::Deserialize;
 use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::instrument::WithSubscriber as _;
+use tracing::subscriber::NoSubscriber;
 use tracing::{debug, info, warn};
 
 use super::backoff::Backoff;
@@ -403,11 +405,13 @@ impl Watcher {
     }
 
     /// Asks, and waits for the head of a successful answer.
+    ///
+    /// The client would log an ERROR for every failed attempt; what is to be said of an outage is said once, by [`Health`].
     async fn ask<'s>(&self, server: &'s Server, uri: &str) -> Result<Answer<'s>, Failure> {
         let what = self.resource.stream;
         let request = Request::get(uri).header(http::header::ACCEPT, "application/json").body(Body::empty());
         let request = request.map_err(|error| Failure::Garbled { reason: format!("request {uri}: {error}") })?;
-        let answer = timeout(self.timing.answer, server.client.send(request)).await;
+        let answer = timeout(self.timing.answer, server.client.send(request).with_subscriber(NoSubscriber::new())).await;
         let answer = answer.map_err(|_| Failure::Silent { server: server.url.clone(), after: self.timing.answer })?;
         let (head, body) = answer.map_err(|error| Failure::of_client(&server.url, &error))?.into_parts();
         let mut answer = Answer { server: &server.url, body, silence: self.timing.silence };
@@ -433,7 +437,7 @@ impl Answer<'_> {
     /// The next piece of the body; `None` at its end.
     async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
         loop {
-            let frame = timeout(self.silence, self.body.frame()).await;
+            let frame = timeout(self.silence, self.body.frame().with_subscriber(NoSubscriber::new())).await;
             let frame = frame.map_err(|_| Failure::Silent { server: self.server.to_owned(), after: self.silence })?;
             match frame {
                 None => return Ok(None),

@@ -19,10 +19,11 @@ use super::names::{Instances, Pool, Reach, SetId, SetKind, TABLE};
 
 pub(crate) use chains::Chain;
 use chains::Hook;
-use expr::{Bound, Expr, SetRef};
+pub(crate) use expr::Bound;
+use expr::{Expr, SetRef};
 use features::classes;
 pub(crate) use features::{Features, LARGEST_CLASS, class_of};
-use line::RuleSpec;
+pub(crate) use line::{RuleSpec, line};
 
 /// Chains with their rules, in an order in which none is jumped to before it is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +44,7 @@ pub(crate) enum Step<'a> {
     Delete(&'a Chain),
 }
 
-/// More than any rule of ours needs with its anonymous set; measured, the longest has 1,100 bytes.
+/// Room that is left for one step: more than the longest rule of ours takes with its anonymous set.
 pub(crate) const STEP_BYTES: usize = 2048;
 
 impl Features {

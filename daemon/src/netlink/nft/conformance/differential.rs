@@ -12,6 +12,12 @@ use crate::netlink::nft::ChainSpec;
 /// Full at three, so that `ENFILE` happens.
 const SIZE: u32 = 3;
 
+/// One refusal: subject, place and key of the element, reason.
+type Told = (String, Option<(u64, Vec<u8>)>, Errno);
+
+/// Sets with their elements, chains with their number of uses, and the chains of the rules.
+type Content = (Vec<(String, Vec<(u32, u32)>)>, Vec<(String, u32)>, Vec<String>);
+
 #[derive(Clone, Copy, Debug)]
 enum Op {
     AddTable,
@@ -81,7 +87,7 @@ fn write(batch: &mut Batch, op: Op, has_destroy: bool) {
 }
 
 /// What a transaction did, with the words that differ between kernels taken out.
-fn outcome(door: &mut dyn NftDoor, ops: &[Op], has_destroy: bool) -> Vec<(String, Option<(u64, Vec<u8>)>, Errno)> {
+fn outcome(door: &mut dyn NftDoor, ops: &[Op], has_destroy: bool) -> Vec<Told> {
     match commit(door, |batch| ops.iter().for_each(|op| write(batch, *op, has_destroy))) {
         Ok(_) => Vec::new(),
         Err(CommitError::Refused { refusals }) => {
@@ -96,8 +102,8 @@ fn outcome(door: &mut dyn NftDoor, ops: &[Op], has_destroy: bool) -> Vec<(String
     }
 }
 
-/// All there is: sets with their elements, chains with their number of uses, and the order of rules.
-fn content(door: &mut dyn NftDoor) -> (Vec<(String, Vec<(u32, u32)>)>, Vec<(String, u32)>, Vec<String>) {
+/// All there is.
+fn content(door: &mut dyn NftDoor) -> Content {
     let names: Vec<_> = door.sets(TABLE).unwrap().into_iter().map(|set| set.name).collect();
     let mut sets: Vec<_> = names.into_iter().map(|name| (name.clone(), pairs(&door.dump(TABLE, &name).unwrap()))).collect();
     let mut chains: Vec<_> = door.chains(TABLE).unwrap().into_iter().map(|chain| (chain.name, chain.uses)).collect();
@@ -112,7 +118,7 @@ fn content(door: &mut dyn NftDoor) -> (Vec<(String, Vec<(u32, u32)>)>, Vec<(Stri
 fn the_fake_does_what_the_kernel_does() {
     in_namespace(|| {
         let transactions = prop::collection::vec(prop::collection::vec(op(), 1..8), 1..8);
-        let mut runner = TestRunner::new(Config { cases: 1500, failure_persistence: None, ..Config::default() });
+        let mut runner = TestRunner::new(Config { cases: 60, failure_persistence: None, ..Config::default() });
         let mut kernel = KernelNft::open().unwrap();
         let has_destroy = kernel.has_destroy();
         let kernel = RefCell::new(kernel); // proptest's closure is not FnMut

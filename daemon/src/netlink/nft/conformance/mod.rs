@@ -73,7 +73,7 @@ fn number(value: u32) -> [u8; 4] {
 /// Key and data of a map's elements, sorted.
 fn pairs(elements: &[OwnedElement]) -> Vec<(u32, u32)> {
     let read = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
-    let pair = |element: &OwnedElement| (read(&element.key), element.data.as_deref().map(read).unwrap_or(0));
+    let pair = |element: &OwnedElement| (read(&element.key), element.data.as_deref().map_or(0, read));
     let mut pairs: Vec<_> = elements.iter().map(pair).collect();
     pairs.sort_unstable();
     pairs

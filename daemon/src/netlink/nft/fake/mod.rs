@@ -232,3 +232,6 @@ impl Kernel {
 fn missing(call: &'static str, table: &str, set: &str) -> DoorError {
     DoorError::Kernel { call, subject: format!("{table} {set}"), errno: Errno::ENOENT, text: None }
 }
+
+#[cfg(test)]
+mod tests;

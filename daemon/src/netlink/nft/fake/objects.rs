@@ -1,11 +1,18 @@
 //! The fake's tables, sets, chains and rules.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use nix::errno::Errno;
 
 use crate::netlink::attr::{Attrs, Fields};
-use crate::netlink::nft::abi::{DATA_TYPE_VERDICT, rule as attrs, set_flag};
+use crate::netlink::nft::abi::{DATA_TYPE_VERDICT, rule as attrs, set as set_attr, set_flag};
 use crate::netlink::nft::element::{OwnedElement, OwnedVerdict};
 use crate::netlink::nft::reply::{ChainInfo, RuleInfo, SetInfo, TableInfo};
+use crate::netlink::nft::spec::SetFlags;
+
+/// `NFT_DATA_VALUE_MAXLEN`: of keys and data.
+const VALUE_MAX: u32 = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Table {
@@ -90,6 +97,45 @@ impl Table {
 }
 
 impl Set {
+    /// Reads `NFT_MSG_NEWSET` and looks whether it makes sense (`nf_tables_newset`). The handle is still to come.
+    pub(super) fn parse(fields: &Fields<'_, 21>) -> Result<Self, Errno> {
+        let bits = fields.u32_be(set_attr::FLAGS).unwrap_or(0);
+        let known = set_flag::ANONYMOUS
+            | set_flag::CONSTANT
+            | set_flag::INTERVAL
+            | set_flag::MAP
+            | set_flag::TIMEOUT
+            | set_flag::EVAL
+            | set_flag::CONCAT;
+        if bits & !known != 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let desc: Fields<'_, 3> = fields.nest(set_attr::DESC);
+        let data = fields.u32_be(set_attr::DATA_TYPE).map(|kind| (kind, fields.u32_be(set_attr::DATA_LEN).unwrap_or(0)));
+        let key_len = fields.u32_be(set_attr::KEY_LEN).ok_or(Errno::EINVAL)?;
+        let timeout = fields.u64_be(set_attr::TIMEOUT).map(Duration::from_millis);
+        let data_fits = data.is_none_or(|(kind, length)| kind == DATA_TYPE_VERDICT || (1..=VALUE_MAX).contains(&length));
+        let consistent = (1..=VALUE_MAX).contains(&key_len)
+            && data_fits
+            && data.is_some() == (bits & set_flag::MAP != 0)
+            && (timeout.is_none() || bits & set_flag::TIMEOUT != 0)
+            && (desc.walk(set_attr::DESC_CONCAT).count() > 1) == (bits & set_flag::CONCAT != 0);
+        if !consistent {
+            return Err(Errno::EINVAL);
+        }
+        let info = SetInfo {
+            key_type: fields.u32_be(set_attr::KEY_TYPE).unwrap_or(0),
+            key_len,
+            data,
+            flags: SetFlags::from_bits(bits),
+            size: desc.u32_be(set_attr::DESC_SIZE).filter(|size| *size > 0),
+            timeout,
+            userdata: fields.bytes(set_attr::USERDATA).map(<[u8]>::to_vec),
+            ..SetInfo::default()
+        };
+        Ok(Self { info, bits, elements: BTreeMap::new() })
+    }
+
     pub(super) fn info(&self) -> SetInfo {
         SetInfo { count: Some(u32::try_from(self.elements.len()).unwrap_or(u32::MAX)), ..self.info.clone() }
     }

@@ -11,15 +11,11 @@ use super::objects::{Chain, Key, Reference, Rule, Set, Table, references};
 use crate::netlink::attr::{self, Attrs, Fields};
 use crate::netlink::message::{self, Acknowledgement, Message, Messages, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 use crate::netlink::nft::abi::{
-    self, DATA_TYPE_VERDICT, chain as chain_attr, element as elem, msg, rule as rule_attr, set as set_attr, set_flag,
-    table as table_attr,
+    self, chain as chain_attr, element as elem, msg, rule as rule_attr, set as set_attr, set_flag, table as table_attr,
 };
 use crate::netlink::nft::element::OwnedElement;
 use crate::netlink::nft::reply::SetInfo;
-use crate::netlink::nft::spec::SetFlags;
 
-/// `NFT_DATA_VALUE_MAXLEN`: of keys and data.
-const VALUE_MAX: u32 = 64;
 /// `NFT_NAME_MAXLEN`, the terminator included.
 const NAME_MAX: usize = 256;
 /// `enum nf_inet_hooks` up to postrouting.
@@ -170,7 +166,7 @@ impl<'k> Transaction<'k> {
     fn new_set(&mut self, message: &Message<'_>) -> Result<(), Refused> {
         let fields: Fields<'_, 21> = message.fields();
         let (table, mut name) = (name_of(&fields, set_attr::TABLE)?, name_of(&fields, set_attr::NAME)?);
-        let (mut info, bits) = set_info(&fields)?;
+        let Set { mut info, bits, .. } = Set::parse(&fields)?;
         let id = fields.u32_be(set_attr::ID).ok_or(Errno::EINVAL)?;
         if let Some(present) = self.table(&table)?.sets.get(&name) {
             exists_is(message)?;
@@ -452,44 +448,6 @@ fn each_element(message: &Message<'_>, mut apply: impl FnMut(&[u8]) -> Result<()
     let inside = message::HEADER + message::NFGENMSG + list.offset + attr::HEADER;
     Attrs::new(list.payload)
         .try_for_each(|entry| apply(entry.payload).map_err(|errno| Refused { errno, offset: Some(inside + entry.offset) }))
-}
-
-fn set_info(fields: &Fields<'_, 21>) -> Result<(SetInfo, u32), Errno> {
-    let bits = fields.u32_be(set_attr::FLAGS).unwrap_or(0);
-    let known = set_flag::ANONYMOUS
-        | set_flag::CONSTANT
-        | set_flag::INTERVAL
-        | set_flag::MAP
-        | set_flag::TIMEOUT
-        | set_flag::EVAL
-        | set_flag::CONCAT;
-    if bits & !known != 0 {
-        return Err(Errno::EOPNOTSUPP);
-    }
-    let desc: Fields<'_, 3> = fields.nest(set_attr::DESC);
-    let data = fields.u32_be(set_attr::DATA_TYPE).map(|kind| (kind, fields.u32_be(set_attr::DATA_LEN).unwrap_or(0)));
-    let key_len = fields.u32_be(set_attr::KEY_LEN).ok_or(Errno::EINVAL)?;
-    let timeout = fields.u64_be(set_attr::TIMEOUT).map(std::time::Duration::from_millis);
-    let data_fits = data.is_none_or(|(kind, length)| kind == DATA_TYPE_VERDICT || (1..=VALUE_MAX).contains(&length));
-    let consistent = (1..=VALUE_MAX).contains(&key_len)
-        && data_fits
-        && data.is_some() == (bits & set_flag::MAP != 0)
-        && (timeout.is_none() || bits & set_flag::TIMEOUT != 0)
-        && (desc.walk(set_attr::DESC_CONCAT).count() > 1) == (bits & set_flag::CONCAT != 0);
-    if !consistent {
-        return Err(Errno::EINVAL);
-    }
-    let info = SetInfo {
-        key_type: fields.u32_be(set_attr::KEY_TYPE).unwrap_or(0),
-        key_len,
-        data,
-        flags: SetFlags::from_bits(bits),
-        size: desc.u32_be(set_attr::DESC_SIZE).filter(|size| *size > 0),
-        timeout,
-        userdata: fields.bytes(set_attr::USERDATA).map(<[u8]>::to_vec),
-        ..SetInfo::default()
-    };
-    Ok((info, bits))
 }
 
 fn name_of<const N: usize>(fields: &Fields<'_, N>, kind: u16) -> Result<String, Errno> {

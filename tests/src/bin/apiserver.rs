@@ -1,0 +1,64 @@
+//! The API server double by hand: `cargo run -p sheave-tests --bin apiserver -- --manifests DIR`, then curl or kubectl.
+
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Parser;
+use sheave_tests::apiserver::load::{Load, Mix, Shape};
+use sheave_tests::apiserver::{ApiServer, Config, Resource};
+
+/// A Kubernetes API server for trying things out: no TLS, no controllers, nothing on disk.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Address to listen on; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// File or directory of manifests to apply.
+    #[arg(long)]
+    manifests: Option<PathBuf>,
+    /// Bearer token that clients must send.
+    #[arg(long, env = "APISERVER_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Custom resource to serve, as group/version/plural/Kind; namespaced, with a status. May be repeated.
+    #[arg(long, value_parser = custom_resource)]
+    resource: Vec<Resource>,
+    /// Services to generate.
+    #[arg(long, default_value_t = 0)]
+    services: u32,
+    /// Endpoints of each generated Service.
+    #[arg(long, default_value_t = 50)]
+    endpoints: u32,
+    /// Generate a realistic mix of Service types instead of ClusterIPs only.
+    #[arg(long)]
+    realistic: bool,
+    /// Generate dual-stack Services.
+    #[arg(long)]
+    dual_stack: bool,
+}
+
+fn custom_resource(text: &str) -> Result<Resource, String> {
+    match text.split('/').collect::<Vec<_>>().as_slice() {
+        [group, version, plural, kind] => Ok(Resource::custom(group, version, plural, kind, true, true)),
+        _ => Err("expected group/version/plural/Kind".to_owned()),
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let Arguments { listen, manifests, token, resource, services, endpoints, realistic, dual_stack } = Arguments::parse();
+    let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
+    let server = ApiServer::start(Config { listener: Some(listener), token, resources: resource, ..Config::default() })?;
+    if let Some(path) = manifests {
+        server.apply_manifests(&path)?;
+    }
+    if services > 0 {
+        let mix = if realistic { Mix::Realistic } else { Mix::Plain };
+        Load::fill(&server, Shape { services, endpoints_per_service: endpoints, mix, dual_stack, ..Shape::default() })?;
+    }
+    // For people and for scripts that wait for it.
+    writeln!(std::io::stdout(), "{}", server.url())?;
+    tokio::signal::ctrl_c().await?;
+    Ok(())
+}

@@ -1,0 +1,90 @@
+#!/bin/bash
+# Runs programs under Debian's 6.1 kernel, in qemu: the kernel with IPVS, SCTP, bonding, VLANs, dummy devices and netem, and the
+# second kernel for everything else.
+#
+#   tests/vm/run.sh [--limit SECONDS] PROGRAM [ARGUMENT...]
+#
+# The guest sees the host's file system (9p, read-only under overlays), so what was built here runs there as it is; only
+# target/vm is written through. The exit status is the program's. Emulated without KVM: give it correctness, not speed.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/../.." && pwd)
+kernels=$root/vmkernel                 # ignored by git; kept between runs
+tools=$root/target/vm/tools            # a Python environment with virtme-ng
+limit=900
+
+say() { echo "vm: $*" >&2; }
+fail() { say "$*"; exit 2; }
+
+if [ "${1:-}" = --limit ]; then
+    [[ ${2:-} =~ ^[0-9]+$ ]] || fail "--limit wants a number of seconds"
+    limit=$2
+    shift 2
+fi
+[ $# -gt 0 ] || fail "usage: $0 [--limit SECONDS] PROGRAM [ARGUMENT...]"
+
+# Installs Debian packages that provide a program, where it is missing.
+need() {
+    local program=$1 package=$2
+    command -v "$program" >/dev/null && return
+    command -v apt-get >/dev/null || fail "$program is missing, and there is no apt-get to install it: install $package"
+    [ "$(id -u)" = 0 ] || fail "$program is missing: run as root, or first: sudo apt-get install $package"
+    say "installing $package for $program"
+    apt-get install -y --no-install-recommends "$package" >/dev/null || fail "could not install $package: is there a network?"
+}
+
+need qemu-system-x86_64 qemu-system-x86
+need modprobe kmod
+need busybox busybox-static            # virtme-ng builds an initramfs with it, as 9p is a module in Debian's kernel
+need python3 python3-venv
+
+if [ ! -x "$tools/bin/vng" ]; then
+    say "installing virtme-ng"
+    python3 -m venv "$tools" || fail "could not make a Python environment: install python3-venv"
+    "$tools/bin/pip" install --quiet --disable-pip-version-check 'virtme-ng==1.42' || fail "could not get virtme-ng: is there a network?"
+fi
+
+shopt -s nullglob
+images=("$kernels"/boot/vmlinuz-6.1.0-*-amd64)
+if [ ${#images[@]} = 0 ]; then
+    package=$(apt-cache search --names-only '^linux-image-6\.1\.0-[0-9]+-amd64$' | cut -d' ' -f1 | sort -V | tail -n1)
+    [ -n "$package" ] || fail "apt knows no linux-image-6.1.0-NN-amd64: run apt-get update, on Debian 12 or with its sources"
+    say "getting $package"
+    mkdir -p "$kernels"
+    download=$(mktemp -d "$kernels/download.XXXXXX")
+    (cd "$download" && apt-get download "$package" >/dev/null 2>&1) || fail "could not download $package: is there a network?"
+    dpkg -x "$download"/*.deb "$download/tree"
+    # lib/modules must stand beside boot/; both appear at once, so a broken download is never taken for a kernel.
+    mv "$download/tree/lib" "$kernels/lib"
+    mv "$download/tree/boot" "$kernels/boot"
+    rm -r "$download"
+    images=("$kernels"/boot/vmlinuz-6.1.0-*-amd64)
+fi
+image=${images[-1]}
+
+work=$(mktemp -d "$root/target/vm/run.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+printf '%q ' "$@" >"$work/command"
+printf '%s\n' "$PWD" >"$work/directory"
+export -p | grep -E '^declare -x (SHEAVE_|RUST_)' >"$work/environment" || true
+: >"$work/output"
+
+say "booting ${image##*/} (limit $limit s)"
+begin=$SECONDS
+# The output is followed in its file: the console's loses lines and adds the kernel's.
+tail -n +1 -f "$work/output" &
+follower=$!
+trap 'kill "$follower" 2>/dev/null; rm -rf "$work"' EXIT
+PATH=$tools/bin:$PATH timeout --kill-after=5 "$limit" \
+    vng --run "$image" --user root --memory 2G --cpus 2 --force-9p --disable-kvm --rwdir="$work" --verbose \
+    -- "$root/tests/vm/guest.sh $work" >"$work/console" 2>&1 </dev/null || booted=$?
+sleep 1.1                              # tail looks at a file without inotify, as on 9p, once a second
+kill "$follower" 2>/dev/null && wait "$follower" 2>/dev/null || true
+say "$((SECONDS - begin)) s in all; guest: $(tr '\n' ' ' <"$work/times" 2>/dev/null || echo 'did not come up')"
+
+if [ ! -s "$work/status" ]; then
+    say "the guest left no exit status (vng: ${booted:-0}, 124 means the limit); the end of its console:"
+    tail -n 30 "$work/console" >&2
+    exit 124
+fi
+exit "$(cat "$work/status")"
