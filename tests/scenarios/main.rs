@@ -1,15 +1,37 @@
 //! Real packets in namespaces: one module per subject, one process per scenario. `cargo test -p sheave-tests --test scenarios`.
 
+mod affinity;
+mod conflicts;
 mod disruption;
 mod fixture;
+mod hairpin;
 mod lab;
+mod lifecycle;
+mod network_policy;
+mod node_ports;
 mod rows;
+mod source_ranges;
 mod truth_table;
+mod udp_flows;
+mod verdicts;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sheave_tests::scenario::main(
-        &[disruption::scenarios(), lab::scenarios(), truth_table::scenarios(), rows::scenarios()].concat(),
-    )
+    let scenarios = [
+        lab::scenarios(),
+        disruption::scenarios(),
+        truth_table::scenarios(),
+        rows::scenarios(),
+        verdicts::scenarios(),
+        node_ports::scenarios(),
+        source_ranges::scenarios(),
+        hairpin::scenarios(),
+        lifecycle::scenarios(),
+        affinity::scenarios(),
+        conflicts::scenarios(),
+        udp_flows::scenarios(),
+        network_policy::scenarios(),
+    ];
+    sheave_tests::scenario::main(&scenarios.concat())
 }
