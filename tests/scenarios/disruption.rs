@@ -2,8 +2,8 @@
 
 mod repair;
 mod restart;
-mod ruleset;
-mod traffic;
+pub(crate) mod ruleset;
+pub(crate) mod traffic;
 
 use sheave_tests::scenario::Scenario;
 

@@ -2,6 +2,7 @@
 
 mod disruption;
 mod fixture;
+mod kube;
 mod lab;
 mod rows;
 mod truth_table;
@@ -10,6 +11,6 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     sheave_tests::scenario::main(
-        &[disruption::scenarios(), lab::scenarios(), truth_table::scenarios(), rows::scenarios()].concat(),
+        &[disruption::scenarios(), kube::scenarios(), lab::scenarios(), truth_table::scenarios(), rows::scenarios()].concat(),
     )
 }
