@@ -1,5 +1,7 @@
 //! What happens to the daemon, the ruleset or the API server, and what traffic notices of it: nothing.
 
+mod commands;
+mod node;
 mod repair;
 mod restart;
 pub(crate) mod ruleset;
@@ -8,5 +10,5 @@ pub(crate) mod traffic;
 use sheave_tests::scenario::Scenario;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    [repair::scenarios(), restart::scenarios()].concat()
+    [commands::scenarios(), node::scenarios(), repair::scenarios(), restart::scenarios()].concat()
 }

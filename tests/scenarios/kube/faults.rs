@@ -153,6 +153,8 @@ fn expired_versions_are_listed_again() -> anyhow::Result<()> {
             outcome.by().is_none()
         })?;
         outage.served.api.clear_faults();
+        // Watches that hold for a second are taken to be well again; before that, pauses go on growing.
+        outage.newcomers.await_answers(75, PATIENCE)?;
     }
     outage.finish()
 }
