@@ -67,7 +67,10 @@ fn cleanup_removes_what_is_ours_and_nothing_else() -> anyhow::Result<()> {
     let dry = cluster.sheave(&["cleanup", "--dry-run"])?;
     ensure!(dry.status.success() && dry.stdout.contains("table inet sheave"), "{dry:?}");
     ensure!(cluster.pod.tcp("172.30.0.41:80")?.by().is_some(), "a dry run removes nothing");
-    let foreign = || cluster.nft("list table inet other\nlist table ip sheave").map(|listing| without_counters(&listing));
+    let foreign = || -> anyhow::Result<[String; 2]> {
+        let list = |table| cluster.nft(&format!("list table {table}")).map(|listing| without_counters(&listing));
+        Ok([list("inet other")?, list("ip sheave")?])
+    };
     let (others, entries) = (foreign()?, udp_entries(&cluster)?);
     let done = cluster.sheave(&["cleanup"])?;
     ensure!(done.status.success() && done.stdout.contains("removed"), "{done:?}");

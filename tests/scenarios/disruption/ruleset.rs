@@ -39,8 +39,8 @@ impl Ruleset {
         }
     }
 
-    /// The names of sets and maps that no rule refers to.
-    pub(crate) fn unused_sets(world: &World) -> anyhow::Result<Vec<String>> {
+    /// The names of sets and maps that no rule refers to, without their instance.
+    pub(crate) fn unused_sets(world: &World) -> anyhow::Result<BTreeSet<String>> {
         let text = world.nft("list table inet sheave").context("the table is there")?;
         let names = text.lines().filter_map(|line| {
             let mut words = line.trim().split(' ');
@@ -51,7 +51,7 @@ impl Ruleset {
                 text[at + found.len()..].chars().next().is_none_or(|next| !next.is_ascii_alphanumeric() && !"-._".contains(next))
             })
         };
-        Ok(names.filter(|name| !used(name)).collect())
+        Ok(names.filter(|name| !used(name)).map(|name| without_instances(&name)).collect())
     }
 
     fn parse(text: &str) -> Self {
