@@ -12,5 +12,6 @@ pub mod dataplane;
 pub mod model;
 pub mod netlink;
 pub mod policy;
+pub mod reconciler;
 pub mod source;
 pub mod table;

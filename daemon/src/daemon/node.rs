@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -84,11 +83,6 @@ fn is_link_local(ip: IpAddr) -> bool {
         IpAddr::V4(_) => false,
         IpAddr::V6(ip) => ip.is_unicast_link_local(),
     }
-}
-
-/// Shares an unchanged state, so that a node event that changes nothing costs nothing.
-pub(super) fn if_changed(known: &Arc<NodeState>, now: NodeState) -> Option<NodeState> {
-    (**known != now).then_some(now)
 }
 
 #[cfg(test)]

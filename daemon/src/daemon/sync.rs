@@ -21,20 +21,16 @@ use super::stale_flows::{self, StaleFlows};
 use super::watchman::Watchman;
 use crate::config::Options;
 use crate::dataplane::{Commit, Damage, Dataplane, PlaneError};
-use crate::model::{Dirty, Index, ServiceKey};
 use crate::netlink::route::LocalAddresses;
-use crate::policy::{self, Context, Seniority};
+use crate::reconciler::{Purpose, Reconciled, Reconciler};
 use crate::source::{Change, Mark};
-use crate::table::{Committed, Delta, Published, ServiceTable};
+use crate::table::{Delta, Published};
 
 /// Changes taken in before a sync, at most: a bound on how long a busy stream can hold back a commit.
 const MOST_CHANGES_PER_SYNC: usize = 16_384;
 
 /// Deferred work that failed is tried again after this.
 const FINISH_AGAIN: Duration = Duration::from_secs(1);
-
-/// Services evaluated between two commits of the table while it is being filled.
-const SERVICES_PER_COLD_COMMIT: usize = 256;
 
 /// What reaches the loop beside changes of objects.
 #[derive(Debug)]
@@ -85,17 +81,13 @@ pub struct SyncLoop {
     plane: Box<dyn Dataplane>,
     outputs: Outputs,
     watchman: Option<Watchman>,
-    index: Index,
-    table: ServiceTable,
+    reconciler: Reconciler,
     facts: NodeFacts,
-    context: Context,
     kernel: Kernel,
     /// Marks that came in since the last good commit.
     pending_marks: Vec<Mark>,
     retry: Retry,
     retry_at: Option<Instant>,
-    /// Policy's context changed: every Service is evaluated again.
-    all_dirty: bool,
     /// Rules were missing for a while: any UDP flow may have begun without them, and be remembered as one that is not translated.
     flows_doubtful: bool,
     /// When the plane's deferred work is due: affinity entries of removed backends.
@@ -107,19 +99,16 @@ impl SyncLoop {
     #[must_use]
     pub fn new(options: Arc<Options>, plane: Box<dyn Dataplane>, outputs: Outputs) -> Self {
         Self {
-            context: node::context(&options, None, &NodeFacts::default()),
+            reconciler: Reconciler::new(node::context(&options, None, &NodeFacts::default())),
             options,
             plane,
             outputs,
             watchman: None,
-            index: Index::default(),
-            table: ServiceTable::default(),
             facts: NodeFacts::default(),
             kernel: Kernel::Unloaded,
             pending_marks: Vec::new(),
             retry: Retry::new(Duration::from_millis(500), Duration::from_secs(30)),
             retry_at: None,
-            all_dirty: false,
             flows_doubtful: false,
             unfinished: None,
         }
@@ -168,7 +157,7 @@ impl SyncLoop {
         for _ in 0..MOST_CHANGES_PER_SYNC {
             match next {
                 Some(Change::Mark(mark)) => self.pending_marks.push(mark),
-                Some(change) => self.index.apply(change),
+                Some(change) => self.reconciler.apply(change),
                 None => break,
             }
             next = more.try_recv().ok();
@@ -176,7 +165,7 @@ impl SyncLoop {
         if let Some(change) = next {
             match change {
                 Change::Mark(mark) => self.pending_marks.push(mark),
-                change => self.index.apply(change),
+                change => self.reconciler.apply(change),
             }
         }
     }
@@ -193,36 +182,36 @@ impl SyncLoop {
 
     /// Something about the node changed: policy's context (then every Service is looked at again) or the planes' inputs.
     fn node_changed(&mut self) {
-        let node = self.index.node().map(|node| &**node);
+        let index = self.reconciler.index();
+        let node = index.node().map(|node| &**node);
         let context = node::context(&self.options, node, &self.facts);
-        if context != self.context {
-            self.context = context;
-            self.all_dirty = true;
-        }
-        let state = node::node_state(&self.options, node, self.index.service_cidrs(), &self.facts);
-        if let Some(state) = node::if_changed(self.table.node(), state) {
-            self.table.set_node(state);
-        }
+        let state = node::node_state(&self.options, node, index.service_cidrs(), &self.facts);
+        self.reconciler.set_node(context, state);
     }
 
     /// One sync: everything that is dirty goes through policy and table into one commit.
     fn sync(&mut self) {
-        self.outputs.reporter.problems(self.index.take_problems(), &self.index);
+        let problems = self.reconciler.take_problems();
+        self.outputs.reporter.problems(problems, self.reconciler.index());
         // Until the first complete list of both kinds nothing in the kernel is touched.
-        if !self.index.is_complete() || self.retry_at.is_some() {
+        if !self.reconciler.index().is_complete() || self.retry_at.is_some() {
             return;
         }
         let started = Instant::now();
-        let dirty = self.index.take_dirty();
+        let dirty = self.reconciler.take_dirty();
         if dirty.node || dirty.service_cidrs {
             self.node_changed();
         }
-        let (services, committed) = self.decide(dirty);
+        // Readers see what the API wants even while the kernel refuses it: `explain` must be able to say so.
+        let purpose = if self.kernel == Kernel::Current { Purpose::Delta } else { Purpose::Load };
+        let published = &self.outputs.published;
+        let Reconciled { services, committed } =
+            self.reconciler.reconcile(dirty, purpose, |committed, table| published.publish(committed, table));
         let decided = started.elapsed();
         let outcome = match self.kernel {
             Kernel::Current if committed.delta.is_empty() => Ok(Commit::default()),
             // A refused change is most often the first sign of a table that somebody flushed: what helps is at hand.
-            Kernel::Current => self.plane.apply(&committed.delta, &self.table).or_else(|error| {
+            Kernel::Current => self.plane.apply(&committed.delta, self.reconciler.table()).or_else(|error| {
                 self.outputs.reporter.refused(self.plane.name(), &error);
                 self.load()
             }),
@@ -232,79 +221,38 @@ impl SyncLoop {
             Ok(commit) => self.committed(&committed.delta, &commit, &Timing { services, decided, whole: started.elapsed() }),
             Err(error) => self.failed(&error),
         }
-        self.outputs.reporter.notices(committed.notices_raised, committed.notices_cleared, &self.index);
+        self.outputs.reporter.notices(committed.notices_raised, committed.notices_cleared, self.reconciler.index());
     }
 
     /// Writes everything, with the monitor at rest. If somebody else committed meanwhile, once more with the monitor awake.
     fn load(&mut self) -> Result<Commit, PlaneError> {
         self.flows_doubtful = true;
-        let Some(watchman) = &mut self.watchman else { return self.plane.load(&self.table) };
+        let Some(watchman) = &mut self.watchman else { return self.plane.load(self.reconciler.table()) };
         let rested_at = watchman.rest();
-        let outcome = self.plane.load(&self.table);
+        let outcome = self.plane.load(self.reconciler.table());
         let transactions = outcome.as_ref().map_or(0, |commit| commit.transactions);
-        let outcome =
-            if watchman.wake(rested_at, transactions) && outcome.is_ok() { self.plane.load(&self.table) } else { outcome };
+        let outcome = if watchman.wake(rested_at, transactions) && outcome.is_ok() {
+            self.plane.load(self.reconciler.table())
+        } else {
+            outcome
+        };
         if outcome.is_ok() {
             watchman.hold();
         }
         outcome
     }
 
-    /// Hands what is dirty to the table, through policy. Returns how many Services that were, and what came of it.
-    ///
-    /// Before a load nobody wants the delta, which at a cold start would be larger than the table itself: then the table commits
-    /// every few hundred Services, and only the notices are kept (docs/decisions/service-table.md).
-    fn decide(&mut self, dirty: Dirty) -> (usize, Committed) {
-        for key in dirty.foreign {
-            let addresses = self.index.foreign_service(&key).map(|service| service.cluster_ips.to_vec());
-            self.table.set_foreign(key, addresses.unwrap_or_default());
-        }
-        let mut services: Vec<ServiceKey> = dirty.services.into_keys().collect();
-        if std::mem::take(&mut self.all_dirty) {
-            // Those that are gone are dirty, and in the list already; twice is harmless.
-            services.extend(self.index.services().map(|service| service.key.clone()));
-        }
-        let at_once = if self.kernel == Kernel::Current { usize::MAX } else { SERVICES_PER_COLD_COMMIT };
-        let mut raised = Vec::new();
-        let mut cleared = Vec::new();
-        for chunk in services.chunks(at_once.min(services.len().max(1))) {
-            for key in chunk {
-                let desired = self
-                    .index
-                    .service(key)
-                    .map(|service| (policy::desired(service, self.index.slices(key), &self.context), Seniority::of(service)));
-                self.table.set_service(key.clone(), desired);
-            }
-            if chunk.len() == at_once {
-                let committed = self.commit_table();
-                raised.extend(committed.notices_raised);
-                cleared.extend(committed.notices_cleared);
-            }
-        }
-        let mut committed = self.commit_table();
-        raised.append(&mut committed.notices_raised);
-        cleared.append(&mut committed.notices_cleared);
-        (services.len(), Committed { notices_raised: raised, notices_cleared: cleared, ..committed })
-    }
-
-    /// Readers see what the API wants even while the kernel refuses it: `explain` must be able to say so.
-    fn commit_table(&mut self) -> Committed {
-        let committed = self.table.commit();
-        self.outputs.published.publish(&committed, &self.table);
-        committed
-    }
-
     fn committed(&mut self, delta: &Delta, commit: &Commit, timing: &Timing) {
         self.kernel = Kernel::Current;
         self.retry.reset();
         self.unfinished = Some(Instant::now());
-        self.outputs.reporter.spoiled(&commit.spoiled, &self.index);
+        self.outputs.reporter.spoiled(&commit.spoiled, self.reconciler.index());
         self.look_for_stale_flows(delta);
         let marks = std::mem::take(&mut self.pending_marks);
         // A relist or a bookmark that changes nothing is not worth a line; a reload of manifests is, somebody is waiting for it.
         if commit.transactions > 0 || marks.iter().any(|mark| mark.stream == "manifests") {
             tracing::info!(
-                generation = self.table.generation(),
+                generation = self.reconciler.table().generation(),
                 services = timing.services,
                 elements = commit.elements,
                 transactions = commit.transactions,
@@ -327,7 +275,8 @@ impl SyncLoop {
     fn look_for_stale_flows(&mut self, delta: &Delta) {
         let all = std::mem::take(&mut self.flows_doubtful);
         if let Some(flows) = &self.outputs.stale_flows {
-            flows.look_for(if all { stale_flows::all(&self.table) } else { stale_flows::changed(delta, &self.table) });
+            let table = self.reconciler.table();
+            flows.look_for(if all { stale_flows::all(table) } else { stale_flows::changed(delta, table) });
         }
     }
 
@@ -344,7 +293,7 @@ impl SyncLoop {
         }
         let outcome = match damage {
             Damage::Structure(_) => self.load(),
-            Damage::Elements(_) => self.plane.repair(damage, &self.table),
+            Damage::Elements(_) => self.plane.repair(damage, self.reconciler.table()),
         };
         match outcome {
             Ok(commit) if commit.transactions == 0 => {}

@@ -37,6 +37,15 @@ pub const ZONES: [&str; 3] = ["zone-a", "zone-b", "zone-c"];
 /// Our node's IPs.
 pub const NODE_IPS: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 168, 0, 2)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0x168, 0, 0, 0, 0, 0, 2))];
+/// The API server of [`context`].
+pub const API_SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 5));
+/// Addresses among VIPs and externalIPs that nobody may take, beside the API server's.
+pub const NEVER_SERVED: [IpAddr; 4] = [
+    IpAddr::V4(Ipv4Addr::LOCALHOST),
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+    IpAddr::V4(Ipv4Addr::new(224, 0, 0, 1)),
+    IpAddr::V6(Ipv6Addr::LOCALHOST),
+];
 /// How many different Services [`operations`] speaks of.
 pub const SERVICES: u8 = 8;
 /// How many different slices [`operations`] speaks of.
@@ -58,8 +67,9 @@ pub fn operations(max: usize) -> impl Strategy<Value = Vec<Change>> {
     })
 }
 
-/// One event of a source: mostly a single change, at times a whole list.
-fn operation() -> impl Strategy<Value = Vec<Change>> {
+/// One event of a source: mostly a single change, at times a whole list. A sequence of them that has to be of a certain length is
+/// made from these.
+pub fn operation() -> impl Strategy<Value = Vec<Change>> {
     let one = |change: BoxedStrategy<Change>| change.prop_map(|change| vec![change]).boxed();
     prop_oneof![
         6 => one(service().prop_map(|service| Change::Applied(Object::Service(service.into()))).boxed()),
@@ -215,7 +225,7 @@ pub fn context() -> impl Strategy<Value = Context> {
             node_ips: NODE_IPS.to_vec(),
             external_ips_denied,
             pools: pool.then(|| net([203, 0, 113, 0], 30)).into_iter().collect(),
-            api_servers: [IpAddr::from([203, 0, 113, 5])].into(),
+            api_servers: [API_SERVER].into(),
             ipv4_off,
             ipv6_off,
         })
@@ -247,13 +257,7 @@ fn cluster_ips() -> impl Strategy<Value = Vec<IpAddr>> {
 fn external_ip() -> impl Strategy<Value = IpAddr> {
     let v4 = (1..7u8).prop_map(|host| IpAddr::from([203, 0, 113, host]));
     let v6 = (1..5u16).prop_map(|host| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, host]));
-    let bad = vec![
-        IpAddr::from([127, 0, 0, 1]),
-        IpAddr::from([169, 254, 169, 254]),
-        IpAddr::from([224, 0, 0, 1]),
-        IpAddr::from(Ipv6Addr::LOCALHOST),
-    ];
-    prop_oneof![10 => v4, 5 => v6, 2 => (0..24u8).prop_map(|host| cluster_ip(Family::V4, host)), 1 => select(NODE_IPS.to_vec()), 1 => select(bad)]
+    prop_oneof![10 => v4, 5 => v6, 2 => (0..24u8).prop_map(|host| cluster_ip(Family::V4, host)), 1 => select(NODE_IPS.to_vec()), 1 => select(NEVER_SERVED.to_vec())]
 }
 
 /// Ranges that overlap, hold the node's address or everybody.

@@ -18,6 +18,8 @@ mod addresses;
 pub mod arbitrary;
 mod endpoints;
 mod frontends;
+#[cfg(any(test, feature = "arbitrary"))]
+pub mod naive;
 mod ranges;
 mod service;
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The rules, one table each; and all of them at once against a second implementation.
 
 mod frontends;
-mod naive;
 mod properties;
 mod selection;
 

@@ -19,7 +19,7 @@ pub(super) fn row_07_load_balancer_source_ranges(lanes: &[Lane]) -> anyhow::Resu
 
 /// `TestLoadBalancer`: nor have ClusterIPs.
 pub(super) fn row_08_node_ports_have_no_source_ranges(lanes: &[Lane]) -> anyhow::Result<()> {
-    let (cluster, denied) = ranged()?;
+    let (_cluster, denied) = ranged()?;
     let mut checks = Checks::default();
     for &lane in lanes {
         checks.ask(lane, &denied, ("192.168.0.2", 3001), Expect::by(&["local"]).masqueraded());

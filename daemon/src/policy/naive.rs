@@ -1,19 +1,23 @@
 //! The rules a second time, straight from the text (kube-proxy 1.2, 1.3, 3.2, 3.3), without a thought for speed. Where it takes a
-//! branch it says so, so that a run can prove that it took them all.
+//! branch it says so, so that a run can prove that it took them all. For property tests here and in other packages (feature
+//! `arbitrary`); what it refuses are the addresses that [`super::arbitrary`] makes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use super::*;
+use super::Context;
+use super::arbitrary::NEVER_SERVED;
+use crate::model::TrafficPolicy::Local;
+use crate::model::{Endpoint, EndpointSlice, Family, Service, ServicePortSpec, ServiceType};
 use crate::table::{FrontendAddress, FrontendKind, PortId};
-use TrafficPolicy::Local;
 
 /// Names of the branches taken, and how often.
 #[derive(Debug, Default)]
-pub(super) struct Coverage(pub(super) BTreeMap<&'static str, u32>);
+pub struct Coverage(BTreeMap<&'static str, u32>);
 
 /// Every branch of the text.
-pub(super) const BRANCHES: &[&str] = &[
+pub const BRANCHES: &[&str] = &[
     "accessible by NodePort",
     "accessible by VIP",
     "accessible by externalIP",
@@ -63,24 +67,48 @@ pub(super) const BRANCHES: &[&str] = &[
 
 /// Where a client is, as far as policy cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Client {
+pub enum Client {
+    /// A pod, as the detector tells it.
     Pod,
+    /// This node itself.
     Node,
+    /// Anybody else.
     Outside,
+}
+
+impl Client {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Pod, Self::Node, Self::Outside];
 }
 
 /// A Service port by the text.
 #[derive(Debug)]
-pub(super) struct NaivePort {
-    pub(super) kinds: BTreeMap<FrontendAddress, FrontendKind>,
-    pub(super) cluster: BTreeSet<SocketAddr>,
-    pub(super) local: BTreeSet<SocketAddr>,
-    pub(super) any_usable: bool,
+pub struct NaivePort {
+    /// The frontends it asks for.
+    pub kinds: BTreeMap<FrontendAddress, FrontendKind>,
+    /// The cluster list.
+    pub cluster: BTreeSet<SocketAddr>,
+    /// The local list.
+    pub local: BTreeSet<SocketAddr>,
+    /// Some endpoint is usable.
+    pub any_usable: bool,
     internal_local: bool,
     external_local: bool,
 }
 
 impl Coverage {
+    /// Branches never taken.
+    pub fn missed(&self) -> impl Iterator<Item = &'static str> {
+        BRANCHES.iter().copied().filter(|branch| !self.0.contains_key(branch))
+    }
+
+    /// Adds what another run has taken.
+    pub fn extend(&mut self, other: Self) {
+        for (branch, times) in other.0 {
+            *self.0.entry(branch).or_default() += times;
+        }
+    }
+
     fn hit(&mut self, branch: &'static str) {
         assert!(BRANCHES.contains(&branch), "{branch} is not listed");
         *self.0.entry(branch).or_default() += 1;
@@ -95,12 +123,8 @@ impl Coverage {
     }
 }
 
-pub(super) fn ports(
-    service: &Service,
-    slices: &[EndpointSlice],
-    context: &Context,
-    seen: &mut Coverage,
-) -> BTreeMap<PortId, NaivePort> {
+/// What a Service asks of this node, by the text.
+pub fn ports(service: &Service, slices: &[EndpointSlice], context: &Context, seen: &mut Coverage) -> BTreeMap<PortId, NaivePort> {
     let mut ports = BTreeMap::new();
     if seen.when(service.headless, "skipped: headless") {
         return ports;
@@ -148,11 +172,11 @@ fn one_port(
     let mut add = |ip, kind| {
         kinds.insert(FrontendAddress::Ip { ip, protocol: spec.protocol, port: spec.port }, kind);
     };
-    let refused = ["127.0.0.1", "169.254.169.254", "224.0.0.1", "::1", "203.0.113.5"].map(ip);
+    let refused = |ip: &IpAddr| NEVER_SERVED.contains(ip) || context.api_servers.contains(ip);
     if !context.external_ips_denied {
-        external_ips.iter().filter(|ip| !refused.contains(ip)).for_each(|ip| add(*ip, FrontendKind::ExternalIp));
+        external_ips.iter().filter(|ip| !refused(ip)).for_each(|ip| add(*ip, FrontendKind::ExternalIp));
     }
-    for vip in vips.iter().filter(|ip| !refused.contains(ip)) {
+    for vip in vips.iter().filter(|ip| !refused(ip)) {
         let pooled = context.pools.iter().any(|pool| pool.contains(vip));
         add(*vip, if pooled { FrontendKind::PoolVip } else { FrontendKind::LoadBalancer });
     }
@@ -296,7 +320,7 @@ fn by_hints(ready: &[&(SocketAddr, &Endpoint)], context: &Context, seen: &mut Co
 
 impl NaivePort {
     /// The table of 3.3, row by row.
-    pub(super) fn served(&self, kind: FrontendKind, client: Client, seen: &mut Coverage) -> &BTreeSet<SocketAddr> {
+    pub fn served(&self, kind: FrontendKind, client: Client, seen: &mut Coverage) -> &BTreeSet<SocketAddr> {
         let (row, list) = match (kind, client) {
             (FrontendKind::ClusterIp, _) if self.internal_local => ("traffic: ClusterIP, iTP Local", &self.local),
             (FrontendKind::ClusterIp, _) => ("traffic: ClusterIP, iTP Cluster", &self.cluster),
