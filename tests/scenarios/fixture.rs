@@ -8,7 +8,7 @@ mod objects;
 pub(crate) use check::{Checks, Expect};
 pub(crate) use cluster::{Cluster, DETECT_PODS, Pods};
 pub(crate) use lane::{Family, Lane, SCTP, TCP_UDP};
-pub(crate) use objects::{Endpoint, Service, dual, node_in_zone, service_cidr};
+pub(crate) use objects::{Endpoint, Service, dual, node, node_in_zone, service_cidr};
 
 /// A scenario for TCP and UDP, and the same once more for SCTP, each in both families.
 ///

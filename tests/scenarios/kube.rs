@@ -4,8 +4,6 @@ mod faults;
 mod objects;
 mod served;
 
-pub(crate) use served::ApiCluster;
-
 use sheave_tests::scenario::Scenario;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
