@@ -5,12 +5,14 @@ mod conflicts;
 mod disruption;
 mod fixture;
 mod hairpin;
+mod kube;
 mod lab;
 mod lifecycle;
 mod network_policy;
 mod node_ports;
 mod rows;
 mod source_ranges;
+mod stale_flows;
 mod truth_table;
 mod udp_flows;
 mod verdicts;
@@ -21,6 +23,8 @@ fn main() -> ExitCode {
     let scenarios = [
         lab::scenarios(),
         disruption::scenarios(),
+        kube::scenarios(),
+        stale_flows::scenarios(),
         truth_table::scenarios(),
         rows::scenarios(),
         verdicts::scenarios(),

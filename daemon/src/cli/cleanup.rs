@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::Failure;
+use crate::daemon::DaemonError;
 use crate::dataplane::nftables;
 use crate::netlink::nft::{KernelNft, NftDoor as _};
 
@@ -19,7 +20,7 @@ pub(super) struct Arguments {
 
 #[expect(clippy::print_stdout, reason = "the answer of a command")]
 pub(super) fn cleanup(arguments: &Arguments) -> Result<(), Failure> {
-    let mut door = KernelNft::open().map_err(|error| Failure::Unreachable(error.into()))?;
+    let mut door = KernelNft::open().map_err(|error| Failure::Unreachable(DaemonError::from(error).into()))?;
     let table = format!("table inet {}", nftables::TABLE);
     if arguments.dry_run {
         let there = door.table_exists(nftables::TABLE).map_err(|error| Failure::Unreachable(error.into()))?;

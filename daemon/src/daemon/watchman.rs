@@ -13,6 +13,9 @@ use crate::netlink::nft::{Change, DoorError, KernelNft, Monitor, MonitorEvent, M
 /// More elements than this in one foreign transaction are not listed one by one: the table is written afresh.
 const MOST_ELEMENTS: usize = 2_000;
 
+/// What is said of the worst.
+const TABLE_DELETED: &str = "the table was deleted";
+
 /// The loop's end of the monitor.
 pub struct Watchman {
     monitor: MonitorHandle,
@@ -129,15 +132,16 @@ impl Transaction {
                 }
                 return None;
             }
-            MonitorEvent::TableDeleted => "the table was deleted".to_owned(),
-            MonitorEvent::TableAdded => return None, // somebody restores a saved ruleset; what it holds follows
+            MonitorEvent::TableDeleted => TABLE_DELETED.to_owned(),
+            // Made anew, or told to sleep (`flags dormant`).
+            MonitorEvent::TableAdded => "the table was added or changed".to_owned(),
             MonitorEvent::Chain { name, change } => format!("chain {name} was {}", word(change)),
             MonitorEvent::Rule { chain, change, .. } => format!("a rule of chain {chain} was {}", word(change)),
             MonitorEvent::Set { name, change } => format!("set {name} was {}", word(change)),
             MonitorEvent::Other => "an object was added or removed".to_owned(),
         };
         // The table's end says more than the thousand ends of what was in it.
-        let deleted = structure.starts_with("the table");
+        let deleted = structure == TABLE_DELETED;
         if deleted || self.structure.is_none() {
             self.structure = Some(structure);
         }

@@ -17,6 +17,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         a_deleted_table_is_repaired needs ["nftables", "tool:nft"];
         edits_of_single_elements_are_undone needs ["nftables", "tool:nft"];
         edits_of_rules_chains_and_sets_are_undone needs ["nftables", "tool:nft"];
+        a_policy_that_was_turned_to_drop_is_turned_back needs ["nftables", "tool:nft"];
         a_burst_of_edits_is_undone_and_leaves_no_repair_loop needs ["nftables", "tool:nft"];
         udp_flows_that_began_without_rules_are_set_right needs ["nftables", "tool:nft"];
     )
@@ -101,6 +102,17 @@ fn edits_of_single_elements_are_undone() -> anyhow::Result<()> {
     ])
 }
 
+fn a_policy_that_was_turned_to_drop_is_turned_back() -> anyhow::Result<()> {
+    // Without traffic: what the stranger's policy drops until the repair is lost by his will.
+    let (cluster, before) = start()?;
+    for chain in ["filter-forward", "nat-output"] {
+        cluster.nft(&format!("add chain inet sheave {chain} {{ policy drop; }}"))?;
+        before.await_again(&cluster, REPAIR)?;
+    }
+    ensure!(cluster.pod.tcp("172.30.0.41:80")?.by().is_some());
+    Ok(())
+}
+
 fn edits_of_rules_chains_and_sets_are_undone() -> anyhow::Result<()> {
     undoes(&[
         "flush chain inet sheave nat-prerouting",
@@ -112,6 +124,10 @@ fn edits_of_rules_chains_and_sets_are_undone() -> anyhow::Result<()> {
         "add set inet sheave intruder { type ipv4_addr; elements = { 192.0.2.7 } }",
         "flush chain inet sheave nat-postrouting\ndelete chain inet sheave nat-postrouting",
         "delete table inet sheave\nadd table inet sheave\nadd chain inet sheave nat-prerouting",
+        "delete table inet sheave\nadd table inet sheave\n\
+         add chain inet sheave nat-output { type nat hook output priority 7; policy drop; }\n\
+         add chain inet sheave services-4 { type filter hook forward priority 7; }",
+        "add table inet sheave { flags dormant; }",
     ])
 }
 

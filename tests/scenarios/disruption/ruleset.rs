@@ -11,11 +11,11 @@ use std::{
 /// The blocks of `table inet sheave`, without what may differ between equals: the instance of sets and chains, the order of
 /// elements, and what packets have written.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Ruleset(BTreeSet<String>);
+pub(crate) struct Ruleset(BTreeSet<String>);
 
 impl Ruleset {
     /// As it is now. No table is an empty ruleset.
-    pub(super) fn of(world: &World) -> anyhow::Result<Self> {
+    pub(crate) fn of(world: &World) -> anyhow::Result<Self> {
         let listed = world.node().exec("nft", &["list", "table", "inet", "sheave"])?;
         if !listed.status.success() {
             anyhow::ensure!(listed.stderr.contains("No such file"), "nft cannot list the table: {}", listed.stderr);
@@ -25,7 +25,7 @@ impl Ruleset {
     }
 
     /// Waits until the ruleset is this one again, and says how long that took.
-    pub(super) fn await_again(&self, world: &World, limit: Duration) -> anyhow::Result<Duration> {
+    pub(crate) fn await_again(&self, world: &World, limit: Duration) -> anyhow::Result<Duration> {
         let start = Instant::now();
         loop {
             let now = Self::of(world)?;
@@ -39,8 +39,8 @@ impl Ruleset {
         }
     }
 
-    /// The names of sets and maps that no rule refers to.
-    pub(super) fn unused_sets(world: &World) -> anyhow::Result<Vec<String>> {
+    /// The names of sets and maps that no rule refers to, without their instance.
+    pub(crate) fn unused_sets(world: &World) -> anyhow::Result<BTreeSet<String>> {
         let text = world.nft("list table inet sheave").context("the table is there")?;
         let names = text.lines().filter_map(|line| {
             let mut words = line.trim().split(' ');
@@ -51,7 +51,7 @@ impl Ruleset {
                 text[at + found.len()..].chars().next().is_none_or(|next| !next.is_ascii_alphanumeric() && !"-._".contains(next))
             })
         };
-        Ok(names.filter(|name| !used(name)).collect())
+        Ok(names.filter(|name| !used(name)).map(|name| without_instances(&name)).collect())
     }
 
     fn parse(text: &str) -> Self {

@@ -7,17 +7,17 @@ use sheave_lab::{FreshFlows, FreshReport, Host, Port, Protocol, Request, TcpFlow
 use std::time::Duration;
 
 /// Flows that run until they are [finished](Traffic::finish).
-pub(super) struct Traffic {
+pub(crate) struct Traffic {
     tcp: Vec<(String, TcpFlow)>,
     udp: Vec<(String, UdpFlow)>,
 }
 
 /// Its ClusterIP, NodePort and VIP.
-pub(super) const CLUSTER_IP: &str = "172.30.0.41";
-pub(super) const NODE_PORT: u16 = 30_080;
-pub(super) const VIP: &str = "192.0.2.41";
+pub(crate) const CLUSTER_IP: &str = "172.30.0.41";
+pub(crate) const NODE_PORT: u16 = 30_080;
+pub(crate) const VIP: &str = "192.0.2.41";
 /// The backends of the Service that is watched. Nobody else may answer for it.
-pub(super) const BACKENDS: [&str; 2] = ["local", "remote"];
+pub(crate) const BACKENDS: [&str; 2] = ["local", "remote"];
 /// A megabyte each, as of ten clients.
 const TCP_FLOWS: usize = 10;
 const BYTES_PER_SECOND: u32 = 1_000_000;
@@ -28,7 +28,7 @@ const DATAGRAMS_PER_SECOND: u32 = 200;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The Service that is watched.
-pub(super) fn web() -> Service {
+pub(crate) fn web() -> Service {
     Service::new("web", CLUSTER_IP)
         .only(Protocol::Tcp, 80, 80)
         .only(Protocol::Udp, 80, 80)
@@ -39,7 +39,7 @@ pub(super) fn web() -> Service {
 }
 
 /// Another Service on the same target port, whose backend would answer if anything pointed at the wrong one.
-pub(super) fn decoy() -> Service {
+pub(crate) fn decoy() -> Service {
     Service::new("decoy", "172.30.0.99")
         .only(Protocol::Tcp, 80, 80)
         .only(Protocol::Udp, 80, 80)
@@ -48,7 +48,7 @@ pub(super) fn decoy() -> Service {
 }
 
 /// A cluster with both Services, without a daemon.
-pub(super) fn cluster() -> anyhow::Result<Cluster> {
+pub(crate) fn cluster() -> anyhow::Result<Cluster> {
     let cluster = Cluster::new(crate::fixture::Pods::Routed)?;
     cluster.pod("decoy", "10.180.0.9")?.serve(&[Port::tcp(80), Port::udp(80)])?;
     cluster.objects_later("world.yaml", web().documents().into_iter().chain(decoy().documents()))?;
@@ -76,7 +76,7 @@ fn ways(cluster: &Cluster) -> Vec<(Host, String)> {
 
 impl Traffic {
     /// Starts ten TCP flows of 1 MB/s and UDP flows of 1,000 datagrams per second, and waits until all are established.
-    pub(super) fn start(cluster: &Cluster) -> anyhow::Result<Self> {
+    pub(crate) fn start(cluster: &Cluster) -> anyhow::Result<Self> {
         let ways = ways(cluster);
         let name = |host: &Host, to: &str| format!("{} -> {to}", host.name());
         let tcp = ways.iter().cycle().take(TCP_FLOWS).map(|(host, to)| {
@@ -94,7 +94,7 @@ impl Traffic {
     }
 
     /// Waits until every flow has got further than it is now.
-    pub(super) fn go_on(&self) -> anyhow::Result<()> {
+    pub(crate) fn go_on(&self) -> anyhow::Result<()> {
         for (name, flow) in &self.tcp {
             let seen = || format!("{name}: {:?}", flow.report());
             flow.await_progress(50_000, PATIENCE).with_context(seen)?;
@@ -107,7 +107,7 @@ impl Traffic {
     }
 
     /// Ends the flows: every byte and every datagram came back, from the one backend that each began with.
-    pub(super) fn finish(self) -> anyhow::Result<()> {
+    pub(crate) fn finish(self) -> anyhow::Result<()> {
         self.go_on()?;
         for (name, flow) in self.tcp {
             let report = flow.stop();
@@ -122,19 +122,19 @@ impl Traffic {
 }
 
 /// A client outside that keeps connecting to the VIP.
-pub(super) fn newcomers(cluster: &Cluster) -> anyhow::Result<FreshFlows> {
+pub(crate) fn newcomers(cluster: &Cluster) -> anyhow::Result<FreshFlows> {
     let request = Request::new(Protocol::Tcp, &format!("{VIP}:80"))?.timeout(Duration::from_millis(900));
     Ok(FreshFlows::start(cluster.client(), &request, 50)?)
 }
 
 /// Nobody was turned away, and nobody was answered by a stranger.
-pub(super) fn welcomed(report: &FreshReport) -> anyhow::Result<()> {
+pub(crate) fn welcomed(report: &FreshReport) -> anyhow::Result<()> {
     ensure!(report.failed.is_empty() && report.answered > 0, "{report:?}");
     right(report)
 }
 
 /// Nobody was answered by a stranger.
-pub(super) fn right(report: &FreshReport) -> anyhow::Result<()> {
+pub(crate) fn right(report: &FreshReport) -> anyhow::Result<()> {
     ensure!(report.by.keys().all(|by| BACKENDS.contains(&by.as_str())), "a wrong backend answered: {report:?}");
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::dataplane::{Commit, PlaneError};
 use crate::model::Family;
-use crate::netlink::nft::{ChainInfo, NftDoor, SetInfo, SetSpec};
+use crate::netlink::nft::{Batch, ChainInfo, NftDoor, SetInfo, SetSpec};
 use crate::table::{PortId, ServiceTable};
 
 use super::affinity::Affinity;
@@ -20,6 +20,9 @@ struct Found {
     sets: Vec<SetInfo>,
     chains: Vec<ChainInfo>,
 }
+
+/// Hook and priority of a base chain, as the kernel tells them; nothing for a regular chain.
+type Place = Option<(u32, i32)>;
 
 /// Bytes of one set's definition; the longest notes and names included.
 const SET_BYTES: usize = 512;
@@ -50,6 +53,9 @@ impl NftablesPlane {
 
         let mut to = Transactions::new(&mut *self.door);
         add_table(&mut to.batch);
+        for squatter in found.squatters(&skeleton, |wanted| wanted.is_none()) {
+            remove_chain(&mut to.batch, squatter);
+        }
         for set in features.sets().filter(|set| !adopted.contains(set)) {
             to.make_room(SET_BYTES)?;
             to.batch.add_set(TABLE, &set.spec(names.set(set), sizes.get(&set).copied()));
@@ -71,21 +77,23 @@ impl NftablesPlane {
             affinity.delete_dead(&mut to, *set, &names)?;
         }
 
-        // The turn-over. Base chains that this skeleton does not have would go on jumping to the old one: they go now.
+        // The turn-over. Whatever has the name of a base chain and is none would make the kernel refuse it. Base chains that this skeleton does not have would go on jumping to the old one: they go now.
+        for squatter in found.squatters(&skeleton, |wanted| wanted.is_some()) {
+            remove_chain(&mut to.batch, squatter);
+        }
         for step in skeleton.turn_over() {
             step.write(&mut to.batch);
         }
         let kept: HashSet<&str> = skeleton.names().collect();
         for base in found.chains.iter().filter(|chain| chain.base.is_some() && !kept.contains(chain.name.as_str())) {
-            to.batch.flush_chain(TABLE, &base.name);
-            to.batch.delete_chain(TABLE, &base.name);
+            remove_chain(&mut to.batch, &base.name);
         }
         to.commit()?;
 
         // From here on the load has succeeded. What is left behind is not used; if it cannot be removed now, the next load does.
         let ours: HashSet<String> = features.sets().map(|set| names.set(set)).collect();
         if let Err(error) = found.remove_rest(&mut to, &kept, &ours) {
-            to.batch = crate::netlink::nft::Batch::new();
+            to.batch = Batch::new();
             tracing::warn!(%error, "sets of the previous load stay behind until the next one");
         }
         let mut commit = to.account();
@@ -155,6 +163,14 @@ impl Found {
         Ok(Self { sets: sets.into_iter().filter(|set| !set.flags.anonymous).collect(), chains })
     }
 
+    /// Chains that somebody else made under a name of this skeleton: with another hook, with one where ours has none, or without. The
+    /// kernel would not let us have the name. `among` chooses by the hook that ours has.
+    fn squatters<'f>(&'f self, skeleton: &'f Skeleton, among: impl Fn(Place) -> bool) -> impl Iterator<Item = &'f str> {
+        let wanted = |name: &str| skeleton.places().find(|(ours, _)| *ours == name).map(|(_, place)| place);
+        let squats = move |chain: &&ChainInfo| wanted(&chain.name).is_some_and(|place| among(place) && place != chain.base);
+        self.chains.iter().filter(squats).map(|chain| chain.name.as_str())
+    }
+
     /// An instance that no object has. Not just "the other one": a load that failed leaves debris, and which of two is in force
     /// cannot be seen without reading rules.
     fn free_instance(&self, adopted: &BTreeMap<SetId, u8>) -> Result<u8, PlaneError> {
@@ -204,6 +220,11 @@ impl Found {
         }
         to.commit()
     }
+}
+
+fn remove_chain(batch: &mut Batch, name: &str) {
+    batch.flush_chain(TABLE, name);
+    batch.delete_chain(TABLE, name);
 }
 
 fn same_make(found: &SetInfo, spec: &SetSpec) -> bool {

@@ -74,6 +74,12 @@ impl Skeleton {
         self.chains.iter().map(|chain| chain.name.as_str())
     }
 
+    /// Names of all chains with hook (`enum nf_inet_hooks`) and priority, for base chains.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (&str, Option<(u32, i32)>)> {
+        let place = |chain: &Chain| chain.hook.map(|Hook { hook, priority, nat: _ }| (u32::from(hook as u16), priority));
+        self.chains.iter().map(move |chain| (chain.name.as_str(), place(chain)))
+    }
+
     /// What makes the regular chains, which nothing reaches yet.
     pub(crate) fn build_regular(&self) -> impl Iterator<Item = Step<'_>> {
         let regular = || self.chains.iter().filter(|chain| chain.hook.is_none());

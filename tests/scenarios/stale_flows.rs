@@ -1,0 +1,305 @@
+//! UDP flows that connection tracking would send to where no backend is any more: a client that never pauses keeps its source port
+//! for ever, and so its entry.
+
+use crate::fixture::{Cluster, DETECT_PODS, Endpoint, Pods, Service, dual};
+use anyhow::{Context as _, ensure};
+use sheave::netlink::conntrack::{Conntrack, Flow, Selection};
+use sheave_lab::{Host, Port, Protocol, TcpFlow, UdpFlow, UdpReport};
+use sheave_tests::{scenario::Scenario, scenarios};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    time::Duration,
+};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    scenarios!("stale_flows":
+        a_flow_leaves_a_backend_that_is_gone needs ["nftables"];
+        no_backends_are_a_refusal_and_new_ones_are_found needs ["nftables"];
+        a_flow_to_a_deleted_service_ends needs ["nftables"];
+        a_flow_that_was_there_before_the_service_is_served needs ["nftables"];
+        a_changed_target_port_moves_the_flow needs ["nftables"];
+        flows_to_others_on_the_same_port_are_left_alone needs ["nftables"];
+        a_terminating_backend_that_serves_keeps_its_flow needs ["nftables"];
+        tcp_is_never_cut needs ["nftables"];
+        changes_while_nobody_is_there_are_caught_up_with needs ["nftables"];
+        a_full_table_delays_no_sync needs ["nftables"], within 90 s;
+    )
+    .to_vec()
+}
+
+const CLUSTER_IP: &str = "172.30.0.53";
+const NODE_PORT: u16 = 30_053;
+const VIP: &str = "192.0.2.53";
+const LOCAL: &str = "10.180.0.1";
+const REMOTE: &str = "10.180.2.1";
+/// Datagrams per second of a flow: fast enough that no entry could expire between two.
+const PACE: u32 = 100;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn dns() -> Service {
+    let service = Service::new("dns", CLUSTER_IP).only(Protocol::Udp, 53, 53).only(Protocol::Tcp, 53, 53);
+    service.node_port(NODE_PORT).vip(VIP)
+}
+
+fn on(backends: &[&str]) -> Service {
+    dns().with_endpoints(backends.iter().map(|address| Endpoint::at(address)))
+}
+
+fn cluster() -> anyhow::Result<Cluster> {
+    let mut cluster = Cluster::new(Pods::Routed)?;
+    cluster.start(&DETECT_PODS)?;
+    Ok(cluster)
+}
+
+/// One flow by each way in each family: ClusterIP from a pod, NodePort and VIP from outside.
+fn flows(cluster: &Cluster) -> anyhow::Result<Vec<(String, UdpFlow)>> {
+    let ways = [(&cluster.pod, CLUSTER_IP, 53), (cluster.client(), "192.168.0.2", NODE_PORT), (cluster.client(), VIP, 53)];
+    let start = |host: &Host, address: String, port: u16| {
+        let to = if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
+        let flow = UdpFlow::start(host, &to, PACE)?;
+        Ok((format!("{} -> {to}", host.name()), flow))
+    };
+    ways.into_iter().flat_map(|(host, v4, port)| dual(v4).map(|address| start(host, address, port))).collect()
+}
+
+/// Waits until each flow is answered by this backend, as many times as show that it stays.
+fn all_answered_by(flows: &[(String, UdpFlow)], by: &str) -> anyhow::Result<()> {
+    for (name, flow) in flows {
+        let before = flow.report().by.get(by).copied().unwrap_or(0);
+        // Answers of others may be under way still: as many again must come, and then of this one.
+        loop {
+            let report = flow.await_answers(10, PATIENCE).with_context(|| format!("{name}: {:?}", brief(&flow.report())))?;
+            if report.by.get(by).copied().unwrap_or(0) >= before + 10 {
+                break;
+            }
+            ensure!(report.sent < 100 * u64::from(PACE), "{name} is not answered by {by}: {:?}", brief(&report));
+        }
+    }
+    Ok(())
+}
+
+/// Waits until nothing comes back of what each flow sends.
+fn none_answered(flows: &[(String, UdpFlow)]) -> anyhow::Result<()> {
+    for (name, flow) in flows {
+        let deadline = flow.report().sent + 20 * u64::from(PACE);
+        loop {
+            let before = flow.report();
+            let after = flow.await_sent(before.sent + 20, PATIENCE)?;
+            if after.answered == before.answered {
+                break;
+            }
+            ensure!(after.sent < deadline, "{name} is still answered: {:?}", brief(&after));
+        }
+    }
+    Ok(())
+}
+
+/// A report without the long list.
+fn brief(report: &UdpReport) -> String {
+    format!("sent {}, answered {}, refused {}, by {:?}", report.sent, report.answered, report.refused, report.by)
+}
+
+/// What connection tracking of the node knows of UDP, in both families.
+fn tracked(cluster: &Cluster) -> anyhow::Result<Vec<Flow>> {
+    cluster.node().run(|| {
+        let mut conntrack = Conntrack::open()?;
+        let mut flows = Vec::new();
+        for ipv6 in [false, true] {
+            conntrack.dump(Selection::udp(ipv6), |flow| flows.push(*flow))?;
+        }
+        Ok(flows)
+    })?
+}
+
+fn a_flow_leaves_a_backend_that_is_gone() -> anyhow::Result<()> {
+    let cluster = cluster()?;
+    cluster.services(&[&on(&[LOCAL])])?;
+    let flows = flows(&cluster)?;
+    all_answered_by(&flows, "local")?;
+    // First as in a rollout, the new one before the old one goes; then from one to the other at once.
+    cluster.services(&[&on(&[LOCAL, REMOTE])])?;
+    all_answered_by(&flows, "local")?;
+    cluster.services(&[&on(&[REMOTE])])?;
+    all_answered_by(&flows, "remote")?;
+    cluster.services(&[&on(&[LOCAL])])?;
+    all_answered_by(&flows, "local")
+}
+
+fn no_backends_are_a_refusal_and_new_ones_are_found() -> anyhow::Result<()> {
+    let cluster = cluster()?;
+    cluster.services(&[&on(&[LOCAL])])?;
+    let flows = flows(&cluster)?;
+    all_answered_by(&flows, "local")?;
+    let refused: Vec<u64> = flows.iter().map(|(_, flow)| flow.report().refused).collect();
+    cluster.services(&[&on(&[])])?;
+    none_answered(&flows)?;
+    for ((name, flow), before) in flows.iter().zip(refused) {
+        let report = flow.await_sent(flow.report().sent + 10, PATIENCE)?;
+        ensure!(report.refused > before, "{name} is told: {}", brief(&report));
+    }
+    let backend =
+        |flow: &Flow| [53].contains(&flow.reply.source.port()) && flow.reply.source.ip().to_string().starts_with("10.180.");
+    let left: Vec<Flow> = tracked(&cluster)?.into_iter().filter(backend).collect();
+    ensure!(left.is_empty(), "entries to backends of a Service without any: {left:?}");
+    cluster.services(&[&on(&[REMOTE])])?;
+    all_answered_by(&flows, "remote")
+}
+
+fn a_flow_to_a_deleted_service_ends() -> anyhow::Result<()> {
+    let cluster = cluster()?;
+    cluster.services(&[&on(&[LOCAL])])?;
+    let flows = flows(&cluster)?;
+    all_answered_by(&flows, "local")?;
+    // Its address may be another pod's tomorrow.
+    cluster.services(&[])?;
+    none_answered(&flows)
+}
+
+fn a_flow_that_was_there_before_the_service_is_served() -> anyhow::Result<()> {
+    let cluster = cluster()?;
+    let flows = flows(&cluster)?;
+    for (_, flow) in &flows {
+        flow.await_sent(10, PATIENCE)?;
+    }
+    ensure!(!tracked(&cluster)?.is_empty(), "the flows are known, and known as untranslated");
+    cluster.services(&[&on(&[LOCAL])])?;
+    all_answered_by(&flows, "local")
+}
+
+fn a_changed_target_port_moves_the_flow() -> anyhow::Result<()> {
+    let cluster = cluster()?;
+    cluster.services(&[&on(&[LOCAL])])?;
+    let flows = flows(&cluster)?;
+    all_answered_by(&flows, "local")?;
+    let moved = Service::new("dns", CLUSTER_IP).only(Protocol::Udp, 53, 5353).node_port(NODE_PORT).vip(VIP);
+    cluster.services(&[&moved.endpoint(Endpoint::at(LOCAL))])?;
+    all_answered_by(&flows, "local")?;
+    let old = |flow: &Flow| flow.reply.source.port() == 53;
+    let left: Vec<Flow> = tracked(&cluster)?.into_iter().filter(old).collect();
+    ensure!(left.is_empty(), "entries to the old port: {left:?}");
+    Ok(())
+}
+
+fn flows_to_others_on_the_same_port_are_left_alone() -> anyhow::Result<()> {
+    let cluster = cluster()?;
+    cluster.services(&[&on(&[LOCAL])])?;
+    // A host of the LAN with a server at the number of the NodePort, and one at the Service's port.
+    let stranger = cluster.lan_host("stranger", "192.168.0.77", None)?;
+    stranger.serve(&[Port::udp(NODE_PORT), Port::udp(53)])?;
+    let ways = [format!("192.168.0.77:{NODE_PORT}"), "192.168.0.77:53".to_owned(), format!("[{}]:{NODE_PORT}", stranger.ipv6())];
+    let flows: Vec<UdpFlow> = ways.iter().map(|to| UdpFlow::start(&cluster.pod, to, PACE)).collect::<Result<_, _>>()?;
+    for flow in &flows {
+        flow.await_answers(10, PATIENCE)?;
+    }
+    let to_stranger = |flow: &Flow| {
+        let ip = flow.original.destination.ip();
+        ip == stranger.ipv4() || ip == stranger.ipv6()
+    };
+    let entries = || -> anyhow::Result<Vec<(SocketAddr, Option<u32>)>> {
+        let flows = tracked(&cluster)?.into_iter().filter(to_stranger);
+        let mut entries: Vec<_> = flows.map(|flow| (flow.original.destination, flow.id)).collect();
+        entries.sort_unstable();
+        Ok(entries)
+    };
+    let before = entries()?;
+    ensure!(before.len() == 3, "{before:?}");
+    let served = UdpFlow::start(cluster.client(), &format!("192.168.0.2:{NODE_PORT}"), PACE)?;
+    served.await_answers(10, PATIENCE)?;
+    for backends in [&[REMOTE][..], &[], &[LOCAL]] {
+        cluster.services(&[&on(backends)])?;
+    }
+    // The Service's own flow shows that entries were looked through.
+    let goal = served.report().answered;
+    served.await_answers(goal + 10, PATIENCE)?;
+    assert_eq!(entries()?, before, "the same entries by their ids");
+    for flow in flows {
+        let report = flow.stop();
+        ensure!(report.is_whole(), "{}", brief(&report));
+    }
+    Ok(())
+}
+
+fn a_terminating_backend_that_serves_keeps_its_flow() -> anyhow::Result<()> {
+    let cluster = cluster()?;
+    cluster.services(&[&on(&[LOCAL])])?;
+    let flows = flows(&cluster)?;
+    all_answered_by(&flows, "local")?;
+    cluster.services(&[&dns().endpoint(Endpoint::at(LOCAL).terminating()).endpoint(Endpoint::at(REMOTE))])?;
+    all_answered_by(&flows, "local")?;
+    for (name, flow) in &flows {
+        ensure!(flow.report().by.len() == 1, "{name} stayed: {}", brief(&flow.report()));
+    }
+    let newcomer = UdpFlow::start(&cluster.pod, &format!("{CLUSTER_IP}:53"), PACE)?;
+    newcomer.await_answers(10, PATIENCE)?;
+    ensure!(newcomer.stop().by.keys().eq(["remote"]), "new flows go elsewhere");
+    cluster.services(&[&dns().endpoint(Endpoint::at(LOCAL).dying()).endpoint(Endpoint::at(REMOTE))])?;
+    all_answered_by(&flows, "remote")
+}
+
+fn tcp_is_never_cut() -> anyhow::Result<()> {
+    let cluster = cluster()?;
+    cluster.services(&[&on(&[LOCAL])])?;
+    let ways = [(&cluster.pod, format!("{CLUSTER_IP}:53")), (cluster.client(), format!("192.168.0.2:{NODE_PORT}"))];
+    let tcp: Vec<TcpFlow> = ways.iter().map(|(host, to)| TcpFlow::start(host, to, 100_000)).collect::<Result<_, _>>()?;
+    for services in [vec![on(&[REMOTE])], vec![on(&[])], vec![]] {
+        cluster.services(&services.iter().collect::<Vec<_>>())?;
+        for flow in &tcp {
+            flow.await_progress(20_000, PATIENCE)?;
+        }
+    }
+    for flow in tcp {
+        let report = flow.stop();
+        ensure!(report.is_whole() && report.by == "local", "{report:?}");
+    }
+    Ok(())
+}
+
+fn changes_while_nobody_is_there_are_caught_up_with() -> anyhow::Result<()> {
+    let mut cluster = cluster()?;
+    cluster.services(&[&on(&[LOCAL])])?;
+    let flows = flows(&cluster)?;
+    all_answered_by(&flows, "local")?;
+    cluster.terminate()?;
+    cluster.objects_later("world.yaml", on(&[REMOTE]).documents())?;
+    all_answered_by(&flows, "local")?;
+    cluster.restart()?;
+    all_answered_by(&flows, "remote")
+}
+
+fn a_full_table_delays_no_sync() -> anyhow::Result<()> {
+    /// Different flows; the default limit of small machines is 262,144 for all namespaces together.
+    const ENTRIES: usize = 100_000;
+    let cluster = cluster()?;
+    cluster.services(&[&on(&[LOCAL])])?;
+    let flows = flows(&cluster)?;
+    all_answered_by(&flows, "local")?;
+    // To a host of the outside that is not there: nobody answers.
+    cluster.node().run(|| -> anyhow::Result<()> {
+        for half in 0..2 {
+            let socket = UdpSocket::bind("192.168.0.2:0")?;
+            for port in 0..ENTRIES / 2 {
+                let to = SocketAddr::new("203.0.113.200".parse()?, u16::try_from(1024 + port)?);
+                // ENOBUFS, and errors that routers send back.
+                let _ = socket.send_to(&[half], to);
+            }
+        }
+        Ok(())
+    })??;
+    let known = tracked(&cluster)?.len();
+    ensure!(known >= ENTRIES, "only {known} entries");
+    for _ in 0..cluster.count_log("synced") {
+        cluster.await_log("synced", PATIENCE)?; // those of before
+    }
+    // The commit does not wait for the look through the table.
+    cluster.services(&[&on(&[REMOTE])])?;
+    cluster.await_log("synced", PATIENCE)?;
+    cluster.await_log("stale UDP flows deleted", PATIENCE)?;
+    all_answered_by(&flows, "remote")?;
+    for backends in [&[LOCAL][..], &[REMOTE], &[LOCAL]] {
+        cluster.services(&[&on(backends)])?;
+    }
+    all_answered_by(&flows, "local")?;
+    let left = tracked(&cluster)?.len();
+    ensure!(left >= ENTRIES - 10_000, "entries of others were deleted: {left} are left of {known}");
+    Ok(())
+}
