@@ -79,33 +79,37 @@ fn assert_same(found: &FakeNft, expected: &FakeNft, what: &str) {
 
 #[test]
 fn a_plane_that_followed_has_what_a_plane_has_that_loaded() {
-    run("fake", || (), |(), _, sequence| {
-        let mut node = Node::new(sequence);
-        let kernel = FakeNft::new();
-        let mut plane = NftablesPlane::new(Box::new(kernel.clone()));
-        let mut loaded = false;
-        for step in &sequence.steps {
-            match node.step(step, loaded) {
-                Outcome::Waiting => continue,
-                Outcome::Load => {
-                    plane = NftablesPlane::new(Box::new(kernel.another()));
-                    plane.load(node.reconciler.table()).unwrap();
-                    loaded = true;
+    run(
+        "fake",
+        || (),
+        |(), _, sequence| {
+            let mut node = Node::new(sequence);
+            let kernel = FakeNft::new();
+            let mut plane = NftablesPlane::new(Box::new(kernel.clone()));
+            let mut loaded = false;
+            for step in &sequence.steps {
+                match node.step(step, loaded) {
+                    Outcome::Waiting => continue,
+                    Outcome::Load => {
+                        plane = NftablesPlane::new(Box::new(kernel.another()));
+                        plane.load(node.reconciler.table()).unwrap();
+                        loaded = true;
+                    }
+                    Outcome::Delta(reconciled) => {
+                        plane.apply(&reconciled.committed.delta, node.reconciler.table()).unwrap();
+                    }
                 }
-                Outcome::Delta(reconciled) => {
-                    plane.apply(&reconciled.committed.delta, node.reconciler.table()).unwrap();
-                }
+                plane.finish().unwrap();
+                let fresh = FakeNft::new();
+                NftablesPlane::new(Box::new(fresh.clone())).load(node.reconciler.table()).unwrap();
+                assert_same(&kernel, &fresh, "followed, and loaded once");
             }
-            plane.finish().unwrap();
-            let fresh = FakeNft::new();
-            NftablesPlane::new(Box::new(fresh.clone())).load(node.reconciler.table()).unwrap();
-            assert_same(&kernel, &fresh, "followed, and loaded once");
-        }
-        if loaded {
-            let followed = Content::of(&kernel);
-            NftablesPlane::new(Box::new(kernel.another())).load(node.reconciler.table()).unwrap();
-            let difference = Content::of(&kernel).difference(&followed);
-            assert!(difference.is_empty(), "adopted, and before:\n{}", difference.join("\n"));
-        }
-    });
+            if loaded {
+                let followed = Content::of(&kernel);
+                NftablesPlane::new(Box::new(kernel.another())).load(node.reconciler.table()).unwrap();
+                let difference = Content::of(&kernel).difference(&followed);
+                assert!(difference.is_empty(), "adopted, and before:\n{}", difference.join("\n"));
+            }
+        },
+    );
 }

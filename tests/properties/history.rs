@@ -110,17 +110,16 @@ fn facts() -> impl Strategy<Value = Facts> {
     let mut addresses = arbitrary::NODE_IPS.to_vec();
     addresses.extend([IpAddr::from([192, 0, 2, 7]), IpAddr::from([203, 0, 113, 2])]);
     let addresses = subsequence(addresses, 0..=4).prop_map(|list| list.into_iter().collect());
-    (detector, prop::bool::weighted(0.2), any::<[bool; 2]>(), addresses).prop_map(
-        |(detector, masquerade_all, match_all, addresses)| Facts { detector, masquerade_all, match_all, addresses },
-    )
+    (detector, prop::bool::weighted(0.2), any::<[bool; 2]>(), addresses)
+        .prop_map(|(detector, masquerade_all, match_all, addresses)| Facts { detector, masquerade_all, match_all, addresses })
 }
 
 impl Node {
     pub(crate) fn new(sequence: &Sequence) -> Self {
         let Sequence { context, facts, listed, steps: _ } = sequence;
-        let mut node =
-            Self { reconciler: Reconciler::new(context.clone()), base: context.clone(), facts: facts.clone() };
-        for kind in [Kind::Service, Kind::ForeignService, Kind::EndpointSlice, Kind::ServiceCidr].into_iter().filter(|_| *listed) {
+        let mut node = Self { reconciler: Reconciler::new(context.clone()), base: context.clone(), facts: facts.clone() };
+        for kind in [Kind::Service, Kind::ForeignService, Kind::EndpointSlice, Kind::ServiceCidr].into_iter().filter(|_| *listed)
+        {
             node.reconciler.apply(Change::Listing(kind));
             node.reconciler.apply(Change::Listed(kind));
         }

@@ -36,7 +36,9 @@ impl Listing {
                         let twice = listing.chains.insert(name(object), vec![without(object, &["handle", "name"])]);
                         assert!(twice.is_none(), "two instances of chain {} are there", name(object));
                     }
-                    "rule" => listing.chains.get_mut(base(object["chain"].as_str().unwrap())).unwrap().push(text(&object["expr"])),
+                    "rule" => {
+                        listing.chains.get_mut(base(object["chain"].as_str().unwrap())).unwrap().push(text(&object["expr"]))
+                    }
                     _ => {}
                 }
             }
@@ -89,7 +91,11 @@ impl Listing {
                 classes.extend(elements.keys().map(|key| (frontend_of(key), class.parse().unwrap())));
             }
             classes.sort();
-            assert!(expected.clone().eq(classes.iter().cloned()), "{map}: classes {classes:?}, and not {:?}", expected.collect::<Vec<_>>());
+            assert!(
+                expected.clone().eq(classes.iter().cloned()),
+                "{map}: classes {classes:?}, and not {:?}",
+                expected.collect::<Vec<_>>()
+            );
         }
     }
 

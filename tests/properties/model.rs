@@ -7,8 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use sheave::model::{AffinityTimeout, EndpointSlice};
 use sheave::policy::naive::{self, Client, Coverage};
 use sheave::table::{
-    AddressUse, Backend, Frontend, FrontendAddress, FrontendKind, NodeState, Notice, PortId, Scope, ServicePort, ServiceTable, Slot, SlotWrite,
-    Verdict,
+    AddressUse, Backend, Frontend, FrontendAddress, FrontendKind, NodeState, Notice, PortId, Scope, ServicePort, ServiceTable,
+    Slot, SlotWrite, Verdict,
 };
 
 use crate::history::{Node, Outcome};
@@ -100,7 +100,8 @@ fn assert_slots_are_sound(table: &ServiceTable) {
 fn assert_conflicts_are_decided(node: &Node) {
     let (index, table) = (node.reconciler.index(), node.reconciler.table());
     let mut claims = BTreeMap::new();
-    let mut cluster_ips: BTreeSet<IpAddr> = index.foreign_services().flat_map(|service| service.cluster_ips.iter().copied()).collect();
+    let mut cluster_ips: BTreeSet<IpAddr> =
+        index.foreign_services().flat_map(|service| service.cluster_ips.iter().copied()).collect();
     for service in index.services() {
         let ports = naive::ports(service, &[], node.reconciler.context(), &mut Coverage::default());
         for (id, port) in ports {
@@ -117,10 +118,8 @@ fn assert_conflicts_are_decided(node: &Node) {
         let refused = kind != FrontendKind::ClusterIp && address.ip().is_some_and(|ip| cluster_ips.contains(&ip));
         held.extend((!refused).then_some((address, winner)));
     }
-    let found: BTreeMap<FrontendAddress, PortId> = table
-        .ports()
-        .flat_map(|port| port.frontends.iter().map(|frontend| (frontend.address, port.id.clone())))
-        .collect();
+    let found: BTreeMap<FrontendAddress, PortId> =
+        table.ports().flat_map(|port| port.frontends.iter().map(|frontend| (frontend.address, port.id.clone()))).collect();
     assert_eq!(found, held);
 }
 

@@ -27,7 +27,8 @@ const SHRINK_MS: u32 = 20_000;
 
 impl Plan {
     fn from_environment() -> Self {
-        let number = |name| env::var(name).ok().map(|text| text.parse::<u64>().unwrap_or_else(|_| panic!("{name}={text}: not a number")));
+        let number =
+            |name| env::var(name).ok().map(|text| text.parse::<u64>().unwrap_or_else(|_| panic!("{name}={text}: not a number")));
         let seed = number("SHEAVE_SEED").unwrap_or_else(|| {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
             u64::from(now.subsec_nanos()) ^ now.as_secs()

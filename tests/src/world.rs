@@ -35,6 +35,8 @@ pub struct World {
     // Fields drop in order: the daemon ends before its network and its manifests do.
     daemon: Option<Daemon>,
     arguments: Vec<String>,
+    /// API servers to watch instead of the directory of manifests.
+    api_servers: Option<String>,
     lab: Lab,
     manifests: TempDir,
 }
@@ -66,7 +68,7 @@ impl World {
     /// If there is no temporary directory.
     pub fn in_lab(lab: Lab) -> anyhow::Result<Self> {
         let manifests = tempfile::tempdir().context("cannot make a directory for manifests")?;
-        Ok(Self { daemon: None, arguments: Vec::new(), lab, manifests })
+        Ok(Self { daemon: None, arguments: Vec::new(), api_servers: None, lab, manifests })
     }
 
     /// Starts `sheave run` on the node under test, with further arguments, and waits until the manifests that are there are in the
@@ -78,6 +80,17 @@ impl World {
         self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         self.launch()?;
         self.await_sync()
+    }
+
+    /// Starts `sheave run` on API servers, comma-separated URLs as the node sees them, with further arguments. Does not wait: what is
+    /// to be awaited is that a packet goes through. A later [`launch`](Self::launch) or [`restart`](Self::restart) does the same.
+    ///
+    /// # Errors
+    /// If it is not built.
+    pub fn start_on_api(&mut self, servers: &str, arguments: &[&str]) -> anyhow::Result<()> {
+        self.api_servers = Some(servers.to_owned());
+        self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        self.launch()
     }
 
     /// Makes these the only objects, by a rename, and waits until they are in the kernel.
@@ -139,6 +152,12 @@ impl World {
         self.daemon.as_ref().context("the daemon is not running")?.log.await_message(text, limit)
     }
 
+    /// How many messages of this daemon so far contain a text.
+    #[must_use]
+    pub fn count_log(&self, text: &str) -> usize {
+        self.daemon.as_ref().map_or(0, |daemon| daemon.log.count(text))
+    }
+
     /// SIGKILL: nothing is tidied up.
     ///
     /// # Errors
@@ -160,9 +179,8 @@ impl World {
     /// # Errors
     /// As [`start`](Self::start), and if one is running.
     pub fn restart(&mut self) -> anyhow::Result<()> {
-        ensure!(self.daemon.is_none(), "the daemon is running: kill or terminate it first");
         self.launch()?;
-        self.await_sync()
+        if self.api_servers.is_none() { self.await_sync() } else { Ok(()) }
     }
 
     /// What a hostile administrator does: `nft flush ruleset` on the node.
@@ -202,14 +220,19 @@ impl World {
         self.manifests.path()
     }
 
-    fn launch(&mut self) -> anyhow::Result<()> {
+    /// Starts the daemon, with the arguments it had, and waits for nothing.
+    ///
+    /// # Errors
+    /// If it is not built, or one is running.
+    pub fn launch(&mut self) -> anyhow::Result<()> {
+        ensure!(self.daemon.is_none(), "the daemon is running: kill or terminate it first");
         let mut command = Command::new(executable()?);
-        command
-            .args(["run", "--log-format", "json", "--node-name", NODE_NAME, "--source"])
-            .arg(format!("manifests={}", self.manifests.path().display()))
-            .args(&self.arguments)
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped());
+        command.args(["run", "--log-format", "json", "--node-name", NODE_NAME]);
+        match &self.api_servers {
+            Some(servers) => command.args(["--source", "kube", "--api-server", servers]),
+            None => command.arg("--source").arg(format!("manifests={}", self.manifests.path().display())),
+        };
+        command.args(&self.arguments).stdin(Stdio::null()).stderr(Stdio::piped());
         let mut process = self.lab.node().spawn(command)?;
         let stream = process.child().stderr.take().context("the daemon's standard error is a pipe")?;
         self.daemon = Some(Daemon { process, log: Log::follow(stream) });

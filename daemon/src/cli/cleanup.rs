@@ -26,6 +26,12 @@ pub(super) fn cleanup(arguments: &Arguments) -> Result<(), Failure> {
         println!("{}", if there { format!("would remove: {table}") } else { NOTHING.to_owned() });
         return Ok(());
     }
+    // Held by a daemon that runs, and gone with it: see docs/decisions/nat-hold.md.
+    if door.table_exists(nftables::HOLD_TABLE).map_err(|error| Failure::Unreachable(error.into()))? {
+        return Err(Failure::No(anyhow::anyhow!(
+            "`sheave run` is running on this node and would restore {table} at once: stop it first"
+        )));
+    }
     let removed = nftables::cleanup(&mut door).with_context(|| format!("removing {table}")).map_err(Failure::No)?;
     println!("{}", if removed { format!("removed: {table}") } else { NOTHING.to_owned() });
     Ok(())

@@ -10,6 +10,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::daemon::with_causes;
+
 /// Kubernetes Services in the kernel of this node, explained.
 #[derive(Debug, Parser)]
 #[command(name = "sheave", version, propagate_version = true, arg_required_else_help = true)]
@@ -95,9 +97,8 @@ impl Failure {
     #[expect(clippy::print_stderr, reason = "the last word of a command that failed goes to the person who typed it")]
     fn report(&self) -> ExitCode {
         match self {
-            Self::No(error) => eprintln!("sheave: {error:#}"),
+            Self::No(error) | Self::Unreachable(error) => eprintln!("sheave: {}", with_causes(error.as_ref())),
             Self::Usage(text) => eprintln!("sheave: {text}\n\nFor more information, try '--help'."),
-            Self::Unreachable(error) => eprintln!("sheave: {error:#}"),
         }
         ExitCode::from(match self {
             Self::No(_) => 1,

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::Failure;
 use crate::config::{DetectLocal, NodePortSelection, Options, SourceOptions};
+use crate::daemon::with_causes;
 use crate::source::kube::KubeOptions;
 
 /// Flags of `sheave run`.
@@ -94,9 +95,10 @@ enum DetectLocalMode {
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let options = arguments.into_options()?;
-    crate::daemon::run(options).map_err(|error| match error.is_unreachable() {
-        true => Failure::Unreachable(error.into()),
-        false => Failure::No(error.into()),
+    crate::daemon::run(options).map_err(|error| match error {
+        error if error.is_usage() => Failure::Usage(with_causes(&error)),
+        error if error.is_unreachable() => Failure::Unreachable(error.into()),
+        error => Failure::No(error.into()),
     })
 }
 

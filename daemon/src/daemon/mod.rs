@@ -24,13 +24,14 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use report::Reporter;
+pub(crate) use report::with_causes;
 pub use stale_flows::StaleFlows;
 pub use sync::{Control, Inputs, Outputs, SyncLoop};
 pub use watchman::Watchman;
 
 use crate::config::{Options, SourceOptions};
 use crate::dataplane::PlaneError;
-use crate::dataplane::nftables::NftablesPlane;
+use crate::dataplane::nftables::{HOLD_TABLE, NftablesPlane};
 use crate::netlink::nft::{DoorError, KernelNft, NftDoor as _};
 use crate::netlink::route::{self, RouteError};
 use crate::source::kube::{ConnectError, EventSink, KubeSource};
@@ -41,6 +42,8 @@ use crate::table::Published;
 const CHANGES_QUEUED: usize = 1024;
 /// Repairs and node matters on their way to the loop.
 const CONTROL_QUEUED: usize = 64;
+/// How often a second daemon looks whether the first has ended.
+const LOOK_FOR_PREDECESSOR: Duration = Duration::from_millis(100);
 /// The API server's names are resolved again this often.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(300);
 
@@ -76,6 +79,12 @@ impl DaemonError {
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Plane(PlaneError::Unsupported { .. }) | Self::Door(_) | Self::Route(_))
     }
+
+    /// What was asked for makes no sense, or too little was said.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Connect(ConnectError::NotInCluster(_) | ConnectError::Url { .. }))
+    }
 }
 
 /// Serves this node until SIGTERM or SIGINT. Rules stay in place.
@@ -101,7 +110,12 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
     let mut interrupt = on_signal(SignalKind::interrupt())?;
 
     // The kernel first: if it says no, a person should hear that and not a word about API servers.
-    let door = KernelNft::open()?;
+    let mut door = KernelNft::open()?;
+    tokio::select! {
+        ended = predecessor_ended(&mut door) => ended?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    }
     let own_port = door.port_id();
     let plane = NftablesPlane::new(Box::new(door));
     let stale_flows = StaleFlows::spawn()
@@ -127,6 +141,19 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
     cancel.cancel();
     // A commit that has begun is finished; none is begun any more.
     let _ = tokio::task::spawn_blocking(move || sync.join()).await;
+    Ok(())
+}
+
+/// Two daemons on one node would mend each other's tables for ever. The one that runs holds a table that goes with it
+/// (docs/decisions/nat-hold.md), so the second one waits for its end: what a rolling update wants, and a person is told.
+async fn predecessor_ended(door: &mut KernelNft) -> Result<(), DoorError> {
+    let mut told = false;
+    while door.table_exists(HOLD_TABLE)? {
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!("another `sheave run` serves this node: waiting for it to end");
+        }
+        tokio::time::sleep(LOOK_FOR_PREDECESSOR).await;
+    }
     Ok(())
 }
 

@@ -118,13 +118,13 @@ fn other(api_version: &'static str, kind: &'static str, key: ObjectKey) -> Event
     EventSubject { api_version, kind, key, uid: None }
 }
 
-/// An error with all its causes on one line.
+/// An error with all its causes on one line. A cause that an error's own text names already is not told twice.
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
         let inner_text = inner.to_string();
-        if !text.ends_with(&inner_text) {
+        if !text.contains(&inner_text) {
             text = format!("{text}: {inner_text}");
         }
         cause = inner.source();

@@ -88,6 +88,8 @@ pub struct SyncLoop {
     pending_marks: Vec<Mark>,
     retry: Retry,
     retry_at: Option<Instant>,
+    /// Rules were missing for a while: any UDP flow may have begun without them, and be remembered as one that is not translated.
+    flows_doubtful: bool,
     /// When the plane's deferred work is due: affinity entries of removed backends.
     unfinished: Option<Instant>,
 }
@@ -107,6 +109,7 @@ impl SyncLoop {
             pending_marks: Vec::new(),
             retry: Retry::new(Duration::from_millis(500), Duration::from_secs(30)),
             retry_at: None,
+            flows_doubtful: false,
             unfinished: None,
         }
     }
@@ -223,23 +226,28 @@ impl SyncLoop {
 
     /// Writes everything, with the monitor at rest. If somebody else committed meanwhile, once more with the monitor awake.
     fn load(&mut self) -> Result<Commit, PlaneError> {
+        self.flows_doubtful = true;
         let Some(watchman) = &mut self.watchman else { return self.plane.load(self.reconciler.table()) };
         let rested_at = watchman.rest();
         let outcome = self.plane.load(self.reconciler.table());
         let transactions = outcome.as_ref().map_or(0, |commit| commit.transactions);
-        if watchman.wake(rested_at, transactions) && outcome.is_ok() { self.plane.load(self.reconciler.table()) } else { outcome }
+        let outcome = if watchman.wake(rested_at, transactions) && outcome.is_ok() {
+            self.plane.load(self.reconciler.table())
+        } else {
+            outcome
+        };
+        if outcome.is_ok() {
+            watchman.hold();
+        }
+        outcome
     }
 
     fn committed(&mut self, delta: &Delta, commit: &Commit, timing: &Timing) {
-        let first = self.kernel == Kernel::Unloaded;
         self.kernel = Kernel::Current;
         self.retry.reset();
         self.unfinished = Some(Instant::now());
         self.outputs.reporter.spoiled(&commit.spoiled, self.reconciler.index());
-        if let Some(flows) = &self.outputs.stale_flows {
-            let table = self.reconciler.table();
-            flows.look_for(if first { stale_flows::all(table) } else { stale_flows::changed(delta, table) });
-        }
+        self.look_for_stale_flows(delta);
         let marks = std::mem::take(&mut self.pending_marks);
         // A relist or a bookmark that changes nothing is not worth a line; a reload of manifests is, somebody is waiting for it.
         if commit.transactions > 0 || marks.iter().any(|mark| mark.stream == "manifests") {
@@ -264,6 +272,14 @@ impl SyncLoop {
         });
     }
 
+    fn look_for_stale_flows(&mut self, delta: &Delta) {
+        let all = std::mem::take(&mut self.flows_doubtful);
+        if let Some(flows) = &self.outputs.stale_flows {
+            let table = self.reconciler.table();
+            flows.look_for(if all { stale_flows::all(table) } else { stale_flows::changed(delta, table) });
+        }
+    }
+
     fn failed(&mut self, error: &PlaneError) {
         let wait = self.retry.next();
         self.kernel = if self.kernel == Kernel::Unloaded { Kernel::Unloaded } else { Kernel::Doubtful };
@@ -283,6 +299,8 @@ impl SyncLoop {
             Ok(commit) if commit.transactions == 0 => {}
             Ok(commit) => {
                 self.unfinished = Some(Instant::now());
+                self.flows_doubtful = true;
+                self.look_for_stale_flows(&Delta::default());
                 self.outputs.reporter.repaired(damage, &commit);
             }
             Err(error) => self.failed(&error),

@@ -4,8 +4,9 @@ use std::io;
 
 use tokio::sync::mpsc;
 
+use super::report::with_causes;
 use super::sync::Control;
-use crate::dataplane::nftables::TABLE;
+use crate::dataplane::nftables::{NatHold, TABLE};
 use crate::dataplane::{Damage, DamagedElement};
 use crate::netlink::nft::{Change, DoorError, KernelNft, Monitor, MonitorEvent, MonitorHandle, NftDoor as _};
 
@@ -17,6 +18,8 @@ pub struct Watchman {
     monitor: MonitorHandle,
     /// Asked for the ruleset's generation around a load, during which the monitor rests.
     door: KernelNft,
+    /// Keeps established flows translated until a flush is repaired.
+    hold: Option<NatHold>,
 }
 
 impl Watchman {
@@ -51,7 +54,7 @@ impl Watchman {
             .name("monitor".into())
             .spawn(thread)
             .map_err(|source| DoorError::Open { call: "start the monitor's thread", source })?;
-        Ok(Self { monitor: handle, door })
+        Ok(Self { monitor: handle, door, hold: None })
     }
 
     /// Rests the monitor: a bulk load would only make it read our own 250,000 elements. Returns the ruleset's generation.
@@ -68,6 +71,23 @@ impl Watchman {
         match (rested_at, self.door.generation()) {
             (Some(before), Ok(now)) => now.wrapping_sub(before) != own_transactions,
             _ => true,
+        }
+    }
+
+    /// Takes the hold on the NAT hooks, if it is not taken: after a load, that is, once there are flows to hold. Without it nothing
+    /// is lost but the flows that a flush meets.
+    pub(super) fn hold(&mut self) {
+        if self.hold.is_none() {
+            match NatHold::take() {
+                Ok(hold) => self.hold = Some(hold),
+                Err(error) => {
+                    let error = with_causes(&error);
+                    tracing::warn!(
+                        error,
+                        "no hold on the NAT hooks: should somebody flush the ruleset, established flows will break"
+                    );
+                }
+            }
         }
     }
 }

@@ -130,7 +130,7 @@ impl Request {
     }
 
     /// Asks from the calling thread's namespace. An error is a fault of the lab; what the network does is an outcome.
-    fn ask(&self) -> Result<Outcome> {
+    pub(crate) fn ask(&self) -> Result<Outcome> {
         let socket = self.open()?;
         Ok(self.exchange(socket).unwrap_or_else(|error| Outcome::of(&error)))
     }

@@ -1,8 +1,10 @@
 //! Long-running flows: traffic that goes on while a test does things to the daemon, and that notices everything.
 
+mod fresh;
 mod tcp;
 mod udp;
 
+pub use fresh::{FreshFlows, FreshReport};
 pub use tcp::{TcpFlow, TcpReport};
 pub use udp::{UdpFlow, UdpReport};
 

@@ -42,7 +42,7 @@ pub use address::{twin, twin_net};
 pub use capability::{Capability, UnknownCapability};
 pub use client::{Answer, Outcome, Request, Tally};
 pub use error::{Error, Result};
-pub use flow::{TcpFlow, TcpReport, UdpFlow, UdpReport};
+pub use flow::{FreshFlows, FreshReport, TcpFlow, TcpReport, UdpFlow, UdpReport};
 pub use host::{Host, Node};
 pub use namespace::Namespace;
 pub use process::{Finished, Process};

@@ -45,6 +45,10 @@ impl Namespace {
             // Scenarios provoke many errors within a second, and every one of them is an assertion.
             ("net.ipv4.icmp_ratelimit", "0"),
             ("net.ipv6.icmp.ratelimit", "0"),
+            // Beside the limit per peer there is one for all, icmp_msgs_per_sec with a burst of 50, which old kernels keep for the
+            // whole machine; it spares the types that are not in the mask. 255 is a reserved type.
+            ("net.ipv4.icmp_ratemask", "0"),
+            ("net.ipv6.icmp.ratemask", "255"),
         ])?;
         Ok(namespace)
     }

@@ -24,6 +24,8 @@ struct State {
     mark: Option<String>,
     /// Messages not yet passed by a wait.
     messages: Vec<String>,
+    /// All messages.
+    history: Vec<String>,
     /// The stream has ended, and so has the daemon.
     ended: bool,
 }
@@ -55,6 +57,11 @@ impl Log {
             let place = state.messages.iter().position(|message| message.contains(text))?;
             state.messages.drain(..=place).next_back()
         })
+    }
+
+    /// How many messages so far contain a text, passed by a wait or not.
+    pub(super) fn count(&self, text: &str) -> usize {
+        self.0.state().history.iter().filter(|message| message.contains(text)).count()
     }
 
     fn wait<T>(&self, limit: Duration, what: &str, mut found: impl FnMut(&mut State) -> Option<T>) -> anyhow::Result<T> {
@@ -91,6 +98,7 @@ impl State {
     /// Takes in one line: JSON with the fields nested under `fields`, as tracing writes it, or flat.
     fn take(&mut self, line: &str) {
         let Ok(entry) = serde_json::from_str::<Value>(line) else {
+            self.history.push(line.to_owned());
             return self.messages.push(line.to_owned());
         };
         let field = |name| entry.get("fields").unwrap_or(&entry).get(name).and_then(Value::as_str).map(str::to_owned);
@@ -98,6 +106,7 @@ impl State {
         if message == "synced" {
             self.mark = field("mark").or(self.mark.take());
         }
+        self.history.push(message.clone());
         self.messages.push(message);
     }
 }
@@ -127,6 +136,7 @@ mod tests {
         let log = Log::follow(&b"{\"message\":\"one here\"}\n{\"message\":\"two here\"}\n"[..]);
         assert_eq!(log.await_message("here", SECOND).unwrap(), "one here");
         assert_eq!(log.await_message("here", SECOND).unwrap(), "two here");
+        assert_eq!(log.count("here"), 2);
         log.await_message("here", SECOND).unwrap_err();
     }
 }

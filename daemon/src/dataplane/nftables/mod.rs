@@ -16,6 +16,7 @@ mod affinity;
 mod apply;
 mod content;
 mod error;
+mod hold;
 mod load;
 mod names;
 mod render;
@@ -37,6 +38,7 @@ use affinity::Affinity;
 use names::{Instances, SetId};
 use skeleton::{Features, LARGEST_CLASS, Skeleton};
 
+pub use hold::{HOLD_TABLE, NatHold};
 pub use names::{LAYOUT, TABLE};
 
 /// Renders the ServiceTable into `table inet sheave`.

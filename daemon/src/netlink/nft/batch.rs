@@ -122,6 +122,14 @@ impl Batch {
         });
     }
 
+    /// Adds a table that nobody else may change or flush, and that goes with the socket of this transaction. Linux 5.12.
+    pub fn add_owned_table(&mut self, table: &str) {
+        self.message(msg::NEWTABLE, NLM_F_CREATE, |buffer| {
+            attr::put_text(buffer, tab::NAME, table);
+            attr::put_u32_be(buffer, tab::FLAGS, tab::FLAG_OWNER);
+        });
+    }
+
     /// Deletes a table and all that is in it. To delete what may not be there, add it first.
     pub fn delete_table(&mut self, table: &str) {
         self.message(msg::DELTABLE, 0, |buffer| attr::put_text(buffer, tab::NAME, table));

@@ -160,7 +160,7 @@ impl FamilyChains<'_> {
             [("scope", "dispatch", "local-dispatch"), ("node-scope", "node-dispatch", "node-local-dispatch")]
         {
             let mut rules = Vec::new();
-            if let Some(pods) = self.source_is_pod(true) {
+            if let Some(pods) = self.source_is_pod() {
                 rules.push(pods.goto(self.name(general)));
             }
             rules.push(self.line().source_is_local().goto(self.name(general)));
@@ -255,8 +255,7 @@ impl FamilyChains<'_> {
                 daddr(SetKind::NodeIps).goto(self.name("masquerade-node-port")),
             ],
         );
-        let outside = if self.features.masquerade_all { Some(self.line()) } else { self.source_is_pod(false) };
-        self.chain("masquerade-cluster-ip", outside.map(Line::masquerade));
+        self.chain("masquerade-cluster-ip", self.masquerading_of_cluster_ips());
         self.chain("masquerade-local", [self.line().source_is_local().masquerade()]);
         self.chain("masquerade-node-port", node_port);
     }
@@ -278,13 +277,30 @@ impl FamilyChains<'_> {
         self.chain("learn", rules);
     }
 
-    /// `ip saddr @pods`, or by interface; the negation where not `inside`. `None`: the detector is off.
-    fn source_is_pod(&self, inside: bool) -> Option<Line> {
+    /// Everybody but pods.
+    fn masquerading_of_cluster_ips(&self) -> Vec<RuleSpec> {
+        match &self.features.pods {
+            _ if self.features.masquerade_all => vec![self.line().masquerade()],
+            PodTest::Off => Vec::new(),
+            PodTest::Address => vec![self.line().not_in_set(&[Field::Saddr], self.set(SetKind::Pods)).masquerade()],
+            // A packet that br_netfilter took from a bridge, and that DNAT sends to a neighbour on it, is switched and not routed:
+            // in postrouting it has no input interface (net/bridge/br_netfilter_hooks.c, br_nf_post_routing), like one of the
+            // node's own, but an address that is not. It leaves by the bridge it came in through.
+            PodTest::Interface { name, prefix } => vec![
+                self.line().input_interface(name, *prefix).leave(),
+                self.line().source_is_local().masquerade(),
+                self.line().no_input_interface().output_interface(name, *prefix).leave(),
+                self.line().masquerade(),
+            ],
+        }
+    }
+
+    /// `ip saddr @pods`, or by interface. `None`: the detector is off.
+    fn source_is_pod(&self) -> Option<Line> {
         match &self.features.pods {
             PodTest::Off => None,
-            PodTest::Address if inside => Some(self.line().in_set(&[Field::Saddr], self.set(SetKind::Pods))),
-            PodTest::Address => Some(self.line().not_in_set(&[Field::Saddr], self.set(SetKind::Pods))),
-            PodTest::Interface { name, prefix } => Some(self.line().input_interface(name, *prefix, inside)),
+            PodTest::Address => Some(self.line().in_set(&[Field::Saddr], self.set(SetKind::Pods))),
+            PodTest::Interface { name, prefix } => Some(self.line().input_interface(name, *prefix)),
         }
     }
 

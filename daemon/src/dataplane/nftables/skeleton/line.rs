@@ -113,14 +113,30 @@ impl Line {
         self.fib_local(NFTA_FIB_F_DADDR)
     }
 
-    /// `iifname "name"`, or `iifname "prefix*"`; `equal` false for `!=`. A packet without an input interface has the empty name.
-    pub(crate) fn input_interface(mut self, name: &str, prefix: bool, equal: bool) -> Self {
+    /// `iifname "name"`, or `iifname "prefix*"`.
+    pub(crate) fn input_interface(self, name: &str, prefix: bool) -> Self {
+        self.interface(libc::NFT_META_IIFNAME, name, prefix)
+    }
+
+    /// `oifname "name"`, or `oifname "prefix*"`.
+    pub(crate) fn output_interface(self, name: &str, prefix: bool) -> Self {
+        self.interface(libc::NFT_META_OIFNAME, name, prefix)
+    }
+
+    /// `iif 0`. By index: nft cannot read the empty name back.
+    pub(crate) fn no_input_interface(mut self) -> Self {
+        self.exprs.push(Expr::Meta { key: libc::NFT_META_IIF.cast_unsigned(), to: START });
+        self.exprs.push(Expr::Compare { from: START, equal: true, to: vec![0; 4] });
+        self
+    }
+
+    fn interface(mut self, key: libc::c_int, name: &str, prefix: bool) -> Self {
         let mut wanted = name.as_bytes().to_vec();
         if !prefix {
             wanted.resize(libc::IFNAMSIZ, 0);
         }
-        self.exprs.push(Expr::Meta { key: libc::NFT_META_IIFNAME.cast_unsigned(), to: START });
-        self.exprs.push(Expr::Compare { from: START, equal, to: wanted });
+        self.exprs.push(Expr::Meta { key: key.cast_unsigned(), to: START });
+        self.exprs.push(Expr::Compare { from: START, equal: true, to: wanted });
         self
     }
 

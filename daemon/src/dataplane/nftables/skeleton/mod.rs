@@ -19,10 +19,11 @@ use super::names::{Instances, Pool, Reach, SetId, SetKind, TABLE};
 
 pub(crate) use chains::Chain;
 use chains::Hook;
-use expr::{Bound, Expr, SetRef};
+pub(crate) use expr::Bound;
+use expr::{Expr, SetRef};
 use features::classes;
 pub(crate) use features::{Features, LARGEST_CLASS, class_of};
-use line::RuleSpec;
+pub(crate) use line::{RuleSpec, line};
 
 /// Chains with their rules, in an order in which none is jumped to before it is there.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,4 +6,4 @@ mod fixtures;
 mod golden;
 mod histories;
 mod kernel;
-mod namespace;
+pub(super) mod namespace;

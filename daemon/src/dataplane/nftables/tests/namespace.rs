@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use nix::sched::{CloneFlags, unshare};
 
 /// Runs `test` on a thread in a fresh network namespace. Says so and returns where that is not allowed.
-pub(super) fn in_namespace(test: impl FnOnce() + Send + 'static) {
+pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
     let flags = if nix::unistd::geteuid().is_root() {
         CloneFlags::CLONE_NEWNET
     } else {
@@ -22,7 +22,7 @@ pub(super) fn in_namespace(test: impl FnOnce() + Send + 'static) {
 }
 
 /// Runs stock nft in the namespace of this thread.
-pub(super) fn nft(arguments: &[&str], input: &str) -> String {
+pub(crate) fn nft(arguments: &[&str], input: &str) -> String {
     let mut child = Command::new("nft")
         .args(arguments)
         .stdin(Stdio::piped())
