@@ -45,7 +45,8 @@ impl Observer {
             while let Ok(Some(event)) = monitor.next() {
                 match event {
                     MonitorEvent::Elements { set, elements, change: Change::Added } => {
-                        added.extend(elements.iter().filter_map(|element| Added::of(&set, &element.key, element.data.as_deref())));
+                        added
+                            .extend(elements.iter().filter_map(|element| Added::of(&set, &element.key, element.data.as_deref())));
                     }
                     MonitorEvent::NewGeneration { .. } => {
                         let commit = Commit { at: Instant::now(), added: std::mem::take(&mut added) };

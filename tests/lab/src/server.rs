@@ -234,5 +234,5 @@ fn listen(protocol: Protocol, at: SocketAddr) -> io::Result<Listener> {
 
 /// SO_RCVBUFFORCE: the size asked for, whatever the limit for ordinary processes.
 fn set_receive_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
-    Ok(nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::RcvBufForce, &bytes)?)
+    Ok(setsockopt(socket, sockopt::RcvBufForce, &bytes)?)
 }
