@@ -12,6 +12,7 @@ use sheave_lab::{Host, Outcome, Protocol, Request};
 use sheave_tests::{scenario::Scenario, scenarios};
 use std::{
     collections::BTreeSet,
+    io::{BufRead as _, BufReader},
     thread,
     time::{Duration, Instant},
 };
@@ -20,6 +21,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     scenarios!("disruption":
         a_restart_on_changed_manifests needs ["nftables", "tool:nft"];
         fifty_kills_in_the_middle_of_syncs needs ["nftables", "tool:nft"], within 120 s;
+        a_second_daemon_waits_and_a_leftover_is_no_first needs ["nftables", "tool:nft"];
         clients_stay_with_their_backends_over_restarts needs ["nftables"];
     )
     .to_vec()
@@ -58,6 +60,28 @@ fn a_restart_on_changed_manifests() -> anyhow::Result<()> {
     ensure!(gone.by().is_none(), "removed meanwhile: {gone}");
     traffic.finish()?;
     traffic::welcomed(&newcomers.stop())
+}
+
+fn a_second_daemon_waits_and_a_leftover_is_no_first() -> anyhow::Result<()> {
+    let mut cluster = traffic::cluster()?;
+    // As a ruleset leaves it that was saved while a daemon ran, by an nft that does not save owners.
+    cluster.nft("table inet sheave-hold { chain hold { }; }")?;
+    cluster.start(&DETECT_PODS)?;
+    let held = cluster.nft("list table inet sheave-hold")?;
+    ensure!(held.contains("flags owner"), "{held}");
+    ensure!(!cluster.sheave(&["cleanup"])?.status.success(), "not beside a daemon");
+
+    let mut second = std::process::Command::new(sheave_tests::world::executable()?);
+    second.args(["run", "--node-name", sheave_tests::world::NODE_NAME, "--source"]);
+    second.arg(format!("manifests={}", cluster.manifests().display())).stderr(std::process::Stdio::piped());
+    let mut second = cluster.node().spawn(second)?;
+    let mut lines = BufReader::new(second.child().stderr.take().context("a pipe")?).lines();
+    let mut says = |text: &str| lines.by_ref().map_while(Result::ok).any(|line| line.contains(text));
+    ensure!(says("waiting for it to end"));
+    cluster.kill()?;
+    ensure!(says("sheave starts") && says("synced"), "it takes over");
+    ensure!(cluster.pod.tcp("172.30.0.41:80")?.by().is_some());
+    Ok(())
 }
 
 fn fifty_kills_in_the_middle_of_syncs() -> anyhow::Result<()> {
