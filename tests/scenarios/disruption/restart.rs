@@ -31,7 +31,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 fn passing(number: usize) -> Service {
     let service = Service::new(&format!("passing-{number}"), &format!("172.30.1.{number}")).only(Protocol::Tcp, 80, 80);
     let service = service.only(Protocol::Udp, 80, 80).endpoint(Endpoint::remote("10.180.2.1"));
-    if number % 2 == 0 { service.sticky(60) } else { service.endpoint(Endpoint::local("10.180.0.9")) }
+    if number.is_multiple_of(2) { service.sticky(60) } else { service.endpoint(Endpoint::local("10.180.0.9")) }
 }
 
 /// Writes the two Services of the traffic and some that pass, and waits for nothing.
@@ -87,7 +87,7 @@ fn a_second_daemon_waits_and_a_leftover_is_no_first() -> anyhow::Result<()> {
 fn fifty_kills_in_the_middle_of_syncs() -> anyhow::Result<()> {
     const KILLS: usize = 50;
     let seed = std::env::var("SHEAVE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
-    eprintln!("SHEAVE_SEED={seed}");
+    say_seed(seed);
     let mut random = StdRng::seed_from_u64(seed);
     let mut cluster = traffic::cluster()?;
     cluster.start(&DETECT_PODS)?;
@@ -130,6 +130,11 @@ fn fifty_kills_in_the_middle_of_syncs() -> anyhow::Result<()> {
     assert_eq!(found, Ruleset::of(&cluster)?);
     assert_eq!(unused, Ruleset::unused_sets(&cluster)?);
     Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "the output of a scenario, shown if it fails")]
+fn say_seed(seed: u64) {
+    eprintln!("SHEAVE_SEED={seed}");
 }
 
 fn clients_stay_with_their_backends_over_restarts() -> anyhow::Result<()> {
