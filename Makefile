@@ -6,7 +6,7 @@ CARGO ?= cargo
 BUILD_PACKAGES := pkg-config libnftnl-dev libmnl-dev
 TEST_PACKAGES  := nftables iproute2 conntrack curl procps
 
-.PHONY: help demo test test-vm lint bench build deps-build deps-test
+.PHONY: help demo test mutants test-vm lint bench build deps-build deps-test
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ demo: deps-build ## see a real Service being load-balanced by the real kernel, i
 
 test: deps-test ## prove it: unit tests, properties, scenarios with real packets, and the scenarios again on Debian's kernel in a VM
 	scripts/test
+
+mutants: deps-build ## break policy and table one rule at a time; every break must fail a test
+	scripts/mutants
 
 test-vm: deps-test ## the scenarios on Debian's own kernel in qemu (no KVM needed)
 	scripts/test-vm

@@ -7,8 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use sheave::model::{AffinityTimeout, EndpointSlice};
 use sheave::policy::naive::{self, Client, Coverage};
 use sheave::table::{
-    AddressUse, Backend, Frontend, FrontendAddress, NodeState, Notice, PortId, Scope, ServicePort, ServiceTable, Slot, SlotWrite,
-    Verdict,
+    AddressUse, Backend, Frontend, FrontendAddress, FrontendKind, NodeState, Notice, PortId, Scope, ServicePort, ServiceTable,
+    Slot, SlotWrite, Verdict,
 };
 
 use crate::history::{Node, Outcome};
@@ -93,6 +93,34 @@ fn assert_slots_are_sound(table: &ServiceTable) {
             }
         }
     }
+}
+
+/// Every frontend belongs to whom the rules of precedence give it: kind, age, UID, name; and where an address is a ClusterIP, to nobody
+/// who wants it as something else.
+fn assert_conflicts_are_decided(node: &Node) {
+    let (index, table) = (node.reconciler.index(), node.reconciler.table());
+    let mut claims = BTreeMap::new();
+    let mut cluster_ips: BTreeSet<IpAddr> =
+        index.foreign_services().flat_map(|service| service.cluster_ips.iter().copied()).collect();
+    for service in index.services() {
+        let ports = naive::ports(service, &[], node.reconciler.context(), &mut Coverage::default());
+        for (id, port) in ports {
+            for (address, kind) in port.kinds {
+                cluster_ips.extend(address.ip().filter(|_| kind == FrontendKind::ClusterIp));
+                let claim = (kind, service.created.unwrap_or(i64::MAX), service.uid.clone(), id.clone());
+                claims.entry(address).or_insert_with(BTreeSet::new).insert(claim);
+            }
+        }
+    }
+    let mut held = BTreeMap::new();
+    for (address, claims) in claims {
+        let (kind, _, _, winner) = claims.into_iter().next().unwrap();
+        let refused = kind != FrontendKind::ClusterIp && address.ip().is_some_and(|ip| cluster_ips.contains(&ip));
+        held.extend((!refused).then_some((address, winner)));
+    }
+    let found: BTreeMap<FrontendAddress, PortId> =
+        table.ports().flat_map(|port| port.frontends.iter().map(|frontend| (frontend.address, port.id.clone()))).collect();
+    assert_eq!(found, held);
 }
 
 /// Whom each client of each frontend reaches, and what becomes of those that reach nobody, by the text.
@@ -219,6 +247,7 @@ fn the_table_depends_on_what_is_there_and_not_on_how_it_came() {
             assert_slots_are_sound(node.reconciler.table());
             assert_eq!(Content::of(node.reconciler.table(), &node), Content::of(&node.rebuilt(), &node));
             assert_policy_is_the_text(&node, seen);
+            assert_conflicts_are_decided(&node);
         }
     });
     let (mut seen, mut met) = (Coverage::default(), Met::default());

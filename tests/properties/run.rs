@@ -93,8 +93,10 @@ where
 }
 
 fn one<P>(plan: Plan, number: u32, player: &mut P, play: &impl Fn(&mut P, u32, &Sequence)) -> Result<(), String> {
-    let config =
-        Config { cases: 1, failure_persistence: None, max_shrink_iters: SHRINK, max_shrink_time: SHRINK_MS, ..Config::default() };
+    let default = Config::default();
+    // PROPTEST_MAX_SHRINK_ITERS=0: somebody wants to know only whether it holds.
+    let max_shrink_iters = default.max_shrink_iters.min(SHRINK);
+    let config = Config { cases: 1, failure_persistence: None, max_shrink_iters, max_shrink_time: SHRINK_MS, ..default };
     let mut runner = TestRunner::new_with_rng(config, plan.rng(number));
     let player = Mutex::new(player);
     let outcome = runner.run(&sequence(), |sequence| {

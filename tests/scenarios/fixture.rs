@@ -4,11 +4,13 @@ mod check;
 mod cluster;
 mod lane;
 mod objects;
+mod ping;
 
-pub(crate) use check::{Checks, Expect};
+pub(crate) use check::{Checks, Expect, eventually};
 pub(crate) use cluster::{Cluster, DETECT_PODS, Pods};
 pub(crate) use lane::{Family, Lane, SCTP, TCP_UDP};
 pub(crate) use objects::{Endpoint, Service, dual, node, node_in_zone, service_cidr};
+pub(crate) use ping::{Pong, ping};
 
 /// A scenario for TCP and UDP, and the same once more for SCTP, each in both families.
 ///

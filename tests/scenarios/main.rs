@@ -1,25 +1,41 @@
 //! Real packets in namespaces: one module per subject, one process per scenario. `cargo test -p sheave-tests --test scenarios`.
 
+mod affinity;
+mod conflicts;
 mod disruption;
 mod fixture;
+mod hairpin;
 mod kube;
 mod lab;
+mod lifecycle;
+mod network_policy;
+mod node_ports;
 mod rows;
+mod source_ranges;
 mod stale_flows;
 mod truth_table;
+mod udp_flows;
+mod verdicts;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sheave_tests::scenario::main(
-        &[
-            disruption::scenarios(),
-            kube::scenarios(),
-            stale_flows::scenarios(),
-            lab::scenarios(),
-            truth_table::scenarios(),
-            rows::scenarios(),
-        ]
-        .concat(),
-    )
+    let scenarios = [
+        lab::scenarios(),
+        disruption::scenarios(),
+        kube::scenarios(),
+        stale_flows::scenarios(),
+        truth_table::scenarios(),
+        rows::scenarios(),
+        verdicts::scenarios(),
+        node_ports::scenarios(),
+        source_ranges::scenarios(),
+        hairpin::scenarios(),
+        lifecycle::scenarios(),
+        affinity::scenarios(),
+        conflicts::scenarios(),
+        udp_flows::scenarios(),
+        network_policy::scenarios(),
+    ];
+    sheave_tests::scenario::main(&scenarios.concat())
 }

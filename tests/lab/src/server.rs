@@ -1,6 +1,7 @@
 //! Servers in a host's namespace that say who they are and whom they saw.
 
 use crate::{Error, Namespace, Result};
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::{
     fmt, io,
@@ -83,7 +84,16 @@ impl Protocol {
             Self::Tcp => Socket::new(domain, Type::STREAM, Some(socket2::Protocol::TCP)),
             Self::Udp => Socket::new(domain, Type::DGRAM, Some(socket2::Protocol::UDP)),
             // One-to-one style (RFC 6458 section 4): connect, accept, read and write as with TCP.
-            Self::Sctp => Socket::new(domain, Type::STREAM, Some(socket2::Protocol::from(libc::IPPROTO_SCTP))),
+            Self::Sctp => {
+                let socket = Socket::new(domain, Type::STREAM, Some(socket2::Protocol::from(libc::IPPROTO_SCTP)))?;
+                // SCTP notes an ICMP error and goes on trying, unless one asks to be told at once (sctp_v4_err in net/sctp/input.c):
+                // only so a client can tell "refused" from silence.
+                match domain {
+                    Domain::IPV4 => setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?,
+                    _ => setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?,
+                }
+                Ok(socket)
+            }
         }
     }
 }
@@ -224,5 +234,5 @@ fn listen(protocol: Protocol, at: SocketAddr) -> io::Result<Listener> {
 
 /// SO_RCVBUFFORCE: the size asked for, whatever the limit for ordinary processes.
 fn set_receive_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
-    Ok(nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::RcvBufForce, &bytes)?)
+    Ok(setsockopt(socket, sockopt::RcvBufForce, &bytes)?)
 }

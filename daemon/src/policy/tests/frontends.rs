@@ -1,6 +1,7 @@
 //! What a Service answers to: what is skipped, kinds, policies, source ranges, refusals.
 
 use super::*;
+use crate::policy::Seniority;
 use crate::table::{Frontend, FrontendKind};
 
 /// `address kind policy`, one per frontend.
@@ -261,4 +262,11 @@ fn a_port_that_repeats_another_is_not_served() {
             .map(|(id, port)| (format!("default/web:{id}"), port))
     );
     assert_eq!(desired.notices.iter().map(|notice| notice.reason).collect::<Vec<_>>(), ["DuplicatePort"]);
+}
+
+#[test]
+fn the_older_service_is_senior_whatever_its_uid() {
+    let of = |created, uid: &str| Seniority::of(&Service { created, uid: uid.into(), ..service() });
+    let order = [of(Some(1), "z"), of(Some(2), "a"), of(Some(2), "b"), of(None, "a"), of(None, "b")];
+    assert!(order.is_sorted_by(|senior, junior| senior < junior), "by age, then by UID; without an age last");
 }

@@ -72,6 +72,14 @@ impl UdpFlow {
         self.0.wait_until("answers to a UDP flow", limit, |report| report.answered >= goal)
     }
 
+    /// Waits until the report satisfies a condition.
+    ///
+    /// # Errors
+    /// If it does not within the limit.
+    pub fn await_report(&self, limit: Duration, enough: impl Fn(&UdpReport) -> bool) -> Result<UdpReport> {
+        self.0.wait_until("what was expected of a UDP flow", limit, enough)
+    }
+
     /// Waits until so many datagrams have been sent in all.
     ///
     /// # Errors

@@ -1,0 +1,204 @@
+//! `sheave-bench sync`: how fast the API's changes are in the kernel, and what that costs.
+//!
+//! ```text
+//!  double ── HTTP ──▶ `sheave run`, a process ──▶ kernel of the node's namespace ──▶ a pod that answers
+//!    ▲ change                                        │ nf_tables events
+//!    └───────────────── this process ◀───────────────┘        (over the wire: `wire`)
+//!
+//!  this thread ── channel ──▶ SyncLoop, a thread ──▶ kernel    (in process: `in_process`)
+//!    ▲                           │
+//!    └────────── mark ◀──────────┘
+//! ```
+//! Two clocks for one change. *In process* it runs from the moment the change is put into the loop's channel to the moment the loop
+//! says that the kernel has acknowledged it: what sheave itself costs, and what the budgets are for. *Over the wire* it runs from
+//! the moment before the double is told, and so takes in its serialising, HTTP, decoding and two more processes' wake-ups, to the
+//! kernel's own notification of the commit; the daemon's log is not believed.
+
+mod driver;
+mod in_process;
+mod observer;
+mod stage;
+mod subject;
+mod wire;
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use sheave_tests::apiserver::load::Shape;
+
+use crate::machine::Machine;
+use crate::report::Report;
+use crate::statistics::{Samples, milliseconds};
+use crate::{Output, say};
+
+/// The sizes that the budgets are for.
+const BUDGETED: (u32, u32, u32) = (5_000, 50, 50_000);
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// What carries the traffic
+    #[arg(long, default_value = "nftables")]
+    plane: Plane,
+
+    /// Services at the cold sync and at the changes
+    #[arg(long, value_name = "N", default_value_t = BUDGETED.0, value_parser = clap::value_parser!(u32).range(1..))]
+    services: u32,
+
+    /// Endpoints of each of them
+    #[arg(long, value_name = "N", default_value_t = BUDGETED.1, value_parser = clap::value_parser!(u32).range(1..))]
+    endpoints_per_service: u32,
+
+    /// Endpoints to change one after the other, and Services to add
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    changes: u32,
+
+    /// Services that are there when one is added. They share the same total of endpoints, each having at least one
+    #[arg(long, value_name = "N", default_value_t = BUDGETED.2, value_parser = clap::value_parser!(u32).range(1..))]
+    add_at: u32,
+
+    /// How to print the result
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    pub(crate) output: Output,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Plane {
+    Nftables,
+}
+
+impl Arguments {
+    /// The cluster of the cold sync and the changes.
+    fn cluster(&self) -> Shape {
+        Shape { services: self.services, endpoints_per_service: self.endpoints_per_service, ..Shape::default() }
+    }
+
+    /// The cluster that Services are added to.
+    fn wide_cluster(&self) -> Shape {
+        let endpoints = u64::from(self.services) * u64::from(self.endpoints_per_service);
+        let each = u32::try_from(endpoints / u64::from(self.add_at)).unwrap_or(u32::MAX).max(1);
+        Shape { services: self.add_at, endpoints_per_service: each, ..Shape::default() }
+    }
+
+    /// A budget, where the sizes are not above those it is for.
+    fn budget(&self, budget: f64) -> Option<f64> {
+        let (services, endpoints, add_at) = BUDGETED;
+        let within = self.services <= services && self.endpoints_per_service <= endpoints && self.add_at <= add_at;
+        within.then_some(budget)
+    }
+}
+
+/// Runs all of it.
+///
+/// # Errors
+/// Missing rights, a size that does not fit, and whatever does not come out as it must: a bench of something broken is no bench.
+pub(crate) fn measure(arguments: &Arguments) -> Result<Report> {
+    let Plane::Nftables = arguments.plane;
+    let machine = Machine::here();
+    let (cluster, wide) = (arguments.cluster(), arguments.wide_cluster());
+    let Shape { services, endpoints_per_service, .. } = cluster;
+    let changes = arguments.changes;
+
+    say(&format!("{services} Services x {endpoints_per_service} endpoints, served to a `sheave run` of its own"));
+    let cold = wire::changes(cluster, changes)?;
+    say(&format!("the same in process, {changes} changes"));
+    let (_, change) = in_process::changes(cluster, changes)?;
+    say(&format!("{} Services x {} endpoints, {changes} added", wide.services, wide.endpoints_per_service));
+    let added_wire = wire::additions(wide, changes)?;
+    let (_, added) = in_process::additions(wide, changes)?;
+
+    let mut report = Report::new(machine);
+    let budget = |milliseconds| arguments.budget(milliseconds);
+    let ms = milliseconds;
+    report.add(
+        "cold_sync_ms",
+        ms(cold.first.whole),
+        budget(500.0),
+        "both lists complete -> policy, table, kernel's acknowledgement",
+    );
+    report.add("cold_sync_kernel_ms", ms(cold.first.kernel), None, "of that, inside sendmsg: the floor for these bytes");
+    report.add(
+        "start_to_programmed_ms",
+        ms(cold.programmed),
+        budget(3000.0),
+        "spawn -> a pod answers through the probe's ClusterIP",
+    );
+    report.add(
+        "change_p50_ms",
+        ms(change.percentile(50)),
+        budget(0.5),
+        "one endpoint: loop's channel -> acknowledged, in process",
+    );
+    report.add("change_p99_ms", ms(change.percentile(99)), budget(3.0), "the same");
+    report.add("change_max_ms", ms(change.max()), None, "the same");
+    add_wire(&mut report, &cold.changes, ["change_wire_p50_ms", "change_wire_p99_ms"]);
+    report.add("service_add_p50_ms", ms(added.percentile(50)), None, "one Service: loop's channel -> acknowledged, in process");
+    report.add("service_add_p99_ms", ms(added.percentile(99)), budget(5.0), "the same");
+    add_wire(&mut report, &added_wire.changes, ["service_add_wire_p50_ms", "service_add_wire_p99_ms"]);
+    report.add("peak_rss_mb", cold.peak_rss_mb, budget(100.0), "VmHWM of `sheave run` after all changes, 10^6 bytes");
+    report.add("rss_mb", cold.rss_mb, None, "VmRSS of it at the same moment");
+    report.add("wide_peak_rss_mb", added_wire.peak_rss_mb, None, "VmHWM with the many small Services");
+    #[expect(clippy::cast_precision_loss, reason = "no kernel holds 2^53 elements")]
+    report.add(
+        "kernel_elements",
+        cold.elements as f64,
+        None,
+        "counted in the kernel, and equal to what the daemon says it wrote",
+    );
+    report.add("services", services.into(), None, "");
+    report.add("endpoints_per_service", endpoints_per_service.into(), None, "");
+    report.add("changes", changes.into(), None, "");
+    report.add("add_at", wide.services.into(), None, "");
+    report.add("add_at_endpoints_per_service", wide.endpoints_per_service.into(), None, "");
+    Ok(report)
+}
+
+fn add_wire(report: &mut Report, samples: &Samples, [p50, p99]: [&'static str; 2]) {
+    report.add(p50, milliseconds(samples.percentile(50)), None, "before the double is told -> the kernel's own notification");
+    report.add(p99, milliseconds(samples.percentile(99)), None, "the same");
+}
+
+/// The Services to change, one for each change: spread over all, the same each time (Knuth's multiplicative hash).
+fn spread(changes: u32, services: u32) -> impl Iterator<Item = u32> {
+    (0..changes).map(move |change| change.wrapping_mul(2_654_435_761) % services.max(1))
+}
+
+/// Samples of a run that made at least one change.
+fn samples(durations: Vec<std::time::Duration>) -> Result<Samples> {
+    match Samples::new(durations) {
+        Some(samples) => Ok(samples),
+        None => bail!("nothing was measured"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(services: u32, endpoints_per_service: u32, add_at: u32) -> Arguments {
+        let plane = Plane::Nftables;
+        Arguments { plane, services, endpoints_per_service, changes: 1, add_at, output: Output::Table }
+    }
+
+    #[test]
+    fn many_services_share_the_same_total_of_endpoints() {
+        let wide = arguments(5_000, 50, 50_000).wide_cluster();
+        assert_eq!((wide.services, wide.endpoints_per_service), (50_000, 5));
+        assert_eq!(arguments(10, 3, 50_000).wide_cluster().endpoints_per_service, 1);
+    }
+
+    #[test]
+    fn a_budget_is_for_its_sizes_and_smaller_ones() {
+        assert_eq!(arguments(5_000, 50, 50_000).budget(3.0), Some(3.0));
+        assert_eq!(arguments(50, 5, 50).budget(3.0), Some(3.0));
+        assert_eq!(arguments(5_001, 50, 50_000).budget(3.0), None);
+    }
+
+    #[test]
+    fn changes_are_spread_and_stay_within_the_cluster() {
+        let mut services: Vec<u32> = spread(200, 5_000).collect();
+        assert!(services.iter().all(|service| *service < 5_000));
+        services.sort_unstable();
+        services.dedup();
+        assert!(services.len() > 150, "{} different Services of 200", services.len());
+    }
+}

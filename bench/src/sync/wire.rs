@@ -1,0 +1,99 @@
+//! Over the wire: an API server, a process, a kernel, and packets.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use sheave_tests::apiserver::load::{Load, Shape};
+
+use super::observer::{Added, Observer, count_elements};
+use super::stage::{self, Stage};
+use super::subject::{Subject, Sync};
+use super::{samples, spread};
+use crate::statistics::Samples;
+
+/// Between two changes, so that each finds the daemon at rest, as a lone change does.
+const PAUSE: Duration = Duration::from_millis(3);
+
+/// What was seen of one daemon.
+pub(super) struct Seen {
+    /// From the spawn to an answer through the probe.
+    pub(super) programmed: Duration,
+    /// The first sync, as the daemon tells it.
+    pub(super) first: Sync,
+    /// Each change, from before the double was told to the kernel's notification.
+    pub(super) changes: Samples,
+    /// Elements in the kernel after the first sync.
+    pub(super) elements: u64,
+    /// At the end.
+    pub(super) peak_rss_mb: f64,
+    /// At the end.
+    pub(super) rss_mb: f64,
+}
+
+/// A cold sync, then one endpoint changed at a time.
+pub(super) fn changes(shape: Shape, changes: u32) -> Result<Seen> {
+    observe(shape, spread(changes, shape.services), |load, service| {
+        let change = load.change_endpoint(service).context("a cluster without endpoints has none to change")?;
+        Ok(Added::Backend(ipv4(change.new)?))
+    })
+}
+
+/// A cold sync, then one Service added at a time.
+pub(super) fn additions(shape: Shape, changes: u32) -> Result<Seen> {
+    observe(shape, shape.services..shape.services.saturating_add(changes), |load, service| {
+        load.add_service(service);
+        let address = shape.cluster_ips(service).first().copied().context("a Service without a ClusterIP")?;
+        Ok(Added::Frontend(ipv4(address)?))
+    })
+}
+
+fn observe(
+    shape: Shape,
+    services: impl Iterator<Item = u32> + Send,
+    change: impl Fn(&mut Load<'_>, u32) -> Result<Added> + Send,
+) -> Result<Seen> {
+    let stage = Stage::build()?;
+    let server = stage.api_server()?;
+    let mut load = Load::fill(&server, shape).context("filling the API server double")?;
+    stage::create_probe(&server)?;
+
+    let mut daemon = Subject::start(stage.node(), &server.url())?;
+    stage.node().run(move || {
+        let programmed = stage::await_probe()?.saturating_duration_since(daemon.started);
+        let first = first_sync(&mut daemon, shape)?;
+        let elements = count_elements()?;
+        ensure!(elements == first.elements, "the daemon says it wrote {} elements, the kernel has {elements}", first.elements);
+
+        let observer = Observer::start()?;
+        let mut durations = Vec::new();
+        for service in services {
+            std::thread::sleep(PAUSE);
+            let told = Instant::now();
+            let awaited = change(&mut load, service)?;
+            durations.push(observer.await_added(awaited)?.saturating_duration_since(told));
+        }
+        let (peak_rss_mb, rss_mb) = daemon.memory()?;
+        Ok(Seen { programmed, first, changes: samples(durations)?, elements, peak_rss_mb, rss_mb })
+    })?
+}
+
+/// The sync that the packet's answer belongs to. Whatever comes before the node's own facts are known is not it: the daemon must
+/// have written every Service at once.
+fn first_sync(daemon: &mut Subject, shape: Shape) -> Result<Sync> {
+    let first = daemon.next_sync()?;
+    // The probe, and the API server's own Service without endpoints.
+    if first.services < u64::from(shape.services) {
+        bail!("the first sync had {} Services of {}", first.services, shape.services);
+    }
+    let more = daemon.further_syncs();
+    ensure!(more.is_empty(), "the first sync was not the only one: {more:?}");
+    Ok(first)
+}
+
+fn ipv4(address: IpAddr) -> Result<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Ok(address),
+        IpAddr::V6(address) => bail!("{address} of a load that is IPv4"),
+    }
+}
