@@ -99,7 +99,7 @@ impl Scenario {
 
     /// Runs in the runner: starts the child and judges how it ended.
     fn run_apart(self, skips: &Skips) -> Result<Completion, Failed> {
-        let limit = self.limit * env::var(PATIENCE).ok().and_then(|times| times.parse().ok()).unwrap_or(1);
+        let limit = patiently(self.limit);
         match child::run(&[CHILD_ARGUMENT, self.name], limit) {
             Err(error) => Err(Failed::from(format!("cannot start a process for the scenario: {error}"))),
             Ok(Ending::Exited { status: 0, .. }) => Ok(Completion::Completed),
@@ -112,6 +112,12 @@ impl Scenario {
             Ok(Ending::TooLate { output }) => Err(Failed::from(format!("not done within {limit:?}\n{output}"))),
         }
     }
+}
+
+/// A time limit as it is for this machine: longer on an emulated one.
+#[must_use]
+pub fn patiently(limit: Duration) -> Duration {
+    limit * env::var(PATIENCE).ok().and_then(|times| times.parse().ok()).unwrap_or(1)
 }
 
 /// `main` of a scenario binary.

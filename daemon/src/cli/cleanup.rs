@@ -28,7 +28,7 @@ pub(super) fn cleanup(arguments: &Arguments) -> Result<(), Failure> {
         return Ok(());
     }
     // Held by a daemon that runs, and gone with it: see docs/decisions/nat-hold.md.
-    if door.table_exists(nftables::HOLD_TABLE).map_err(|error| Failure::Unreachable(error.into()))? {
+    if nftables::is_held(&mut door).map_err(|error| Failure::Unreachable(error.into()))? {
         return Err(Failure::No(anyhow::anyhow!(
             "`sheave run` is running on this node and would restore {table} at once: stop it first"
         )));

@@ -31,7 +31,7 @@ pub use watchman::Watchman;
 
 use crate::config::{Options, SourceOptions};
 use crate::dataplane::PlaneError;
-use crate::dataplane::nftables::{HOLD_TABLE, NftablesPlane};
+use crate::dataplane::nftables::{self, NftablesPlane};
 use crate::netlink::nft::{DoorError, KernelNft, NftDoor as _};
 use crate::netlink::route::{self, RouteError};
 use crate::source::kube::{ConnectError, EventSink, KubeSource};
@@ -148,7 +148,7 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
 /// (docs/decisions/nat-hold.md), so the second one waits for its end: what a rolling update wants, and a person is told.
 async fn predecessor_ended(door: &mut KernelNft) -> Result<(), DoorError> {
     let mut told = false;
-    while door.table_exists(HOLD_TABLE)? {
+    while nftables::is_held(door)? {
         if !std::mem::replace(&mut told, true) {
             tracing::warn!("another `sheave run` serves this node: waiting for it to end");
         }

@@ -7,7 +7,10 @@ use super::{
 use crate::fixture::{DETECT_PODS, Endpoint, Service};
 use anyhow::{Context as _, ensure};
 use sheave_lab::{Protocol, Request};
-use sheave_tests::{scenario::Scenario, scenarios};
+use sheave_tests::{
+    scenario::{Scenario, patiently},
+    scenarios,
+};
 use std::time::{Duration, Instant};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -33,7 +36,7 @@ fn new_node_addresses_serve_node_ports_and_old_ones_stop() -> anyhow::Result<()>
             cluster.node().add_address("eth0", address)?;
             let start = Instant::now();
             while cluster.client().ask(&ask(Duration::from_millis(100))?)?.by().is_none() {
-                ensure!(start.elapsed() < NOTICED, "{at} does not serve NodePorts with {selection}");
+                ensure!(start.elapsed() < patiently(NOTICED), "{at} does not serve NodePorts with {selection}");
             }
             cluster.node().del_address("eth0", address)?;
             before.await_again(&cluster, NOTICED).with_context(|| format!("{at} still serves with {selection}"))?;

@@ -72,7 +72,7 @@ fn undoes(damages: &[&str]) -> anyhow::Result<()> {
         let script = in_force(&cluster, damage)?;
         cluster.nft(&script).with_context(|| script.clone())?;
         before.await_again(&cluster, REPAIR).with_context(|| script.clone())?;
-        cluster.await_log(REPAIRED, REPAIR).with_context(|| script.clone())?;
+        cluster.await_log(REPAIRED, PATIENCE).with_context(|| script.clone())?;
         ensure!(cluster.count_log(REPAIRED) == done + 1, "{script}: repaired more than once");
     }
     traffic.finish()?;

@@ -12,6 +12,7 @@ use sheave_lab::{Host, Outcome, Protocol, Request};
 use sheave_tests::{scenario::Scenario, scenarios};
 use std::{
     collections::BTreeSet,
+    io::{BufRead as _, BufReader},
     thread,
     time::{Duration, Instant},
 };
@@ -20,6 +21,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     scenarios!("disruption":
         a_restart_on_changed_manifests needs ["nftables", "tool:nft"];
         fifty_kills_in_the_middle_of_syncs needs ["nftables", "tool:nft"], within 120 s;
+        a_second_daemon_waits_and_a_leftover_is_no_first needs ["nftables", "tool:nft"];
         clients_stay_with_their_backends_over_restarts needs ["nftables"];
     )
     .to_vec()
@@ -29,7 +31,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 fn passing(number: usize) -> Service {
     let service = Service::new(&format!("passing-{number}"), &format!("172.30.1.{number}")).only(Protocol::Tcp, 80, 80);
     let service = service.only(Protocol::Udp, 80, 80).endpoint(Endpoint::remote("10.180.2.1"));
-    if number % 2 == 0 { service.sticky(60) } else { service.endpoint(Endpoint::local("10.180.0.9")) }
+    if number.is_multiple_of(2) { service.sticky(60) } else { service.endpoint(Endpoint::local("10.180.0.9")) }
 }
 
 /// Writes the two Services of the traffic and some that pass, and waits for nothing.
@@ -60,10 +62,32 @@ fn a_restart_on_changed_manifests() -> anyhow::Result<()> {
     traffic::welcomed(&newcomers.stop())
 }
 
+fn a_second_daemon_waits_and_a_leftover_is_no_first() -> anyhow::Result<()> {
+    let mut cluster = traffic::cluster()?;
+    // As a ruleset leaves it that was saved while a daemon ran, by an nft that does not save owners.
+    cluster.nft("table inet sheave-hold { chain hold { }; }")?;
+    cluster.start(&DETECT_PODS)?;
+    let held = cluster.nft("list table inet sheave-hold")?;
+    ensure!(held.contains("flags owner"), "{held}");
+    ensure!(!cluster.sheave(&["cleanup"])?.status.success(), "not beside a daemon");
+
+    let mut second = std::process::Command::new(sheave_tests::world::executable()?);
+    second.args(["run", "--node-name", sheave_tests::world::NODE_NAME, "--source"]);
+    second.arg(format!("manifests={}", cluster.manifests().display())).stderr(std::process::Stdio::piped());
+    let mut second = cluster.node().spawn(second)?;
+    let mut lines = BufReader::new(second.child().stderr.take().context("a pipe")?).lines();
+    let mut says = |text: &str| lines.by_ref().map_while(Result::ok).any(|line| line.contains(text));
+    ensure!(says("waiting for it to end"));
+    cluster.kill()?;
+    ensure!(says("sheave starts") && says("synced"), "it takes over");
+    ensure!(cluster.pod.tcp("172.30.0.41:80")?.by().is_some());
+    Ok(())
+}
+
 fn fifty_kills_in_the_middle_of_syncs() -> anyhow::Result<()> {
     const KILLS: usize = 50;
     let seed = std::env::var("SHEAVE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
-    eprintln!("SHEAVE_SEED={seed}");
+    say_seed(seed);
     let mut random = StdRng::seed_from_u64(seed);
     let mut cluster = traffic::cluster()?;
     cluster.start(&DETECT_PODS)?;
@@ -106,6 +130,11 @@ fn fifty_kills_in_the_middle_of_syncs() -> anyhow::Result<()> {
     assert_eq!(found, Ruleset::of(&cluster)?);
     assert_eq!(unused, Ruleset::unused_sets(&cluster)?);
     Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "the output of a scenario, shown if it fails")]
+fn say_seed(seed: u64) {
+    eprintln!("SHEAVE_SEED={seed}");
 }
 
 fn clients_stay_with_their_backends_over_restarts() -> anyhow::Result<()> {

@@ -1,7 +1,7 @@
 //! The ruleset as stock nft lists it, in a form in which two listings of the same content are equal.
 
 use anyhow::Context as _;
-use sheave_tests::world::World;
+use sheave_tests::{scenario::patiently, world::World};
 use std::{
     collections::BTreeSet,
     fmt,
@@ -26,7 +26,7 @@ impl Ruleset {
 
     /// Waits until the ruleset is this one again, and says how long that took.
     pub(crate) fn await_again(&self, world: &World, limit: Duration) -> anyhow::Result<Duration> {
-        let start = Instant::now();
+        let (start, limit) = (Instant::now(), patiently(limit));
         loop {
             let now = Self::of(world)?;
             if now == *self {

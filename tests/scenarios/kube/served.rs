@@ -7,7 +7,10 @@ use crate::{
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use sheave_lab::{Host, Outcome, Protocol, Request};
-use sheave_tests::apiserver::{ApiServer, Config, Verb};
+use sheave_tests::{
+    apiserver::{ApiServer, Config, Verb},
+    scenario::patiently,
+};
 use std::{
     net::TcpListener,
     ops::{Deref, DerefMut},
@@ -33,7 +36,7 @@ impl ApiCluster {
     pub(crate) fn new() -> anyhow::Result<Self> {
         let cluster = traffic::cluster()?;
         let listener = cluster.node().run(|| TcpListener::bind(("127.0.0.1", 0)))?.context("a port for the API server")?;
-        let cidrs = ["172.30.0.0/16", "fd00:172:30::/48"].map(|cidr| cidr.parse());
+        let cidrs = ["172.30.0.0/16", "fd00:172:30::/48"].map(str::parse);
         let config = Config {
             listener: Some(listener),
             service_cidrs: cidrs.into_iter().collect::<Result<_, _>>()?,
@@ -136,9 +139,10 @@ impl DerefMut for ApiCluster {
 
 /// Looks until it is so. For what has no event that somebody outside of the daemon could await.
 pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    let deadline = Instant::now() + ARRIVAL;
+    let limit = patiently(ARRIVAL);
+    let deadline = Instant::now() + limit;
     while !is_so()? {
-        ensure!(Instant::now() < deadline, "not within {ARRIVAL:?}: {what}");
+        ensure!(Instant::now() < deadline, "not within {limit:?}: {what}");
         thread::sleep(Duration::from_millis(5));
     }
     Ok(())

@@ -18,7 +18,7 @@ use nix::errno::Errno;
 
 use crate::dataplane::PlaneError;
 use crate::model::Family;
-use crate::netlink::nft::{BaseChain, Batch, ChainKind, ChainPolicy, ChainSpec, Hook, KernelNft, NftDoor as _};
+use crate::netlink::nft::{BaseChain, Batch, ChainKind, ChainPolicy, ChainSpec, DoorError, Hook, KernelNft, NftDoor};
 
 use super::error;
 use super::skeleton::{Bound, RuleSpec, line};
@@ -47,6 +47,9 @@ impl NatHold {
     pub fn take() -> Result<Self, PlaneError> {
         let mut door = KernelNft::open().map_err(error::door)?;
         let mut batch = Batch::new();
+        // A table of that name without an owner is a leftover, of a saved ruleset for example. One with an owner refuses all of this.
+        batch.add_table(HOLD_TABLE, None);
+        batch.delete_table(HOLD_TABLE);
         batch.add_owned_table(HOLD_TABLE);
         // Of the five hooks, the one with the fewest packets: each new flow to the node itself pays one rule.
         let base = BaseChain { kind: ChainKind::Nat, hook: Hook::Input, priority: LAST, policy: ChainPolicy::Accept };
@@ -69,6 +72,15 @@ impl NatHold {
     pub fn port_id(&self) -> u32 {
         self.door.port_id()
     }
+}
+
+/// Whether a process, this one or another, holds the table: then a `sheave run` is alive in this network namespace. A leftover that
+/// nobody owns does not count.
+///
+/// # Errors
+/// See [`DoorError`].
+pub fn is_held(door: &mut dyn NftDoor) -> Result<bool, DoorError> {
+    Ok(door.table(HOLD_TABLE)?.is_some_and(|table| table.owner.is_some()))
 }
 
 /// `ct state new return`: connection tracking for both families, as an `inet` table asks for it.
@@ -102,7 +114,12 @@ mod tests {
             assert!(second.to_string().contains("another process holds"), "{second}");
             drop(hold);
             assert_eq!(tables(), "");
-            NatHold::take().expect("it is free again");
+            nft(&["-f", "-"], "table inet sheave-hold { chain leftover { }; }");
+            let mut door = KernelNft::open().unwrap();
+            assert!(!is_held(&mut door).unwrap(), "nobody owns it");
+            let _hold = NatHold::take().expect("it is free again");
+            assert!(is_held(&mut door).unwrap());
+            assert!(!nft(&["list", "table", "inet", "sheave-hold"], "").contains("leftover"));
         });
     }
 }

@@ -38,7 +38,7 @@ use affinity::Affinity;
 use names::{Instances, SetId};
 use skeleton::{Features, LARGEST_CLASS, Skeleton};
 
-pub use hold::{HOLD_TABLE, NatHold};
+pub use hold::{HOLD_TABLE, NatHold, is_held};
 pub use names::{LAYOUT, TABLE};
 
 /// Renders the ServiceTable into `table inet sheave`.
@@ -126,16 +126,20 @@ impl Dataplane for NftablesPlane {
     }
 }
 
-/// Deletes `table inet sheave` with all that is in it, and nothing else. Says whether there was one.
+/// Deletes `table inet sheave` with all that is in it, and a hold that nobody has any more; nothing else. Says whether there was one.
 ///
 /// # Errors
 /// See [`PlaneError`].
 pub fn cleanup(door: &mut dyn NftDoor) -> Result<bool, PlaneError> {
-    if !door.table_exists(TABLE).map_err(error::door)? {
+    let mut batch = Batch::new();
+    for table in [TABLE, HOLD_TABLE] {
+        if door.table_exists(table).map_err(error::door)? {
+            batch.delete_table(table);
+        }
+    }
+    if batch.is_empty() {
         return Ok(false);
     }
-    let mut batch = Batch::new();
-    batch.delete_table(TABLE);
     door.commit(batch).map_err(error::commit)?;
     Ok(true)
 }

@@ -51,6 +51,7 @@ pub mod table {
     pub const USE: u16 = 3;
     pub const HANDLE: u16 = 4;
     pub const USERDATA: u16 = 6;
+    pub const OWNER: u16 = 7;
 }
 
 /// `NFTA_CHAIN_*`, `NFTA_HOOK_*`

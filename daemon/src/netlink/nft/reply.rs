@@ -18,6 +18,8 @@ pub struct TableInfo {
     pub uses: u32,
     /// What its maker left in it.
     pub userdata: Option<Vec<u8>>,
+    /// The port of the socket that alone may change it, and that it goes with.
+    pub owner: Option<u32>,
 }
 
 /// A set or map.
@@ -80,6 +82,7 @@ impl TableInfo {
             handle: fields.u64_be(tab::HANDLE).unwrap_or(0),
             uses: fields.u32_be(tab::USE).unwrap_or(0),
             userdata: fields.bytes(tab::USERDATA).map(<[u8]>::to_vec),
+            owner: fields.u32_be(tab::OWNER),
         })
     }
 }

@@ -65,7 +65,7 @@ pub(super) enum Reference<'a> {
 impl Table {
     pub(super) fn info(&self, name: &str) -> TableInfo {
         let uses = u32::try_from(self.sets.len() + self.chains.len()).unwrap_or(u32::MAX);
-        TableInfo { name: name.to_owned(), handle: self.handle, uses, userdata: self.userdata.clone() }
+        TableInfo { name: name.to_owned(), handle: self.handle, uses, userdata: self.userdata.clone(), owner: None }
     }
 
     pub(super) fn chain_info(&self, name: &str) -> ChainInfo {
