@@ -14,7 +14,6 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 
-
 /// Benchmarks of sheave, beside the budgets they are held to.
 #[derive(Debug, Parser)]
 #[command(name = "sheave-bench", version, arg_required_else_help = true)]

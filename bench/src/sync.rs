@@ -109,10 +109,25 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Report> {
     let mut report = Report::new(machine);
     let budget = |milliseconds| arguments.budget(milliseconds);
     let ms = milliseconds;
-    report.add("cold_sync_ms", ms(cold.first.whole), budget(500.0), "both lists complete -> policy, table, kernel's acknowledgement");
+    report.add(
+        "cold_sync_ms",
+        ms(cold.first.whole),
+        budget(500.0),
+        "both lists complete -> policy, table, kernel's acknowledgement",
+    );
     report.add("cold_sync_kernel_ms", ms(cold.first.kernel), None, "of that, inside sendmsg: the floor for these bytes");
-    report.add("start_to_programmed_ms", ms(cold.programmed), budget(3000.0), "spawn -> a pod answers through the probe's ClusterIP");
-    report.add("change_p50_ms", ms(change.percentile(50)), budget(0.5), "one endpoint: loop's channel -> acknowledged, in process");
+    report.add(
+        "start_to_programmed_ms",
+        ms(cold.programmed),
+        budget(3000.0),
+        "spawn -> a pod answers through the probe's ClusterIP",
+    );
+    report.add(
+        "change_p50_ms",
+        ms(change.percentile(50)),
+        budget(0.5),
+        "one endpoint: loop's channel -> acknowledged, in process",
+    );
     report.add("change_p99_ms", ms(change.percentile(99)), budget(3.0), "the same");
     report.add("change_max_ms", ms(change.max()), None, "the same");
     add_wire(&mut report, &cold.changes, ["change_wire_p50_ms", "change_wire_p99_ms"]);
@@ -123,7 +138,12 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Report> {
     report.add("rss_mb", cold.rss_mb, None, "VmRSS of it at the same moment");
     report.add("wide_peak_rss_mb", added_wire.peak_rss_mb, None, "VmHWM with the many small Services");
     #[expect(clippy::cast_precision_loss, reason = "no kernel holds 2^53 elements")]
-    report.add("kernel_elements", cold.elements as f64, None, "counted in the kernel, and equal to what the daemon says it wrote");
+    report.add(
+        "kernel_elements",
+        cold.elements as f64,
+        None,
+        "counted in the kernel, and equal to what the daemon says it wrote",
+    );
     report.add("services", services.into(), None, "");
     report.add("endpoints_per_service", endpoints_per_service.into(), None, "");
     report.add("changes", changes.into(), None, "");

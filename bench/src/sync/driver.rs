@@ -89,7 +89,8 @@ impl Driver {
         self.send(Change::Mark(Mark { stream: STREAM, point: point.clone() }))?;
         let (marks, runtime) = (&mut self.marks, &self.runtime);
         let reached = |marks: &Vec<Mark>| marks.iter().any(|mark| mark.stream == STREAM && mark.point == point);
-        let waited = runtime.block_on(async { tokio::time::timeout(PATIENCE, marks.wait_for(reached)).await.map(|seen| seen.is_ok()) });
+        let waited =
+            runtime.block_on(async { tokio::time::timeout(PATIENCE, marks.wait_for(reached)).await.map(|seen| seen.is_ok()) });
         match waited {
             Ok(true) => Ok(sent.elapsed()),
             Ok(false) => Err(anyhow!("the sync loop has ended")),

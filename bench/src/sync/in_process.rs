@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use sheave::model::{
-    Conditions, Endpoint, EndpointSlice, Family, Interner, ObjectKey, Protocol, Service, ServiceKey, ServicePortSpec, ServiceType,
-    SlicePort, TrafficPolicy,
+    Conditions, Endpoint, EndpointSlice, Family, Interner, ObjectKey, Protocol, Service, ServiceKey, ServicePortSpec,
+    ServiceType, SlicePort, TrafficPolicy,
 };
 use sheave::source::{Change, Object};
 use sheave_lab::Namespace;
@@ -45,7 +45,9 @@ pub(super) fn changes(shape: Shape, changes: u32) -> Result<(Duration, Samples)>
 /// The first sync, and one Service added at a time, with its endpoints.
 pub(super) fn additions(shape: Shape, changes: u32) -> Result<(Duration, Samples)> {
     let mut cluster = Cluster { shape, names: Interner::default() };
-    drive(shape, shape.services..shape.services.saturating_add(changes), move |service| cluster.service_and_slices(service).collect())
+    drive(shape, shape.services..shape.services.saturating_add(changes), move |service| {
+        cluster.service_and_slices(service).collect()
+    })
 }
 
 fn drive(
@@ -57,7 +59,8 @@ fn drive(
     node.run(move || {
         let mut driver = Driver::start()?;
         let mut cluster = Cluster { shape, names: Interner::default() };
-        let cold = driver.fill((0..shape.services).flat_map(|service| cluster.service_and_slices(service).collect::<Vec<_>>()))?;
+        let cold =
+            driver.fill((0..shape.services).flat_map(|service| cluster.service_and_slices(service).collect::<Vec<_>>()))?;
         let mut durations = Vec::new();
         for service in services {
             std::thread::sleep(PAUSE);

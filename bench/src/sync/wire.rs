@@ -63,11 +63,7 @@ fn observe(
         let programmed = stage::await_probe()?.saturating_duration_since(daemon.started);
         let first = first_sync(&mut daemon, shape)?;
         let elements = count_elements()?;
-        ensure!(
-            elements == first.elements,
-            "the daemon says it wrote {} elements, the kernel has {elements}",
-            first.elements
-        );
+        ensure!(elements == first.elements, "the daemon says it wrote {} elements, the kernel has {elements}", first.elements);
 
         let observer = Observer::start()?;
         let mut durations = Vec::new();
