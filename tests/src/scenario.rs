@@ -99,7 +99,7 @@ impl Scenario {
 
     /// Runs in the runner: starts the child and judges how it ended.
     fn run_apart(self, skips: &Skips) -> Result<Completion, Failed> {
-        let limit = self.limit * env::var(PATIENCE).ok().and_then(|times| times.parse().ok()).unwrap_or(1);
+        let limit = self.limit * patience();
         match child::run(&[CHILD_ARGUMENT, self.name], limit) {
             Err(error) => Err(Failed::from(format!("cannot start a process for the scenario: {error}"))),
             Ok(Ending::Exited { status: 0, .. }) => Ok(Completion::Completed),
@@ -112,6 +112,11 @@ impl Scenario {
             Ok(Ending::TooLate { output }) => Err(Failed::from(format!("not done within {limit:?}\n{output}"))),
         }
     }
+}
+
+/// How many times as long as usual everything may take.
+pub(crate) fn patience() -> u32 {
+    env::var(PATIENCE).ok().and_then(|times| times.parse().ok()).unwrap_or(1)
 }
 
 /// `main` of a scenario binary.
