@@ -117,7 +117,12 @@ impl Scenario {
 /// A time limit as it is for this machine: longer on an emulated one.
 #[must_use]
 pub fn patiently(limit: Duration) -> Duration {
-    limit * env::var(PATIENCE).ok().and_then(|times| times.parse().ok()).unwrap_or(1)
+    limit * patience()
+}
+
+/// How many times as long as usual everything may take.
+pub(crate) fn patience() -> u32 {
+    env::var(PATIENCE).ok().and_then(|times| times.parse().ok()).unwrap_or(1)
 }
 
 /// `main` of a scenario binary.

@@ -15,6 +15,7 @@
 mod log;
 
 use self::log::Log;
+use crate::scenario::patience;
 use anyhow::{Context as _, ensure};
 use nix::sys::signal::Signal;
 use sheave::source::manifests;
@@ -48,8 +49,9 @@ struct Daemon {
 
 /// The node's name in every scenario.
 pub const NODE_NAME: &str = "test-node";
-/// How long the daemon may take to bring a handful of objects into the kernel, on an emulated machine too.
-const SYNC_LIMIT: Duration = Duration::from_secs(30);
+/// How long the daemon may take to bring objects into the kernel, a hundred thousand endpoints with a busy machine and a debug
+/// build included.
+const SYNC_LIMIT: Duration = Duration::from_secs(60);
 /// How long it may take to end after SIGTERM.
 const END_LIMIT: Duration = Duration::from_secs(15);
 
@@ -141,7 +143,7 @@ impl World {
     pub fn await_sync(&self) -> anyhow::Result<()> {
         let mark = manifests::digest(self.manifests.path()).context("cannot read the manifests")?;
         let daemon = self.daemon.as_ref().context("the daemon is not running")?;
-        daemon.log.await_mark(&mark, SYNC_LIMIT)
+        daemon.log.await_mark(&mark, SYNC_LIMIT * patience())
     }
 
     /// Waits for a log message that contains a text, among those not yet passed by an earlier wait.

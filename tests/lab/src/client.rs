@@ -2,7 +2,7 @@
 
 use crate::{Error, Namespace, Port, Protocol, Result};
 use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, SockAddr, Socket};
+use socket2::{Domain, SockAddr, Socket, Type};
 use std::{
     collections::BTreeMap,
     fmt, io,
@@ -142,6 +142,9 @@ impl Request {
             let socket = self.protocol.socket(Domain::for_address(self.to))?;
             if self.protocol == Protocol::Sctp {
                 report_errors(&socket, self.to)?;
+                // One address, or INIT offers all that the host has, and what is sent to another passes by the translation.
+                socket.bind(&SockAddr::from(self.single_homed()?))?;
+                return Ok(socket);
             }
             if self.from.port() != 0 || !self.from.ip().is_unspecified() {
                 socket.set_reuse_address(true)?;
@@ -150,6 +153,16 @@ impl Request {
             Ok(socket)
         };
         open().map_err(Error::call("open", format!("a {:?} socket at {}", self.protocol, self.from)))
+    }
+
+    /// Where it is sent from: the address that routing picks, unless one is given.
+    fn single_homed(&self) -> io::Result<SocketAddr> {
+        if !self.from.ip().is_unspecified() {
+            return Ok(self.from);
+        }
+        let probe = Socket::new(Domain::for_address(self.to), Type::DGRAM, None)?;
+        probe.connect(&SockAddr::from(self.to))?;
+        Ok(SocketAddr::new(local_address(&probe)?.ip(), self.from.port()))
     }
 
     /// A connected socket in the calling thread's namespace, for what outlasts one question.

@@ -99,7 +99,10 @@ impl Links {
 
     /// `ip link add NAME type bridge`, up. It forwards at once (no STP) and learns from traffic.
     pub(crate) async fn add_bridge(&self, name: &str) -> Result<()> {
-        self.add(LinkBridge::new(name).build(), "link add type bridge", name).await
+        // An address of its own: otherwise it is the lowest of its ports', and a new port may change it. Every neighbour then sends
+        // to an address that nobody has, for as long as it believes what it knows (NUD, up to 45 s).
+        let bridge = LinkBridge::new(name).address(vec![0x02, 0x73, 0x68, 0x76, 0x00, 0x01]);
+        self.add(bridge.build(), "link add type bridge", name).await
     }
 
     /// `ip link add NAME type dummy`, up.

@@ -53,7 +53,7 @@ impl Namespace {
         ])?;
         if namespace.run(|| Path::new("/proc/sys/net/sctp").exists())? {
             // An INIT that is lost, or whose answer finds the socket locked, is sent again within a request's time: not after 3 s.
-            namespace.sysctls(&[("net.sctp.rto_min", "200"), ("net.sctp.rto_initial", "500")])?;
+            namespace.sysctls(&[("net.sctp.rto_min", "500"), ("net.sctp.rto_initial", "1000")])?;
         }
         Ok(namespace)
     }

@@ -23,7 +23,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         an_api_server_that_is_gone_is_waited_for needs ["nftables"];
         errors_and_overload_are_waited_out needs ["nftables"];
         broken_streams_are_resumed needs ["nftables"];
-        expired_versions_are_listed_again needs ["nftables"];
+        expired_versions_are_listed_again needs ["nftables"], within 180 s;
         stale_caches_never_turn_time_back needs ["nftables"];
         refused_streaming_lists_end_in_pages needs ["nftables"];
         until_both_lists_are_complete_nothing_is_removed needs ["nftables", "tool:nft"];
