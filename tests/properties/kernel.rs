@@ -49,7 +49,7 @@ pub(crate) fn plane(namespace: &Namespace) -> NftablesPlane {
     NftablesPlane::new(Box::new(door(namespace)))
 }
 
-fn door(namespace: &Namespace) -> KernelNft {
+pub(crate) fn door(namespace: &Namespace) -> KernelNft {
     namespace.run(KernelNft::open).unwrap().unwrap()
 }
 

@@ -14,6 +14,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
+mod affinity;
 mod fake;
 mod history;
 mod kernel;

@@ -1,6 +1,8 @@
 //! Real packets in namespaces: one module per subject, one process per scenario. `cargo test -p sheave-tests --test scenarios`.
 
 mod affinity;
+mod bad_input;
+mod command_line;
 mod conflicts;
 mod disruption;
 mod fixture;
@@ -36,6 +38,8 @@ fn main() -> ExitCode {
         conflicts::scenarios(),
         udp_flows::scenarios(),
         network_policy::scenarios(),
+        bad_input::scenarios(),
+        command_line::scenarios(),
     ];
     sheave_tests::scenario::main(&scenarios.concat())
 }

@@ -22,9 +22,9 @@ fn service(endpoints: impl IntoIterator<Item = Endpoint>) -> Service {
 /// Denies all forwarding but what these rules allow.
 fn policy(cluster: &Cluster, allowed: &str) -> anyhow::Result<()> {
     let script = format!(
-        "table inet policy
-         delete table inet policy
-         table inet policy {{
+        "table inet engine
+         delete table inet engine
+         table inet engine {{
              chain forward {{
                  type filter hook forward priority 10; policy drop;
                  ct state established,related accept

@@ -45,6 +45,8 @@ const TABLE: [Row; 12] = [
     (From::Outside, To::ExternalIp, ["B m", "L", "B m"]),
 ];
 
+const BY_BRIDGE: [&str; 4] = ["--detect-local-mode", "BridgeInterface", "--pod-bridge-interface", "cni0"];
+
 pub(crate) fn scenarios() -> Vec<Scenario> {
     [
         per_lane!("truth_table::defaults", defaults),
@@ -53,6 +55,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         per_lane!("truth_table::detector_by_node_cidr", detector_by_node_cidr),
         per_lane!("truth_table::detector_by_interface_prefix", detector_by_interface_prefix),
         per_lane!("truth_table::detector_by_bridge", detector_by_bridge),
+        per_lane!("truth_table::detector_by_bridge_of_neighbours", detector_by_bridge_of_neighbours, needs "bridge_nf"),
         per_lane!("truth_table::all_node_addresses", all_node_addresses),
         per_lane!("truth_table::bridged_pods", bridged_pods, needs "bridge_nf"),
     ]
@@ -92,8 +95,12 @@ fn detector_by_interface_prefix(lane: Lane) -> anyhow::Result<()> {
 }
 
 fn detector_by_bridge(lane: Lane) -> anyhow::Result<()> {
-    let arguments = ["--detect-local-mode", "BridgeInterface", "--pod-bridge-interface", "cni0"];
-    holds(lane, Pods::BridgedApart, &arguments, |_, _, cell| cell)
+    holds(lane, Pods::BridgedApart, &BY_BRIDGE, |_, _, cell| cell)
+}
+
+/// Packets between neighbours never pass the node's routing, and have no input interface where masquerading is decided.
+fn detector_by_bridge_of_neighbours(lane: Lane) -> anyhow::Result<()> {
+    holds(lane, Pods::Bridged, &BY_BRIDGE, |_, _, cell| cell)
 }
 
 /// NodePorts at every address of the node are found by routing instead of by a list.

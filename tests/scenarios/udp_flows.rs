@@ -1,22 +1,22 @@
 //! A UDP client that keeps its 5-tuple: to the kernel one connection, as long as it talks, to a backend that may be long gone
 //! (kube-proxy's section 5.1).
 
-use crate::fixture::{Cluster, Endpoint, Family, Service};
+use crate::fixture::{Cluster, Endpoint, Family, Service, node};
 use anyhow::{Context as _, ensure};
-use sheave_lab::{Host, UdpFlow};
-use sheave_tests::scenario::Scenario;
+use sheave_lab::{Host, Port, UdpFlow, UdpReport};
+use sheave_tests::{scenario::Scenario, scenarios};
 use std::{net::SocketAddr, time::Duration};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let scenarios: [(_, fn() -> anyhow::Result<()>); 6] = [
-        ("udp_flows::follow_their_service_to_another_backend", follow_their_service_to_another_backend),
-        ("udp_flows::follow_a_changed_target_port", follow_a_changed_target_port),
-        ("udp_flows::stay_with_a_backend_that_still_serves", stay_with_a_backend_that_still_serves),
-        ("udp_flows::end_with_the_last_endpoint_and_come_back", end_with_the_last_endpoint_and_come_back),
-        ("udp_flows::end_with_their_service", end_with_their_service),
-        ("udp_flows::that_began_too_early_are_taken_in", that_began_too_early_are_taken_in),
-    ];
-    scenarios.into_iter().map(|(name, run)| Scenario::new(name, run).needs(&["nftables"])).collect()
+    scenarios!("udp_flows":
+        follow_their_service_to_another_backend needs ["nftables"];
+        follow_a_changed_target_port needs ["nftables"];
+        stay_with_a_backend_that_still_serves needs ["nftables"];
+        end_with_the_last_endpoint_and_come_back needs ["nftables"];
+        end_with_their_service needs ["nftables"];
+        that_began_too_early_are_taken_in needs ["nftables"];
+    )
+    .to_vec()
 }
 
 /// How soon a flow has to be where it belongs.
@@ -52,11 +52,11 @@ fn flow(from: &Host, family: Family, address: &str, port: u16) -> anyhow::Result
 /// Waits until a server's count of answers grows, and then no other's.
 fn await_server(flows: &[Named], name: &str) -> anyhow::Result<()> {
     for Named(what, flow) in flows {
-        let count = |report: &sheave_lab::UdpReport| report.by.get(name).copied().unwrap_or(0);
+        let count = |report: &UdpReport| report.by.get(name).copied().unwrap_or(0);
         let before = count(&flow.report());
         let grown = flow.await_report(SOON, |report| count(report) > before);
         let then = grown.with_context(|| format!("{what} is not answered by {name}: {:?}", flow.report().by))?;
-        let others = |report: &sheave_lab::UdpReport| report.answered - count(report);
+        let others = |report: &UdpReport| report.answered - count(report);
         let now = flow.await_answers(20, SOON)?;
         ensure!(others(&now) == others(&then), "{what} is answered by others than {name}: {:?}, then {:?}", then.by, now.by);
     }
@@ -88,7 +88,7 @@ fn follow_a_changed_target_port() -> anyhow::Result<()> {
     let flows = flows(&cluster)?;
     await_server(&flows, "second")?;
     // The pod answers on another port only.
-    cluster.local.serve(&[sheave_lab::Port::udp(5353)])?;
+    cluster.local.serve(&[Port::udp(5353)])?;
     cluster.services(&[&at(5353).endpoint(Endpoint::local("10.180.0.1"))])?;
     await_server(&flows, "local")
 }
@@ -126,12 +126,12 @@ fn end_with_the_last_endpoint_and_come_back() -> anyhow::Result<()> {
 fn end_with_their_service() -> anyhow::Result<()> {
     let cluster = Cluster::start()?;
     cluster.elsewhere(&["172.30.0.41", "1.2.3.4"])?;
-    cluster.node().serve(&[sheave_lab::Port::udp(30_001)])?;
+    cluster.node().serve(&[Port::udp(30_001)])?;
     cluster.services(&[&web().endpoint(Endpoint::local("10.180.0.1"))])?;
     let flows = flows(&cluster)?;
     await_server(&flows, "local")?;
     // ClusterIPs outside of any ServiceCIDR: what is not translated any more is answered by those whose addresses these are.
-    cluster.objects("cluster.yaml", [crate::fixture::node()])?;
+    cluster.objects("cluster.yaml", [node()])?;
     cluster.services(&[])?;
     for flow in flows {
         let name = if flow.0.ends_with(":30001") { "test-node" } else { "elsewhere" };
@@ -144,8 +144,8 @@ fn end_with_their_service() -> anyhow::Result<()> {
 fn that_began_too_early_are_taken_in() -> anyhow::Result<()> {
     let cluster = Cluster::start()?;
     cluster.elsewhere(&["172.30.0.41", "1.2.3.4"])?;
-    cluster.node().serve(&[sheave_lab::Port::udp(30_001)])?;
-    cluster.objects("cluster.yaml", [crate::fixture::node()])?;
+    cluster.node().serve(&[Port::udp(30_001)])?;
+    cluster.objects("cluster.yaml", [node()])?;
     let flows = flows(&cluster)?;
     for Named(what, flow) in &flows {
         flow.await_answers(3, SOON).with_context(|| format!("{what} has no answer before there is a Service"))?;

@@ -6,7 +6,7 @@ use crate::fixture::{
 use anyhow::{Context as _, ensure};
 use serde_json::json;
 use sheave_lab::{Protocol, TcpFlow};
-use sheave_tests::scenario::Scenario;
+use sheave_tests::{scenario::Scenario, scenarios};
 use std::{net::SocketAddr, time::Duration};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -16,11 +16,10 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         an_address_changes_its_meaning_with_the_objects;
         a_cluster_ip_on_the_node_keeps_its_other_ports;
     );
-    let plain: [(_, fn() -> anyhow::Result<()>); 2] = [
-        ("verdicts::pings_to_a_cluster_ip_are_refused", pings_to_a_cluster_ip_are_refused),
-        ("verdicts::established_connections_outlive_their_service", established_connections_outlive_their_service),
-    ];
-    scenarios.extend(plain.map(|(name, run)| Scenario::new(name, run).needs(&["nftables"])));
+    scenarios.extend(scenarios!("verdicts":
+        pings_to_a_cluster_ip_are_refused needs ["nftables"];
+        established_connections_outlive_their_service needs ["nftables"];
+    ));
     scenarios
 }
 

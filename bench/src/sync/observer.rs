@@ -93,14 +93,15 @@ impl Added {
     }
 }
 
-/// Elements of our table in this thread's namespace. Kernels from 6.16 say how many a set has; before, they are dumped.
+/// Elements of our table in this thread's namespace. Kernels from 6.16 say how many a set has; before, they are dumped, and so are
+/// interval sets, of which the kernel counts intervals where two elements are written.
 pub(super) fn count_elements() -> Result<u64> {
     let mut door = KernelNft::open().context("opening nf_tables")?;
     let mut count = 0;
     for set in door.sets(TABLE).context("listing the sets")? {
         count += match set.count {
-            Some(told) => u64::from(told),
-            None => door.dump(TABLE, &set.name).with_context(|| format!("counting {}", set.name))?.len() as u64,
+            Some(told) if !set.flags.interval => u64::from(told),
+            _ => door.dump(TABLE, &set.name).with_context(|| format!("counting {}", set.name))?.len() as u64,
         };
     }
     Ok(count)

@@ -1,6 +1,7 @@
 //! Asking like a client, and saying exactly what came of it.
 
 use crate::{Error, Namespace, Port, Protocol, Result};
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, SockAddr, Socket};
 use std::{
     collections::BTreeMap,
@@ -139,6 +140,9 @@ impl Request {
     fn open(&self) -> Result<Socket> {
         let open = || {
             let socket = self.protocol.socket(Domain::for_address(self.to))?;
+            if self.protocol == Protocol::Sctp {
+                report_errors(&socket, self.to)?;
+            }
             if self.from.port() != 0 || !self.from.ip().is_unspecified() {
                 socket.set_reuse_address(true)?;
                 socket.bind(&SockAddr::from(self.from))?;
@@ -207,6 +211,16 @@ impl<'a> Identity<'a> {
         let mut field = |key| words.next().and_then(|word| word.strip_prefix(key));
         Some(Self { by: field("name=")?, source_seen: field("from=")?.parse().ok()?, at: field("to=")?.parse().ok()? })
     }
+}
+
+/// Asks for ICMP errors: to SCTP, a port unreachable is otherwise no more than a hint, told when the association times out
+/// (`sctp_v4_err` in net/sctp/input.c).
+fn report_errors(socket: &Socket, to: SocketAddr) -> io::Result<()> {
+    match to {
+        SocketAddr::V4(_) => setsockopt(socket, sockopt::Ipv4RecvErr, &true)?,
+        SocketAddr::V6(_) => setsockopt(socket, sockopt::Ipv6RecvErr, &true)?,
+    }
+    Ok(())
 }
 
 /// The socket's own address.

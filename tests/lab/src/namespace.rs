@@ -6,6 +6,7 @@ use std::{
     fs::{self, File},
     os::fd::{AsRawFd as _, RawFd},
     panic::resume_unwind,
+    path::Path,
     process::Command,
     sync::Arc,
     thread,
@@ -50,6 +51,10 @@ impl Namespace {
             ("net.ipv4.icmp_ratemask", "0"),
             ("net.ipv6.icmp.ratemask", "255"),
         ])?;
+        if namespace.run(|| Path::new("/proc/sys/net/sctp").exists())? {
+            // An INIT that is lost, or whose answer finds the socket locked, is sent again within a request's time: not after 3 s.
+            namespace.sysctls(&[("net.sctp.rto_min", "200"), ("net.sctp.rto_initial", "500")])?;
+        }
         Ok(namespace)
     }
 

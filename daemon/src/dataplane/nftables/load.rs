@@ -60,15 +60,18 @@ impl NftablesPlane {
             to.make_room(SET_BYTES)?;
             to.batch.add_set(TABLE, &set.spec(names.set(set), sizes.get(&set).copied()));
         }
-        for step in skeleton.build_regular() {
+        for step in skeleton.bind_regular() {
             to.make_room(STEP_BYTES)?;
             step.write(&mut to.batch);
         }
         to.commit()?;
-        // No packet comes through these chains yet, so filling disturbs nobody. But binding a chain to a map makes the kernel walk all
-        // its elements (`nf_tables_bind_set`), and ten chains draw from each: 250,000 endpoints took 1.1 s of processor time that way and take 0.7 s bound while empty (debug build).
+        // No packet comes through these chains yet, so filling disturbs nobody.
         for (set, column) in content.into_columns() {
             to.fill(&names.set(set), column.elements())?;
+        }
+        for step in skeleton.complete_regular() {
+            to.make_room(STEP_BYTES)?;
+            step.write(&mut to.batch);
         }
         to.commit()?;
         affinity.sweep_all(adopted.iter().map(|set| set.family));
@@ -151,9 +154,12 @@ fn common(table: &ServiceTable, wanted: impl Fn(SetId) -> bool, content: &mut Co
     render::networks(table.node(), &mut put);
 }
 
-/// Room for twice the need: a set is grown at three quarters, and growing one costs a walk over the table.
+/// Room for half as much again: a set is grown at three quarters, and growing one costs a walk over the table. Three quarters of a
+/// power of two, because the kernel makes `roundup_pow_of_two(size * 4 / 3)` buckets (`nft_hash_buckets`): a power of two would
+/// get twice the buckets that it can use, and each chain that binds to a map visits all of them, full or empty.
 pub(super) fn size_for(elements: usize) -> u32 {
-    u32::try_from(elements.saturating_mul(2).max(LEAST_SIZE as usize).next_power_of_two()).unwrap_or(u32::MAX)
+    let buckets = u32::try_from(elements.saturating_mul(2)).ok().and_then(u32::checked_next_power_of_two).unwrap_or(1 << 31);
+    (buckets / 4 * 3).max(LEAST_SIZE)
 }
 
 impl Found {

@@ -33,7 +33,7 @@ pub(super) struct Items {
 impl Lines {
     /// Takes a chunk and hands out the lines that it completes, without their ends. Empty lines are none.
     pub(super) fn feed(&mut self, mut chunk: &[u8], mut line: impl FnMut(&[u8])) -> Result<(), Failure> {
-        while let Some(end) = chunk.iter().position(|&byte| byte == b'\n') {
+        while let Some(end) = memchr::memchr(b'\n', chunk) {
             let (head, tail) = chunk.split_at(end);
             if self.partial.is_empty() {
                 if !head.trim_ascii().is_empty() {

@@ -254,7 +254,7 @@ fn a_set_grows_before_the_commit_that_needs_it() {
         assert_eq!(size("endpoints-4"), Some(1024));
         let delta = put(&mut table, [("b", Some(Port::v4().cluster_ip("172.30.0.2", 80).backends(600, 0)))]);
         plane.apply(&delta, &table).unwrap();
-        assert_eq!(size("endpoints-4"), Some(4096));
+        assert_eq!(size("endpoints-4"), Some(3072));
         // More than one transaction's worth of frontends, more than a class usually has, and back.
         let delta = put(&mut table, [("c", Some(Port::v4().cluster_ip("172.30.0.3", 80).backends(9000, 0)))]);
         plane.apply(&delta, &table).unwrap();

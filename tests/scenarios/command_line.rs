@@ -1,0 +1,71 @@
+//! What the command line says, and how it ends.
+
+use anyhow::ensure;
+use sheave_lab::{Finished, Namespace};
+use sheave_tests::{scenario::Scenario, scenarios, world::executable};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    scenarios!("command_line":
+        without_privilege_one_line_says_so needs ["nftables", "tool:unshare"];
+        wrong_usage_ends_with_2;
+        help_and_version_end_with_0;
+    )
+    .to_vec()
+}
+
+/// A user namespace of its own has every capability in itself, and none over the network it is in.
+fn without_privilege_one_line_says_so() -> anyhow::Result<()> {
+    let manifests = tempfile::tempdir()?;
+    let program = executable()?;
+    let source = format!("manifests={}", manifests.path().display());
+    let arguments = ["--user", &program.to_string_lossy(), "run", "--node-name", "n", "--source", &source];
+    let done = Namespace::new("plain")?.exec("unshare", &arguments)?;
+    ends_with(&done, 3)?;
+    let lines: Vec<_> = done.stderr.lines().filter(|line| !line.trim().is_empty()).collect();
+    ensure!(lines.len() == 1 && lines[0].starts_with("sheave: "), "not one line: {}", done.stderr);
+    ensure!(lines[0].contains("CAP_NET_ADMIN"), "it does not say what is lacking: {}", lines[0]);
+    Ok(())
+}
+
+fn wrong_usage_ends_with_2() -> anyhow::Result<()> {
+    for arguments in [
+        &[][..],
+        &["walk"],
+        &["run", "--no-such-flag"],
+        &["run", "--source", "etcd"],
+        &["run", "--source", "manifests="],
+        &["run", "--plane", "carrier-pigeon"],
+        &["run", "--source", "manifests=/tmp", "--cluster-cidr", "10.0.0.0/33"],
+        &["run", "--source", "manifests=/tmp", "--nodeport-addresses", "primary,10.0.0.0/8"],
+        &["run", "--source", "manifests=/tmp", "--nodeport-addresses", "somewhere"],
+        &["run", "--source", "manifests=/tmp", "--detect-local-mode", "BridgeInterface"],
+        &["run", "--source", "manifests=/tmp", "--detect-local-mode", "InterfaceNamePrefix"],
+        &["run", "--source", "manifests=/tmp", "--detect-local-mode", "Guess"],
+        &["run", "--source", "manifests=/tmp", "--feature-gates", "AllowServiceExternalIPs=perhaps"],
+        &["run", "--source", "manifests=/tmp", "--node-name", " "],
+        &["run", "--source", "manifests=/tmp", "--log", "a=b=c"],
+    ] {
+        let done = sheave(arguments)?;
+        ends_with(&done, 2)?;
+        ensure!(!done.stderr.is_empty() && done.stdout.is_empty(), "{arguments:?}: {done:?}");
+    }
+    Ok(())
+}
+
+fn help_and_version_end_with_0() -> anyhow::Result<()> {
+    for arguments in [&["--help"][..], &["--version"], &["run", "--help"], &["cleanup", "--help"]] {
+        let done = sheave(arguments)?;
+        ends_with(&done, 0)?;
+        ensure!(done.stdout.contains("sheave") && done.stderr.is_empty(), "{arguments:?}: {done:?}");
+    }
+    Ok(())
+}
+
+fn sheave(arguments: &[&str]) -> anyhow::Result<Finished> {
+    Ok(Namespace::new("plain")?.exec(&executable()?.to_string_lossy(), arguments)?)
+}
+
+fn ends_with(done: &Finished, code: i32) -> anyhow::Result<()> {
+    ensure!(done.status.code() == Some(code), "ended with {}, not {code}: {}{}", done.status, done.stdout, done.stderr);
+    Ok(())
+}
