@@ -6,16 +6,17 @@
 //! is good (kubernetes#139628, #141371), a NodePort counts only at addresses where it is served, and a dump never delays a sync
 //! (kubernetes#135323).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::model::{Family, Protocol};
-use crate::netlink::conntrack::{Conntrack, Flow, Selection};
+use crate::netlink::conntrack::{Conntrack, Flow, STATUS_SEEN_REPLY, Selection};
 use crate::netlink::nft::DoorError;
 use crate::table::{Delta, FrontendAddress, ServicePort, ServiceTable};
 
-/// For each UDP frontend that changed: the endpoints to which a flow may still go, sorted.
+/// For each UDP frontend that changed: the endpoints to which a flow may still go, sorted. After rules were missing, also TCP
+/// frontends, with none: of TCP only what nobody has answered yet is stale.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Suspects {
     frontends: HashMap<FrontendAddress, Arc<[SocketAddr]>>,
@@ -34,11 +35,12 @@ struct Mailbox {
     filled: Condvar,
 }
 
-/// Every UDP frontend there is: after the first load, entries may be older than we are.
+/// Every frontend there is: after the first load, and after rules were missing, entries may have begun without them.
 pub(super) fn all(table: &ServiceTable) -> Suspects {
     let mut suspects = Suspects { node_port_addresses: node_port_addresses(table), ..Suspects::default() };
     for port in table.ports() {
         suspects.add(port, true);
+        suspects.add_unanswered(port);
     }
     suspects
 }
@@ -85,6 +87,14 @@ impl Suspects {
         }
     }
 
+    /// A SYN that came while there were no rules is remembered as not translated, and so are its retransmissions: without this the
+    /// client would try in vain for two minutes.
+    fn add_unanswered(&mut self, port: &ServicePort) {
+        if port.id.protocol == Protocol::Tcp {
+            self.frontends.extend(port.frontends.iter().map(|frontend| (frontend.address, Arc::default())));
+        }
+    }
+
     /// There is nothing to look for.
     #[must_use]
     fn is_empty(&self) -> bool {
@@ -96,12 +106,17 @@ impl Suspects {
         self.node_port_addresses = later.node_port_addresses;
     }
 
-    /// The entry leads to no serving endpoint of the frontend that the client addressed.
+    /// The entry leads to no serving endpoint of the frontend that the client addressed; with TCP, to none at all, and nobody answered.
     #[must_use]
     fn is_stale(&self, flow: &Flow) -> bool {
         let (ip, port) = (flow.original.destination.ip(), flow.original.destination.port());
-        let at_ip = FrontendAddress::Ip { ip, protocol: Protocol::Udp, port };
-        let at_node = FrontendAddress::NodePort { family: Family::of(ip), protocol: Protocol::Udp, port };
+        let protocol = if flow.protocol == Protocol::Tcp.number() { Protocol::Tcp } else { Protocol::Udp };
+        let began_without_rules = flow.reply.source == flow.original.destination && flow.status & STATUS_SEEN_REPLY == 0;
+        if protocol == Protocol::Tcp && !began_without_rules {
+            return false;
+        }
+        let at_ip = FrontendAddress::Ip { ip, protocol, port };
+        let at_node = FrontendAddress::NodePort { family: Family::of(ip), protocol, port };
         let alive = self
             .frontends
             .get(&at_ip)
@@ -148,20 +163,20 @@ impl Mailbox {
 }
 
 fn look(conntrack: &mut Conntrack, suspects: &Suspects) {
-    for family in Family::ALL {
-        if suspects.frontends.keys().any(|frontend| frontend.family() == family) {
-            match delete_stale(conntrack, family, suspects) {
-                Ok(0) => {}
-                Ok(deleted) => tracing::info!(%family, deleted, "stale UDP flows deleted"),
-                Err(error) => tracing::warn!(%family, %error, "stale UDP flows not deleted"),
-            }
+    let kinds: BTreeSet<(Family, Protocol)> =
+        suspects.frontends.keys().map(|frontend| (frontend.family(), frontend.protocol())).collect();
+    for (family, protocol) in kinds {
+        match delete_stale(conntrack, family, protocol, suspects) {
+            Ok(0) => {}
+            Ok(deleted) => tracing::info!(%family, deleted, "stale {protocol} flows deleted"),
+            Err(error) => tracing::warn!(%family, %error, "stale {protocol} flows not deleted"),
         }
     }
 }
 
-fn delete_stale(conntrack: &mut Conntrack, family: Family, suspects: &Suspects) -> Result<u64, DoorError> {
+fn delete_stale(conntrack: &mut Conntrack, family: Family, protocol: Protocol, suspects: &Suspects) -> Result<u64, DoorError> {
     let mut stale = Vec::new();
-    let selection = Selection { ipv6: family == Family::V6, protocol: Protocol::Udp.number() };
+    let selection = Selection { ipv6: family == Family::V6, protocol: protocol.number() };
     conntrack.dump(selection, |flow| {
         if suspects.is_stale(flow) {
             stale.push(*flow);

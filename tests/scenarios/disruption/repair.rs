@@ -7,7 +7,8 @@ use super::{
 use crate::fixture::{Cluster, DETECT_PODS};
 use anyhow::{Context as _, ensure};
 use nix::sys::signal::Signal;
-use sheave_lab::UdpFlow;
+use sheave::netlink::conntrack::{Conntrack, Selection};
+use sheave_lab::{Outcome, Protocol, Request, UdpFlow};
 use sheave_tests::{scenario::Scenario, scenarios};
 use std::{thread, time::Duration};
 
@@ -19,6 +20,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         edits_of_rules_chains_and_sets_are_undone needs ["nftables", "tool:nft"];
         a_policy_that_was_turned_to_drop_is_turned_back needs ["nftables", "tool:nft"];
         a_burst_of_edits_is_undone_and_leaves_no_repair_loop needs ["nftables", "tool:nft"];
+        tcp_connections_that_began_without_rules_come_about needs ["nftables", "tool:nft"];
         udp_flows_that_began_without_rules_are_set_right needs ["nftables", "tool:nft"];
     )
     .to_vec()
@@ -191,4 +193,37 @@ fn udp_flows_that_began_without_rules_are_set_right() -> anyhow::Result<()> {
         "{report:?}"
     );
     Ok(())
+}
+
+fn tcp_connections_that_began_without_rules_come_about() -> anyhow::Result<()> {
+    let (cluster, before) = start()?;
+    // A way out that says nothing, as most do: the client learns nothing and goes on trying.
+    let silence = "table ip silence { chain c { type filter hook prerouting priority -300; ip daddr 172.30.0.0/16 drop; }; }";
+    let silenced = cluster.router().exec("nft", &[silence])?;
+    ensure!(silenced.status.success(), "{silenced:?}");
+    let daemon = nix::unistd::Pid::from_raw(cluster.daemon_id().context("it runs")?.cast_signed());
+    nix::sys::signal::kill(daemon, Signal::SIGSTOP)?;
+    cluster.flush()?;
+    let request = Request::new(Protocol::Tcp, &format!("{}:80", traffic::CLUSTER_IP))?.timeout(PATIENCE);
+    let outcome = thread::scope(|scope| -> anyhow::Result<Outcome> {
+        let asking = scope.spawn(|| cluster.pod.ask(&request));
+        while !has_tcp_entry(&cluster)? {
+            thread::yield_now();
+        }
+        nix::sys::signal::kill(daemon, Signal::SIGCONT)?;
+        Ok(asking.join().map_err(|_| anyhow::anyhow!("the client panicked"))??)
+    })?;
+    before.await_again(&cluster, REPAIR)?;
+    ensure!(outcome.by().is_some_and(|by| traffic::BACKENDS.contains(&by)), "{outcome}");
+    Ok(())
+}
+
+/// Whether connection tracking of the node knows of a TCP connection to the ClusterIP.
+fn has_tcp_entry(cluster: &Cluster) -> anyhow::Result<bool> {
+    let tcp = Selection { ipv6: false, protocol: sheave::model::Protocol::Tcp.number() };
+    cluster.node().run(|| {
+        let mut found = false;
+        Conntrack::open()?.dump(tcp, |flow| found |= flow.original.destination.ip().to_string() == traffic::CLUSTER_IP)?;
+        Ok(found)
+    })?
 }
