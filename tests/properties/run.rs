@@ -4,9 +4,10 @@ use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use proptest::strategy::{Strategy as _, ValueTree as _};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::history::{Sequence, sequence};
 
@@ -21,9 +22,8 @@ struct Plan {
 /// Sequences in a run, unless the environment says otherwise.
 pub(crate) const SEQUENCES: u32 = 1_000;
 
-/// Cases tried, and milliseconds spent, to make a failing sequence shorter.
-const SHRINK: u32 = 400;
-const SHRINK_MS: u32 = 20_000;
+/// How long is spent on making a failing sequence shorter.
+const SHORTEN: Duration = Duration::from_secs(20);
 
 impl Plan {
     fn from_environment() -> Self {
@@ -93,25 +93,41 @@ where
 }
 
 fn one<P>(plan: Plan, number: u32, player: &mut P, play: &impl Fn(&mut P, u32, &Sequence)) -> Result<(), String> {
-    let default = Config::default();
-    // PROPTEST_MAX_SHRINK_ITERS=0: somebody wants to know only whether it holds.
-    let max_shrink_iters = default.max_shrink_iters.min(SHRINK);
-    let config = Config { cases: 1, failure_persistence: None, max_shrink_iters, max_shrink_time: SHRINK_MS, ..default };
-    let mut runner = TestRunner::new_with_rng(config, plan.rng(number));
-    let player = Mutex::new(player);
-    let outcome = runner.run(&sequence(), |sequence| {
-        let mut player = player.lock().unwrap_or_else(PoisonError::into_inner);
-        catch_unwind(AssertUnwindSafe(|| play(&mut player, number, &sequence))).map_err(|panic| {
+    let mut runner = TestRunner::new_with_rng(Config::default(), plan.rng(number));
+    let sequence = sequence().new_tree(&mut runner).map_err(|reason| reason.to_string())?.current();
+    let mut fails = |sequence: &Sequence| {
+        let outcome = catch_unwind(AssertUnwindSafe(|| play(player, number, sequence)));
+        outcome.err().map(|panic| {
             let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-            TestCaseError::fail(text.unwrap_or_else(|| "panicked".to_owned()))
+            text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_else(|| "panicked".to_owned())
         })
-    });
-    outcome.map_err(|error| match error {
-        TestError::Fail(reason, sequence) => format!(
-            "sequence {number}: {reason}\n\nshortest sequence found:\n{sequence}\nagain: SHEAVE_SEED={} SHEAVE_SEQUENCE={number}",
-            plan.seed
-        ),
-        TestError::Abort(reason) => format!("sequence {number}: {reason}"),
-    })
+    };
+    let Some(reason) = fails(&sequence) else { return Ok(()) };
+    // PROPTEST_MAX_SHRINK_ITERS=0: somebody wants to know only whether it holds.
+    let wanted = Config::default().max_shrink_iters > 0;
+    let (reason, shortest) = if wanted { shorten(sequence, reason, fails) } else { (reason, sequence) };
+    Err(format!(
+        "sequence {number}: {reason}\n\nshortest sequence found:\n{shortest}\nagain: SHEAVE_SEED={} SHEAVE_SEQUENCE={number}",
+        plan.seed
+    ))
+}
+
+/// Leaves out steps, many at once and then one by one, as long as what is left fails. The steps themselves stay as they are: fewer of
+/// them is what helps most, and quickest.
+fn shorten(mut sequence: Sequence, mut reason: String, mut fails: impl FnMut(&Sequence) -> Option<String>) -> (String, Sequence) {
+    let until = Instant::now() + SHORTEN;
+    let mut many = sequence.steps.len() / 2;
+    while many > 0 {
+        let mut from = 0;
+        while from < sequence.steps.len() && Instant::now() < until {
+            let mut fewer = sequence.clone();
+            fewer.steps.drain(from..(from + many).min(sequence.steps.len()));
+            match fails(&fewer) {
+                Some(why) => (sequence, reason) = (fewer, why),
+                None => from += many,
+            }
+        }
+        many /= 2;
+    }
+    (reason, sequence)
 }

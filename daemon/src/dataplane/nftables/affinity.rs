@@ -105,14 +105,14 @@ impl Affinity {
         self.suspended.contains(&(set, Record::from_slice(record)))
     }
 
-    /// Follows one Service port; adds to `changes` the suspensions that have to be in the same transaction.
-    pub(crate) fn port_change(
+    /// Follows one Service port in what it had. Before [`Affinity::join`] with any: a frontend that moves from one port to another
+    /// leaves and joins in either order, and whoever left last would take away what the other has.
+    pub(crate) fn leave(
         &mut self,
         before: Option<&ServicePort>,
         after: Option<&ServicePort>,
         change: &PortChange,
         node: &NodeState,
-        changes: &mut Changes,
     ) {
         self.pods = pods(node);
         let was = before.filter(|port| port.affinity.is_some());
@@ -129,15 +129,20 @@ impl Affinity {
                 self.swept.insert(frontend.address);
             }
         }
-        if let Some(port) = is {
-            self.admit(port);
-            for frontend in port.frontends.iter().filter(|frontend| self.swept.contains(&frontend.address)) {
-                for key in entry_frontends(frontend, node) {
-                    let element = (SetKind::Suspended.of(frontend.address.family()), key);
-                    if !self.suspended.contains(&element) {
-                        changes.add(element.0, &element.1);
-                        self.suspended.insert(element);
-                    }
+    }
+
+    /// Follows one Service port in what it has; adds to `changes` the suspensions that have to be in the same transaction.
+    pub(crate) fn join(&mut self, port: &ServicePort, node: &NodeState, changes: &mut Changes) {
+        if port.affinity.is_none() {
+            return;
+        }
+        self.admit(port);
+        for frontend in port.frontends.iter().filter(|frontend| self.swept.contains(&frontend.address)) {
+            for key in entry_frontends(frontend, node) {
+                let element = (SetKind::Suspended.of(frontend.address.family()), key);
+                if !self.suspended.contains(&element) {
+                    changes.add(element.0, &element.1);
+                    self.suspended.insert(element);
                 }
             }
         }

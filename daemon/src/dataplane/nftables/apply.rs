@@ -39,6 +39,7 @@ impl Live {
     /// What the delta is in elements; takes note of what does not fit and of what becomes of affinity.
     fn changes(&mut self, delta: &Delta, table: &ServiceTable, limits: Limits) -> Changes {
         let mut changes = Changes::default();
+        let mut joining = Vec::with_capacity(delta.ports.len());
         for change in &delta.ports {
             let before = change.before.as_deref().filter(|port| !self.spoiled.contains_key(&port.id));
             if let Some(port) = change.before.as_deref() {
@@ -52,7 +53,11 @@ impl Live {
                 reason.is_none()
             });
             render::port_change(before, after, change, &mut changes);
-            self.affinity.port_change(before, after, change, table.node(), &mut changes);
+            self.affinity.leave(before, after, change, table.node());
+            joining.extend(after);
+        }
+        for port in joining {
+            self.affinity.join(port, table.node(), &mut changes);
         }
         for change in &delta.addresses {
             let records = |used| {
