@@ -1,6 +1,7 @@
 //! What the numbers were measured on.
 
 use std::fs;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -45,6 +46,24 @@ pub(crate) fn rss_mb(process: u32) -> Option<f64> {
     resident(process, "VmRSS")
 }
 
+/// Processor time that a process' thread of this name has had, user and kernel, in steps of a clock tick (10 ms). What it had to
+/// wait for others is not in it, so that a busy machine can be told from slow work.
+pub(crate) fn thread_time(process: u32, thread: &str) -> Option<Duration> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).ok()?;
+    tasks.flatten().find_map(|task| ticks(&read(&task.path().join("stat").to_string_lossy()), thread)).map(|ticks| {
+        // USER_HZ is 100 on every architecture that Linux has here.
+        Duration::from_millis(ticks * 10)
+    })
+}
+
+/// utime and stime (proc_pid_stat(5), fields 14 and 15) of a thread, if it has this name.
+fn ticks(stat: &str, thread: &str) -> Option<u64> {
+    let (head, fields) = stat.rsplit_once(") ")?;
+    let name = head.split_once('(')?.1;
+    let mut times = fields.split(' ').skip(11).map(str::parse::<u64>);
+    (name == thread).then_some(times.next()?.ok()? + times.next()?.ok()?)
+}
+
 #[expect(clippy::cast_precision_loss, reason = "no process has 2^53 KiB")]
 fn resident(process: u32, field: &str) -> Option<f64> {
     kibibytes(&read(&format!("/proc/{process}/status")), field).map(|kib| kib as f64 * 1024.0 / 1e6)
@@ -72,6 +91,14 @@ mod tests {
         let status = "Name:\tsheave\nVmPeak:\t  999 kB\nVmHWM:\t   97656 kB\nVmRSS:\t   80000 kB\n";
         assert_eq!(kibibytes(status, "VmHWM"), Some(97_656));
         assert_eq!(kibibytes(status, "VmSwap"), None);
+    }
+
+    #[test]
+    fn the_time_of_a_thread_is_found_by_its_name() {
+        let stat = "77 (my (odd) sync) S 1 77 77 0 -1 4194304 10 0 0 0 12 30 0 0 20 0 5 0 100 1000 50";
+        assert_eq!(ticks(stat, "my (odd) sync"), Some(42));
+        assert_eq!(ticks(stat, "sync"), None);
+        assert_eq!(ticks("", "sync"), None);
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(super) fn changes(shape: Shape, changes: u32) -> Result<(Duration, Samples)>
         // A place of the first slice, and an address of a Service that is not there.
         let place = replaced % shape.endpoints_per_service.min(SLICE);
         let elsewhere = shape.first_endpoint(shape.services + replaced, place, Family::V4);
-        vec![cluster.slice(service, 0, Some((place, elsewhere)))]
+        vec![cluster.slice(service, 0, Some(&(place, elsewhere)))]
     })
 }
 
@@ -100,10 +100,10 @@ impl Cluster {
     }
 
     /// One slice, with one endpoint replaced.
-    fn slice(&mut self, number: u32, part: u32, replaced: Option<(u32, EndpointAddress)>) -> Object {
+    fn slice(&mut self, number: u32, part: u32, replaced: Option<&(u32, EndpointAddress)>) -> Object {
         let shape = self.shape;
         let places = part * SLICE..shape.endpoints_per_service.min((part + 1) * SLICE);
-        let endpoints = places.map(|place| match &replaced {
+        let endpoints = places.map(|place| match replaced {
             Some((at, instead)) if *at == place => self.endpoint(instead),
             _ => self.endpoint(&shape.first_endpoint(number, place, Family::V4)),
         });

@@ -102,6 +102,12 @@ impl Subject {
         std::iter::from_fn(|| self.log.try_recv().ok()).filter_map(|line| line.sync).collect()
     }
 
+    /// Processor time of the loop's thread so far: taking in objects, and syncs.
+    pub(super) fn loop_time(&self) -> Result<Duration> {
+        machine::thread_time(self.process.id(), "sync")
+            .with_context(|| format!("the loop of sheave run has ended:\n{}", self.said))
+    }
+
     /// Peak and present memory, in MB.
     pub(super) fn memory(&self) -> Result<(f64, f64)> {
         let id = self.process.id();

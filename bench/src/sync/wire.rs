@@ -21,6 +21,8 @@ pub(super) struct Seen {
     pub(super) programmed: Duration,
     /// The first sync, as the daemon tells it.
     pub(super) first: Sync,
+    /// Processor time of the loop's thread until then.
+    pub(super) loop_time: Duration,
     /// Each change, from before the double was told to the kernel's notification.
     pub(super) changes: Samples,
     /// Elements in the kernel after the first sync.
@@ -62,6 +64,7 @@ fn observe(
     stage.node().run(move || {
         let programmed = stage::await_probe()?.saturating_duration_since(daemon.started);
         let first = first_sync(&mut daemon, shape)?;
+        let loop_time = daemon.loop_time()?;
         let elements = count_elements()?;
         ensure!(elements == first.elements, "the daemon says it wrote {} elements, the kernel has {elements}", first.elements);
 
@@ -74,7 +77,7 @@ fn observe(
             durations.push(observer.await_added(awaited)?.saturating_duration_since(told));
         }
         let (peak_rss_mb, rss_mb) = daemon.memory()?;
-        Ok(Seen { programmed, first, changes: samples(durations)?, elements, peak_rss_mb, rss_mb })
+        Ok(Seen { programmed, first, loop_time, changes: samples(durations)?, elements, peak_rss_mb, rss_mb })
     })?
 }
 
