@@ -79,6 +79,8 @@ fn repeated_port(service: &Service, index: usize) -> Notice {
     Notice {
         service: service.key.clone(),
         reason: "DuplicatePort",
-        message: format!("spec.ports: another port before it is named \"{name}\" with protocol {protocol}; this one is not served"),
+        message: format!(
+            "spec.ports: another port before it is named \"{name}\" with protocol {protocol}; this one is not served"
+        ),
     }
 }
