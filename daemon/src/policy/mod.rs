@@ -41,11 +41,12 @@ use frontends::FamilyFrontends;
 pub fn desired<'a>(service: &Service, slices: impl Iterator<Item = &'a EndpointSlice> + Clone, context: &Context) -> Desired {
     let mut desired = Desired::default();
     let mut merger = Merger::default();
+    let repeats = service::repeats_of_earlier_ports(service);
     for family in Family::ALL.into_iter().filter(|family| context.serves(*family)) {
         let Some(cluster_ip) = service::cluster_ip(service, family) else { continue };
         let frontends = FamilyFrontends::new(service, family, cluster_ip, context, &mut desired.notices);
         for (index, spec) in service.ports.iter().enumerate() {
-            if service::repeats_earlier_port(service, index) {
+            if repeats.contains(&index) {
                 continue;
             }
             let endpoints = merger.merge(slices.clone(), family, spec, context);
@@ -62,7 +63,7 @@ pub fn desired<'a>(service: &Service, slices: impl Iterator<Item = &'a EndpointS
         }
     }
     if !desired.ports.is_empty() {
-        desired.notices.extend(repeated_ports(service));
+        desired.notices.extend(repeats.iter().map(|index| repeated_port(service, *index)));
     }
     desired.ports.sort_unstable_by(|a, b| a.id.cmp(&b.id));
     desired
@@ -73,16 +74,13 @@ fn port_id(service: &Service, spec: &ServicePortSpec, family: Family) -> PortId 
 }
 
 /// The API server refuses such a Service, a directory of manifests does not.
-fn repeated_ports(service: &Service) -> impl Iterator<Item = Notice> {
-    let repeated = (0..service.ports.len()).filter(|index| service::repeats_earlier_port(service, *index));
-    repeated.map(|index| {
-        let ServicePortSpec { name, protocol, .. } = &service.ports[index];
-        Notice {
-            service: service.key.clone(),
-            reason: "DuplicatePort",
-            message: format!(
-                "spec.ports: another port before it is named \"{name}\" with protocol {protocol}; this one is not served"
-            ),
-        }
-    })
+fn repeated_port(service: &Service, index: usize) -> Notice {
+    let ServicePortSpec { name, protocol, .. } = &service.ports[index];
+    Notice {
+        service: service.key.clone(),
+        reason: "DuplicatePort",
+        message: format!(
+            "spec.ports: another port before it is named \"{name}\" with protocol {protocol}; this one is not served"
+        ),
+    }
 }

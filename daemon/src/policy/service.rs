@@ -1,5 +1,6 @@
 //! What of a Service is served at all, and which policies apply to it (kube-proxy 1.2, 2).
 
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use crate::model::{Family, Service, ServicePortSpec, ServiceType, TrafficPolicy};
@@ -51,8 +52,9 @@ pub(super) fn uses(service: &Service, spec: &ServicePortSpec, family: Family) ->
     Uses { cluster: !internal_local || accessible, local: internal_local || (external_local && accessible) }
 }
 
-/// A port before this one has the same name and protocol, hence the same identity; the first one keeps it.
-pub(super) fn repeats_earlier_port(service: &Service, index: usize) -> bool {
-    let (earlier, rest) = service.ports.split_at(index);
-    rest.first().is_some_and(|spec| earlier.iter().any(|other| other.name == spec.name && other.protocol == spec.protocol))
+/// Ports that have the name and protocol, hence the identity, of one before them; the first one keeps it. In order.
+pub(super) fn repeats_of_earlier_ports(service: &Service) -> BTreeSet<usize> {
+    let mut seen = HashSet::with_capacity(service.ports.len());
+    let ports = service.ports.iter().enumerate();
+    ports.filter(|(_, spec)| !seen.insert((&spec.name, spec.protocol))).map(|(index, _)| index).collect()
 }
