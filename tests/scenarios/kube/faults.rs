@@ -167,9 +167,13 @@ fn stale_caches_never_turn_time_back() -> anyhow::Result<()> {
     // Relisting from a server whose cache is behind: what is in force must not go back to what it was.
     outage.served.api.inject(Fault::new(Effect::RefuseStreamingLists(Refusal::Invalid)));
     outage.served.api.inject(Fault::new(Effect::Stale { version }).times(6));
-    outage.served.api.inject(Fault::new(Effect::ExpireWatch).times(2));
+    for resource in ["services", "endpointslices"] {
+        outage.served.api.inject(Fault::new(Effect::ExpireWatch).on(Verb::Watch, resource).times(1));
+    }
     outage.served.api.cut_streams(None, Cut::Abrupt);
-    eventually("services were listed in pages", || Ok(outage.served.api.requests(Verb::List, "services") >= 2))?;
+    eventually("both kinds were listed in pages", || {
+        Ok(["services", "endpointslices"].iter().all(|resource| outage.served.api.requests(Verb::List, resource) >= 1))
+    })?;
     outage.served.api.clear_faults();
     outage.served.api.cut_streams(None, Cut::Abrupt);
     outage.arrived()?;
