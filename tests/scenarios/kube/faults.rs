@@ -20,11 +20,11 @@ use std::time::Duration;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     scenarios!("kube":
-        an_api_server_that_is_gone_is_waited_for needs ["nftables"];
-        errors_and_overload_are_waited_out needs ["nftables"];
+        an_api_server_that_is_gone_is_waited_for needs ["nftables"], within 120 s;
+        errors_and_overload_are_waited_out needs ["nftables"], within 120 s;
         broken_streams_are_resumed needs ["nftables"];
-        expired_versions_are_listed_again needs ["nftables"], within 180 s;
-        stale_caches_never_turn_time_back needs ["nftables"];
+        expired_versions_are_listed_again needs ["nftables"], within 120 s;
+        stale_caches_never_turn_time_back needs ["nftables"], within 120 s;
         refused_streaming_lists_end_in_pages needs ["nftables"];
         until_both_lists_are_complete_nothing_is_removed needs ["nftables", "tool:nft"];
         an_outage_makes_no_hot_loop needs ["nftables"];
@@ -134,7 +134,7 @@ fn broken_streams_are_resumed() -> anyhow::Result<()> {
 
 fn expired_versions_are_listed_again() -> anyhow::Result<()> {
     let mut outage = Outage::start()?;
-    for expired in [Fault::new(Effect::ExpireWatch).times(5), Fault::new(Effect::ExpireContinue)] {
+    for expired in [Fault::new(Effect::ExpireWatch).times(2), Fault::new(Effect::ExpireContinue)] {
         outage.served.api.inject(expired);
         outage.served.api.cut_streams(None, Cut::Clean);
         outage.served.api.compact();
@@ -167,9 +167,13 @@ fn stale_caches_never_turn_time_back() -> anyhow::Result<()> {
     // Relisting from a server whose cache is behind: what is in force must not go back to what it was.
     outage.served.api.inject(Fault::new(Effect::RefuseStreamingLists(Refusal::Invalid)));
     outage.served.api.inject(Fault::new(Effect::Stale { version }).times(6));
-    outage.served.api.inject(Fault::new(Effect::ExpireWatch).times(5));
+    for resource in ["services", "endpointslices"] {
+        outage.served.api.inject(Fault::new(Effect::ExpireWatch).on(Verb::Watch, resource).times(1));
+    }
     outage.served.api.cut_streams(None, Cut::Abrupt);
-    eventually("services were listed in pages", || Ok(outage.served.api.requests(Verb::List, "services") >= 2))?;
+    eventually("both kinds were listed in pages", || {
+        Ok(["services", "endpointslices"].iter().all(|resource| outage.served.api.requests(Verb::List, resource) >= 1))
+    })?;
     outage.served.api.clear_faults();
     outage.served.api.cut_streams(None, Cut::Abrupt);
     outage.arrived()?;
