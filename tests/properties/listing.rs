@@ -37,7 +37,7 @@ impl Listing {
                         assert!(twice.is_none(), "two instances of chain {} are there", name(object));
                     }
                     "rule" => {
-                        listing.chains.get_mut(base(object["chain"].as_str().unwrap())).unwrap().push(text(&object["expr"]))
+                        listing.chains.get_mut(base(object["chain"].as_str().unwrap())).unwrap().push(text(&object["expr"]));
                     }
                     _ => {}
                 }
