@@ -73,21 +73,10 @@ impl Skeleton {
         self.chains.iter().map(|chain| chain.name.as_str())
     }
 
-    /// What makes the regular chains, which nothing reaches yet, each up to its first look-up in a map: to be written while the maps
-    /// are empty. The kernel walks a map when a chain binds to it for the first time (`nf_tables_bind_set`), but not again for the
-    /// chain's other rules; and from then on it checks each element that is added against every rule that is bound
-    /// (`nft_add_set_elem`). One rule for each chain is the fewest with which neither is felt.
-    pub(crate) fn bind_regular(&self) -> impl Iterator<Item = Step<'_>> {
-        self.regular().map(Step::Add).chain(self.regular().flat_map(|chain| rules(chain).take(binding_rules(chain))))
-    }
-
-    /// The rest of the regular chains' rules: to be written when the maps are full.
-    pub(crate) fn complete_regular(&self) -> impl Iterator<Item = Step<'_>> {
-        self.regular().flat_map(|chain| rules(chain).skip(binding_rules(chain)))
-    }
-
-    fn regular(&self) -> impl Iterator<Item = &Chain> {
-        self.chains.iter().filter(|chain| chain.hook.is_none())
+    /// What makes the regular chains, which nothing reaches yet.
+    pub(crate) fn build_regular(&self) -> impl Iterator<Item = Step<'_>> {
+        let regular = || self.chains.iter().filter(|chain| chain.hook.is_none());
+        regular().map(Step::Add).chain(regular().flat_map(rules))
     }
 
     /// What makes the base chains jump to this skeleton's, whatever they have now: the turn-over of a load.
@@ -109,12 +98,6 @@ impl Skeleton {
         steps.extend(gone().map(Step::Delete));
         steps
     }
-}
-
-/// Rules of a chain up to the first that looks up in a map; all, where none does.
-fn binding_rules(chain: &Chain) -> usize {
-    let in_map = |rule: &RuleSpec| rule.0.iter().any(|expr| matches!(expr, Expr::Lookup { into: Some(_), .. }));
-    chain.rules.iter().position(in_map).map_or(chain.rules.len(), |place| place + 1)
 }
 
 fn rules(chain: &Chain) -> impl Iterator<Item = Step<'_>> {
