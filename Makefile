@@ -24,16 +24,16 @@ demo: deps-build ## see a real Service being load-balanced by the real kernel, i
 	$(CARGO) build --release --locked --quiet -p sheave
 	@target/release/sheave demo
 
-test: deps-test ## prove it: unit tests, properties, scenarios with real packets, and the scenarios again on Debian's kernel in a VM
+test: deps-test ## prove it: unit tests, properties, scenarios with real packets, and a second kernel in a VM
 	scripts/test
 
 mutants: deps-build ## break policy and table one rule at a time; every break must fail a test
 	scripts/mutants
 
-test-vm: deps-test ## the scenarios on Debian's own kernel in qemu (no KVM needed)
+test-vm: deps-test ## the plane and the SCTP scenarios on Debian's own kernel in qemu (no KVM needed)
 	scripts/test-vm
 
-lint: deps-build ## rustfmt, clippy with the workspace's lints, cargo-deny where it is there
+lint: deps-build ## rustfmt, clippy with the workspace's lints, cargo-deny
 	scripts/lint
 
 bench: deps-test ## the promises of docs/performance.md as numbers of this machine

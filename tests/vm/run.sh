@@ -47,6 +47,7 @@ fi
 shopt -s nullglob
 images=("$kernels"/boot/vmlinuz-6.1.0-*-amd64)
 if [ ${#images[@]} = 0 ]; then
+    [ "$(apt-cache search --names-only '^linux-image-6\.1\.0-[0-9]+-amd64$')" ] || { [ "$(id -u)" = 0 ] && apt-get update -qq; } || true
     package=$(apt-cache search --names-only '^linux-image-6\.1\.0-[0-9]+-amd64$' | cut -d' ' -f1 | sort -V | tail -n1)
     [ -n "$package" ] || fail "apt knows no linux-image-6.1.0-NN-amd64: run apt-get update, on Debian 12 or with its sources"
     say "getting $package"
