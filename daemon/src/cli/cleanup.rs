@@ -22,16 +22,15 @@ pub(super) struct Arguments {
 pub(super) fn cleanup(arguments: &Arguments) -> Result<(), Failure> {
     let mut door = KernelNft::open().map_err(|error| Failure::Unreachable(DaemonError::from(error).into()))?;
     let table = format!("table inet {}", nftables::TABLE);
+    // Held by a daemon that runs, and gone with it: see docs/decisions/nat-hold.md.
+    if nftables::is_held(&mut door).map_err(|error| Failure::Unreachable(error.into()))? {
+        let advice = format!("`sheave run` is running on this node and would restore {table} at once: stop it first");
+        return Err(Failure::No(anyhow::anyhow!(advice)));
+    }
     if arguments.dry_run {
         let there = door.table_exists(nftables::TABLE).map_err(|error| Failure::Unreachable(error.into()))?;
         println!("{}", if there { format!("would remove: {table}") } else { NOTHING.to_owned() });
         return Ok(());
-    }
-    // Held by a daemon that runs, and gone with it: see docs/decisions/nat-hold.md.
-    if nftables::is_held(&mut door).map_err(|error| Failure::Unreachable(error.into()))? {
-        return Err(Failure::No(anyhow::anyhow!(
-            "`sheave run` is running on this node and would restore {table} at once: stop it first"
-        )));
     }
     let removed = nftables::cleanup(&mut door).with_context(|| format!("removing {table}")).map_err(Failure::No)?;
     println!("{}", if removed { format!("removed: {table}") } else { NOTHING.to_owned() });

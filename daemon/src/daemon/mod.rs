@@ -62,6 +62,9 @@ pub enum DaemonError {
     /// The API server cannot even be tried: a kubeconfig, a URL or a service account is wrong.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// The source or the loop came to an end that nobody asked for; the log says why.
+    #[error("the sync loop has ended; the rules stay in place")]
+    Ended,
     /// No thread, no runtime, no signal handler.
     #[error("{what}: {source}")]
     Process {
@@ -134,13 +137,16 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
     let sync_loop = SyncLoop::new(Arc::new(options), Box::new(plane), outputs).watched_by(watchman);
     let sync = spawn_loop(sync_loop, inputs, cancel.clone())?;
 
+    let mut ended = tokio::task::spawn_blocking(move || sync.join());
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping, the rules stay in place"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping, the rules stay in place"),
+        // Better no process, which whoever started it notices, than one that serves nothing.
+        _ = &mut ended => return Err(DaemonError::Ended),
     }
     cancel.cancel();
     // A commit that has begun is finished; none is begun any more.
-    let _ = tokio::task::spawn_blocking(move || sync.join()).await;
+    let _ = ended.await;
     Ok(())
 }
 

@@ -29,6 +29,9 @@ use crate::table::{Delta, Published};
 /// Changes taken in before a sync, at most: a bound on how long a busy stream can hold back a commit.
 const MOST_CHANGES_PER_SYNC: usize = 16_384;
 
+/// How long the first load waits for the Node, the ServiceCIDRs and other proxies' Services, once all else is there.
+const REST_OF_THE_LISTS: Duration = Duration::from_secs(5);
+
 /// Deferred work that failed is tried again after this.
 const FINISH_AGAIN: Duration = Duration::from_secs(1);
 
@@ -90,6 +93,11 @@ pub struct SyncLoop {
     retry_at: Option<Instant>,
     /// Rules were missing for a while: any UDP flow may have begun without them, and be remembered as one that is not translated.
     flows_doubtful: bool,
+    /// How long the first load waits for the rest of the lists, from when both kinds were complete.
+    first_complete: Option<Instant>,
+    /// The same as long as it waits.
+    uninformed_until: Option<Instant>,
+    told_uninformed: bool,
     /// When the plane's deferred work is due: affinity entries of removed backends.
     unfinished: Option<Instant>,
 }
@@ -110,6 +118,9 @@ impl SyncLoop {
             retry: Retry::new(Duration::from_millis(500), Duration::from_secs(30)),
             retry_at: None,
             flows_doubtful: false,
+            first_complete: None,
+            uninformed_until: None,
+            told_uninformed: false,
             unfinished: None,
         }
     }
@@ -129,19 +140,21 @@ impl SyncLoop {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return,
-                control = inputs.control.recv() => match control {
-                    Some(control) => self.control(control),
-                    None => return,
-                },
+                // Nobody left who could say anything is no reason to stop.
+                Some(control) = inputs.control.recv() => self.take_control(control, &mut inputs.control),
                 Ok(()) = inputs.addresses.changed() => {
                     self.facts.local.clone_from(&inputs.addresses.borrow_and_update());
                     self.node_changed();
                 }
                 change = inputs.changes.recv() => match change {
                     Some(change) => self.take_in(change, &mut inputs.changes),
-                    None => return,
+                    None => {
+                        tracing::error!("the source has ended");
+                        return;
+                    }
                 },
                 () = sleep_until(self.retry_at), if self.retry_at.is_some() => self.retry_at = None,
+                () = sleep_until(self.uninformed_until), if self.uninformed_until.is_some() => self.uninformed_until = None,
                 // Deferred work waits until nothing else does.
                 () = sleep_until(self.unfinished), if self.unfinished.is_some() => {
                     self.finish();
@@ -153,30 +166,45 @@ impl SyncLoop {
     }
 
     fn take_in(&mut self, first: Change, more: &mut mpsc::Receiver<Change>) {
-        let mut next = Some(first);
-        for _ in 0..MOST_CHANGES_PER_SYNC {
-            match next {
-                Some(Change::Mark(mark)) => self.pending_marks.push(mark),
-                Some(change) => self.reconciler.apply(change),
-                None => break,
-            }
-            next = more.try_recv().ok();
-        }
-        if let Some(change) = next {
-            match change {
-                Change::Mark(mark) => self.pending_marks.push(mark),
-                change => self.reconciler.apply(change),
+        self.take_one(first);
+        for _ in 1..MOST_CHANGES_PER_SYNC {
+            match more.try_recv() {
+                Ok(change) => self.take_one(change),
+                Err(_) => break,
             }
         }
     }
 
-    fn control(&mut self, control: Control) {
-        match control {
-            Control::Damage(damage) => self.mend(&damage),
-            Control::ApiServers(addresses) => {
-                self.facts.api_servers = addresses;
-                self.node_changed();
+    fn take_one(&mut self, change: Change) {
+        match change {
+            Change::Mark(mark) => {
+                // The last of each stream: while commits fail, bookmarks keep coming.
+                self.pending_marks.retain(|older| older.stream != mark.stream);
+                self.pending_marks.push(mark);
             }
+            change => self.reconciler.apply(change),
+        }
+    }
+
+    /// A script that edits our table line by line is one repair, not one for each line.
+    fn take_control(&mut self, first: Control, more: &mut mpsc::Receiver<Control>) {
+        let mut damage: Option<Damage> = None;
+        let mut next = Some(first);
+        while let Some(control) = next {
+            match (control, &mut damage) {
+                (Control::ApiServers(addresses), _) => {
+                    self.facts.api_servers = addresses;
+                    self.node_changed();
+                }
+                (Control::Damage(Damage::Elements(more)), Some(Damage::Elements(known))) => known.extend(more),
+                // Writing everything mends the elements, too.
+                (Control::Damage(Damage::Elements(_)), Some(Damage::Structure(_))) => {}
+                (Control::Damage(other), known) => *known = Some(other),
+            }
+            next = more.try_recv().ok();
+        }
+        if let Some(damage) = damage {
+            self.mend(&damage);
         }
     }
 
@@ -194,7 +222,7 @@ impl SyncLoop {
         let problems = self.reconciler.take_problems();
         self.outputs.reporter.problems(problems, self.reconciler.index());
         // Until the first complete list of both kinds nothing in the kernel is touched.
-        if !self.reconciler.index().is_complete() || self.retry_at.is_some() {
+        if !self.reconciler.index().is_complete() || self.retry_at.is_some() || self.waits_for_the_rest() {
             return;
         }
         let started = Instant::now();
@@ -222,6 +250,23 @@ impl SyncLoop {
             Err(error) => self.failed(&error),
         }
         self.outputs.reporter.notices(committed.notices_raised, committed.notices_cleared, self.reconciler.index());
+    }
+
+    /// Before the first load, whether to wait a little longer for what is listed beside Services and EndpointSlices. A stream that
+    /// does not come (no permission for nodes, say) must not keep Services from working for ever.
+    fn waits_for_the_rest(&mut self) -> bool {
+        if self.kernel != Kernel::Unloaded || self.reconciler.index().is_informed() {
+            return false;
+        }
+        let deadline = *self.first_complete.get_or_insert_with(|| Instant::now() + REST_OF_THE_LISTS);
+        let waits = Instant::now() < deadline;
+        self.uninformed_until = waits.then_some(deadline);
+        if !waits && !std::mem::replace(&mut self.told_uninformed, true) {
+            tracing::warn!(
+                "the Node, the ServiceCIDRs or other proxies' Services are not listed yet: rules are written without them"
+            );
+        }
+        waits
     }
 
     /// Writes everything, with the monitor at rest. If somebody else committed meanwhile, once more with the monitor awake.
@@ -293,7 +338,10 @@ impl SyncLoop {
         }
         let outcome = match damage {
             Damage::Structure(_) => self.load(),
-            Damage::Elements(_) => self.plane.repair(damage, self.reconciler.table()),
+            Damage::Elements(_) => self.plane.repair(damage, self.reconciler.table()).or_else(|error| {
+                self.outputs.reporter.refused(self.plane.name(), &error);
+                self.load()
+            }),
         };
         match outcome {
             Ok(commit) if commit.transactions == 0 => {}

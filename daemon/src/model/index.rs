@@ -27,6 +27,8 @@ pub struct Index {
     cidrs: Held<ServiceCidr>,
     /// Never taken away again: losing sight of our Node must not change a rule (kube-proxy 6.6: deletion is a log line).
     node: Option<Arc<Node>>,
+    /// Whether we have been told which Node there is, or that there is none yet.
+    node_listed: bool,
     pending: Dirty,
     problems: Vec<ObjectProblem>,
 }
@@ -95,6 +97,13 @@ impl Index {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.services.sweep.listed() && self.slices.sweep.listed()
+    }
+
+    /// Everything else has been listed as well: our Node, the ServiceCIDRs and other proxies' Services. Without them rules would be
+    /// wrong in the meantime: NodePorts open everywhere, nobody known as a pod, other proxies' ClusterIPs dropped.
+    #[must_use]
+    pub fn is_informed(&self) -> bool {
+        self.node_listed && self.foreign.sweep.listed() && self.cidrs.sweep.listed()
     }
 
     /// One Service that is ours to serve.
@@ -235,8 +244,9 @@ impl Index {
         for key in &gone {
             self.delete(kind, key);
         }
-        if let Some(sweep) = self.sweep(kind) {
-            sweep.end();
+        match self.sweep(kind) {
+            Some(sweep) => sweep.end(),
+            None => self.node_listed = true,
         }
     }
 

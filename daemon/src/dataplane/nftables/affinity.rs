@@ -30,7 +30,7 @@ pub(crate) struct Affinity {
     /// Who may serve the clients of each sticky frontend. Shares the table's arrays.
     sticky: HashMap<FrontendAddress, Backends>,
     /// Elements of the suspended sets.
-    suspended: BTreeSet<(SetId, Record)>,
+    pub(super) suspended: BTreeSet<(SetId, Record)>,
     /// Frontends whose entries may be dead.
     swept: HashSet<FrontendAddress>,
     /// Families in which any entry may be dead.
@@ -65,14 +65,19 @@ impl NftablesPlane {
                 live.affinity.delete_dead(&mut to, map, &live.names)?;
             }
         }
-        let mut changes = Changes::default();
-        for (set, record) in &live.affinity.suspended {
-            changes.delete(*set, record);
-        }
-        super::apply::write_elements(&mut to.batch, &changes, |set| live.names.set(set));
-        to.commit()?;
-        for (set, _) in std::mem::take(&mut live.affinity.suspended) {
-            live.counts.remove(&set);
+        // One transaction each: a node drain suspends thousands, which is more than a small send buffer takes. What is done is done.
+        while !live.affinity.suspended.is_empty() {
+            let some: Vec<_> = live.affinity.suspended.iter().take(CHUNK).cloned().collect();
+            let mut changes = Changes::default();
+            for (set, record) in &some {
+                changes.delete(*set, record);
+            }
+            super::apply::write_elements(&mut to.batch, &changes, |set| live.names.set(set));
+            to.commit()?;
+            for element in &some {
+                live.affinity.suspended.remove(element);
+                live.counts.entry(element.0).and_modify(|count| *count = count.saturating_sub(1));
+            }
         }
         live.affinity.swept.clear();
         live.affinity.all.clear();

@@ -133,10 +133,15 @@ impl Live {
             names.advance(*set);
             let name = names.set(*set);
             to.batch.add_set(TABLE, &set.spec(name.clone(), Some(*size)));
-            for (_, column) in content_of(*set, table, &self.spoiled).into_columns() {
+            let mut content = content_of(*set, table, &self.spoiled);
+            // Suspensions are not the table's but ours, and those that this delta brings are among them already.
+            for (_, record) in self.affinity.suspended.iter().filter(|(suspended, _)| suspended == set) {
+                content.push(*set, record);
+            }
+            for (_, column) in content.into_columns() {
                 to.fill(&name, column.elements())?;
             }
-            // The larger one has the table's content already.
+            // The larger one has all of it already.
             changes.remove(*set);
         }
         if !grown.is_empty() {

@@ -63,6 +63,10 @@ impl KubeSource {
         }
         drop(changes);
         // Dropping the set ends its tasks, wherever they are.
-        cancel.run_until_cancelled(async { while watchers.join_next().await.is_some() {} }).await;
+        let ended = cancel.run_until_cancelled(watchers.join_next()).await;
+        if let Some(Some(Err(error))) = ended {
+            // One stream that stands still for ever would be worse than none: the loop sees the end of all, and so does the operator.
+            tracing::error!(%error, "a watch has died");
+        }
     }
 }

@@ -38,6 +38,8 @@ use crate::source::decode::wire::{Document, Metadata};
 use crate::source::decode::{self, Decoded};
 use crate::source::{Change, Mark};
 
+/// A server may ask for more patience than this, and does not get it: a wrong number must not stop a watch for a day.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// A stream that has been quiet for this long after it was opened is open: the refusals come at once.
 const SETTLED: Duration = Duration::from_secs(1);
 /// Streaming lists that end too early before the server is taken to be one that does not know them.
@@ -180,7 +182,7 @@ impl Watcher {
                     if failure.is_the_servers() {
                         servers.give_up_on(place);
                     }
-                    sleep(backoff.next().max(failure.retry_after().unwrap_or_default())).await;
+                    sleep(backoff.next().max(failure.retry_after().unwrap_or_default().min(LONGEST_RETRY_AFTER))).await;
                 }
             }
         }
@@ -203,12 +205,17 @@ impl Watcher {
             let mut items = Items::default();
             while let Some(chunk) = answer.chunk().await? {
                 let mut changes = Vec::new();
+                let mut unreadable = None;
                 items.feed(&chunk, |item| match serde_json::from_slice::<Field<Document<'_>>>(item) {
                     Ok(Field::Is(document)) => changes.extend(self.applied(document)),
                     Ok(_) => {}
-                    Err(error) => warn!("an item of the list of {} is not readable: {error}: ignored", self.resource.stream),
+                    Err(error) => unreadable = Some(error),
                 })?;
                 self.send_all(changes).await?;
+                // An object missed in a list would be taken for deleted: then rather no list.
+                if let Some(error) = unreadable {
+                    return Err(Failure::Garbled { reason: format!("an item of the list is not JSON: {error}") });
+                }
             }
             let head = items.into_head();
             let garbled = |reason: String| Failure::Garbled { reason };

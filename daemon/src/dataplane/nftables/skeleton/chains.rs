@@ -1,4 +1,4 @@
-//! The chains, line by line as `nft list table inet sheave` shows them. Why each is there: `docs/architecture.md`, and kube-proxy's
+//! The chains, line by line as `nft list table inet sheave` shows them. Why each is there: `docs/nftables.md`, and kube-proxy's
 //! verdicts (reject, drop, masquerade) which they reproduce.
 
 use std::collections::BTreeSet;

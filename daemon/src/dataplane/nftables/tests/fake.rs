@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use proptest::prelude::*;
 
-use super::fixtures::{Port, everything, node, put};
+use super::fixtures::{Port, commit, everything, node, put, stage};
 use super::histories::history;
 use super::kernel::elements;
 use crate::dataplane::nftables::names::TABLE;
@@ -152,4 +152,33 @@ fn unknown_sets_in_a_report_of_damage_mean_a_load() {
     let stranger = crate::dataplane::DamagedElement { set: "stranger".into(), key: vec![1], removed: false };
     let commit = plane.repair(&Damage::Elements(vec![stranger]), &table).unwrap();
     assert!(commit.transactions > 1, "{commit:?}");
+}
+
+/// A node drain takes a backend from every sticky Service at once: more suspensions than the set was made for, and more than a small
+/// send buffer takes in one transaction.
+#[test]
+fn a_thousand_sticky_frontends_that_lose_a_backend_at_once_are_all_suspended_and_released() {
+    const SERVICES: u16 = 2_000;
+    let fake = FakeNft::new();
+    let mut table = ServiceTable::default();
+    let staged = |table: &mut ServiceTable, backends| {
+        for number in 0..SERVICES {
+            let port = Port::v4().cluster_ip(&format!("172.30.{}.{}", number / 250, number % 250), 80);
+            stage(table, &format!("web-{number}"), Some(port.backends(backends, 0).sticky(60)));
+        }
+        commit(table)
+    };
+    staged(&mut table, 2);
+    let mut plane = NftablesPlane::new(Box::new(fake.another()));
+    plane.load(&table).unwrap();
+    let delta = staged(&mut table, 1);
+    plane.apply(&delta, &table).unwrap();
+    let suspended = |fake: &FakeNft| {
+        let all = elements(&mut fake.another());
+        all.iter().filter(|(set, _)| set.starts_with("sticky-suspended-4")).map(|(_, elements)| elements.len()).sum::<usize>()
+    };
+    assert_eq!(suspended(&fake), usize::from(SERVICES));
+    fake.set_batch_limit(100_000);
+    plane.finish().unwrap();
+    assert_eq!(suspended(&fake), 0);
 }
