@@ -30,26 +30,36 @@ struct Reader<'o> {
     options: &'o ManifestOptions,
     names: &'o mut Interner,
     parsed: Parsed,
+    /// Documents so far, empty ones left out, and how many of them were objects.
+    documents: usize,
+    manifests: usize,
 }
 
-/// Reads one file. An object that is not ours is skipped; one that makes no sense is a warning.
+/// Reads one file. An object that is not ours is skipped; one that makes no sense, and a document that is no object, is a warning.
 ///
 /// # Errors
-/// The file is not YAML (or, with a name ending in `.json`, not JSON), or holds something else than objects.
+/// The file is not YAML (or, with a name ending in `.json`, not JSON), or holds no object at all but something else.
 pub(super) fn parse(json: bool, bytes: &[u8], options: &ManifestOptions, names: &mut Interner) -> Result<Parsed, ParseError> {
-    let mut reader = Reader { options, names, parsed: Parsed::default() };
+    let mut reader = Reader { options, names, parsed: Parsed::default(), documents: 0, manifests: 0 };
     if json {
         for document in serde_json::Deserializer::from_slice(bytes).into_iter() {
-            reader.document(document?)?;
+            reader.document(document?);
         }
     } else {
         let text =
             std::str::from_utf8(bytes).map_err(|error| ParseError { place: None, reason: format!("not UTF-8: {error}") })?;
         for document in serde_saphyr::from_str_multiple_with_options::<_, Vec<_>>(text, yaml_options())? {
-            reader.document(document)?;
+            reader.document(document);
         }
     }
-    Ok(reader.parsed)
+    // Mere text is YAML by the letter, and what is left of a file that was damaged.
+    match reader.parsed.warnings.pop() {
+        Some(reason) if reader.manifests == 0 => Err(ParseError { place: None, reason }),
+        last => {
+            reader.parsed.warnings.extend(last);
+            Ok(reader.parsed)
+        }
+    }
 }
 
 /// The parser's own limits are for configuration files; ours holds whole clusters. Aliases keep theirs: they can make much of little.
@@ -69,16 +79,19 @@ fn yaml_options() -> serde_saphyr::Options {
 // === impl Reader ===
 
 impl Reader<'_> {
-    /// Documents between two `---` may be empty. One that is mere text or a list is YAML by the letter, but no manifest: then the
-    /// file is damaged.
-    fn document(&mut self, document: Field<Manifest<'_>>) -> Result<(), ParseError> {
+    /// Documents between two `---` may be empty. One that is mere text or a list spoils only itself.
+    fn document(&mut self, document: Field<Manifest<'_>>) {
+        self.documents += usize::from(!matches!(document, Field::Absent));
         let mut document = match document {
             Field::Is(document) => document,
-            Field::Absent => return Ok(()),
+            Field::Absent => return,
             Field::Wrong(found) => {
-                return Err(ParseError { place: None, reason: format!("a document is {found}, not an object") });
+                let number = self.documents;
+                self.parsed.warnings.push(format!("document {number} is {found}, not an object: ignored"));
+                return;
             }
         };
+        self.manifests += 1;
         let kind = document.kind.get().map(|kind| kind.clone().into_owned()).unwrap_or_default();
         match (kind.strip_suffix("List"), std::mem::take(&mut document.items)) {
             (Some(of), Field::Is(items)) => {
@@ -94,7 +107,6 @@ impl Reader<'_> {
             }
             _ => self.object(&kind, document),
         }
-        Ok(())
     }
 
     fn object(&mut self, kind: &str, document: Document<'_, impl Sized>) {

@@ -97,6 +97,7 @@ async fn one_file_with_everything_in_it() {
             + "- apiVersion: discovery.k8s.io/v1\n  kind: EndpointSlice\n  metadata: {name: web-a, labels: {kubernetes.io/service-name: web}}\n  addressType: IPv4\n  ports: [{port: 8080}]\n  endpoints: [{addresses: [10.0.0.1]}]\n"
             + "- apiVersion: discovery.k8s.io/v1\n  kind: EndpointSlice\n  metadata: {name: h-a, labels: {kubernetes.io/service-name: h, service.kubernetes.io/headless: \"\"}}\n  addressType: IPv4\n"
             + "- 5\n"
+            + "---\njust text, which spoils only itself\n"
             + "---\napiVersion: networking.k8s.io/v1\nkind: ServiceCIDRList\nitems:\n- metadata: {name: main}\n  spec: {cidrs: [10.96.0.0/16]}\n"
             + "---\napiVersion: v1\nkind: Node\nmetadata: {name: node-a}\n---\napiVersion: v1\nkind: Node\nmetadata: {name: node-b}\n"
             + "---\napiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: knative}\n",
