@@ -13,6 +13,14 @@ const NO_NF_TABLES: (&str, &str) = (
     "load the modules nf_tables, nft_chain_nat, nft_nat, nft_masq, nft_fib_inet, nft_ct, nft_reject_inet and nft_numgen, or use a kernel that has them (5.13 or newer)",
 );
 
+/// The subject where nobody knows whether a transaction happened.
+const OUTCOME_UNKNOWN: &str = "outcome unknown";
+
+/// Whether what failed may have happened all the same.
+pub(crate) fn may_have_happened(error: &PlaneError) -> bool {
+    matches!(error, PlaneError::Kernel { subject, .. } if subject == OUTCOME_UNKNOWN)
+}
+
 /// A transaction that did not happen.
 pub(crate) fn commit(error: CommitError) -> PlaneError {
     let errno = error.errno();
@@ -29,7 +37,7 @@ pub(crate) fn commit(error: CommitError) -> PlaneError {
             (format!("batch of {bytes} bytes, above the limit of {limit}"), source)
         }
         CommitError::Send { bytes, errno } => (format!("batch of {bytes} bytes"), errno.into()),
-        CommitError::Unknown { errno } => ("outcome unknown".to_owned(), errno.into()),
+        CommitError::Unknown { errno } => (OUTCOME_UNKNOWN.to_owned(), errno.into()),
     };
     PlaneError::Kernel { call: "commit", subject, source }
 }

@@ -35,6 +35,29 @@ impl NftablesPlane {
         // Whatever goes wrong from here on, only another load knows what the kernel has.
         self.live = None;
         let found = Found::ask(&mut *self.door)?;
+        let outcome = self.write(table, &found);
+        if let Err(error) = &outcome {
+            self.remove_debris(error, &found);
+        }
+        outcome
+    }
+
+    /// Removes what a load has written that then failed: it is tried again for as long as it takes, and each try would leave another
+    /// copy of the table in the kernel's memory. Not where the turn-over may have happened: then this is what serves.
+    fn remove_debris(&mut self, error: &PlaneError, before: &Found) {
+        if error::may_have_happened(error) {
+            return;
+        }
+        let chains: HashSet<&str> = before.chains.iter().map(|chain| chain.name.as_str()).chain([LAYOUT]).collect();
+        let sets: HashSet<String> = before.sets.iter().map(|set| set.name.clone()).collect();
+        let removed =
+            Found::ask(&mut *self.door).and_then(|now| now.remove_rest(&mut Transactions::new(&mut *self.door), &chains, &sets));
+        if let Err(error) = removed {
+            tracing::debug!(%error, "what the failed load has written stays behind until the next one that succeeds");
+        }
+    }
+
+    fn write(&mut self, table: &ServiceTable, found: &Found) -> Result<Commit, PlaneError> {
         let adopted = found.affinity();
         let mut names = Instances::at(found.free_instance(&adopted)?);
         names.exceptions.extend(&adopted);

@@ -61,6 +61,32 @@ fn a_failed_load_leaves_what_was_there() {
     assert!(rules("services-4").is_empty(), "the old chains are gone");
 }
 
+/// Wherever a load fails, what was in force stays, and nothing is left behind: a load is tried again for as long as it takes.
+#[test]
+fn a_load_that_fails_anywhere_leaves_nothing_behind() {
+    let fake = FakeNft::new();
+    // Many transactions, so that there are many places to fail at.
+    fake.set_batch_limit(24_000);
+    let table = everything();
+    let loads = |fake: &FakeNft| NftablesPlane::new(Box::new(fake.another())).load(&table);
+    loads(&fake).unwrap();
+    let objects = |fake: &FakeNft| {
+        let mut door = fake.another();
+        (door.sets(TABLE).unwrap().len(), door.chains(TABLE).unwrap().len(), elements(&mut door))
+    };
+    let before = objects(&fake);
+    let mut failures = 0;
+    while failures < 1_000 {
+        fake.fail_after(failures, Errno::ENOMEM);
+        if loads(&fake).is_ok() {
+            break;
+        }
+        assert_eq!(objects(&fake), before, "after a failure at commit {failures}");
+        failures += 1;
+    }
+    assert!((5..1_000).contains(&failures), "{failures}");
+}
+
 #[test]
 fn a_lost_answer_makes_the_next_change_a_load() {
     let fake = FakeNft::new();

@@ -42,7 +42,8 @@ pub(super) struct Kernel {
     handle: u64,
     ports: u32,
     limit: usize,
-    fail_next: Option<Errno>,
+    /// How many commits go well before the one that is refused.
+    fail_after: Option<(u32, Errno)>,
     lose_next_answer: bool,
     record: Option<Vec<Vec<u8>>>,
 }
@@ -63,7 +64,7 @@ impl FakeNft {
             handle: 0,
             ports: 1,
             limit: DEFAULT_LIMIT,
-            fail_next: None,
+            fail_after: None,
             lose_next_answer: false,
             record: None,
         };
@@ -80,7 +81,12 @@ impl FakeNft {
 
     /// The next commit, on whichever door, is refused as a whole.
     pub fn fail_next(&self, errno: Errno) {
-        self.kernel().fail_next = Some(errno);
+        self.fail_after(0, errno);
+    }
+
+    /// After so many more commits, one is refused as a whole.
+    pub fn fail_after(&self, commits: u32, errno: Errno) {
+        self.kernel().fail_after = Some((commits, errno));
     }
 
     /// The next commit happens, but its answer is lost: [`CommitError::Unknown`].
@@ -157,9 +163,16 @@ impl NftDoor for FakeNft {
         if let Some(record) = &mut kernel.record {
             record.push(sent.to_vec());
         }
-        let failed = kernel.fail_next.take().map(|errno| {
-            vec![Acknowledgement { errno: errno as i32, sequence: 0, offset: None, text: Some("told to fail".to_owned()) }]
-        });
+        let failed = match kernel.fail_after.take() {
+            Some((0, errno)) => {
+                let text = Some("told to fail".to_owned());
+                Some(vec![Acknowledgement { errno: errno as i32, sequence: 0, offset: None, text }])
+            }
+            later => {
+                kernel.fail_after = later.map(|(commits, errno)| (commits - 1, errno));
+                None
+            }
+        };
         let outcome = match failed {
             Some(refused) => Some(refused),
             None => Transaction::run(&mut kernel, sent),
