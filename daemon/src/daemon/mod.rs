@@ -131,7 +131,9 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
     let reporter = start_source(&options, changes, &control, &cancel).await?;
     let outputs =
         Outputs { published: Arc::new(Published::default()), marks: watch::Sender::new(Vec::new()), reporter, stale_flows };
-    let watchman = Watchman::start(own_port, control)?;
+    let mut watchman = Watchman::start(own_port, control)?;
+    // From here on a second daemon waits, and not only once the first lists have come.
+    watchman.hold();
 
     tracing::info!(node = %options.node_name, plane = "nftables", version = env!("CARGO_PKG_VERSION"), "sheave starts");
     let sync_loop = SyncLoop::new(Arc::new(options), Box::new(plane), outputs).watched_by(watchman);

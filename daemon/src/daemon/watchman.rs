@@ -77,8 +77,8 @@ impl Watchman {
         }
     }
 
-    /// Takes the hold on the NAT hooks, if it is not taken: after a load, that is, once there are flows to hold. Without it nothing
-    /// is lost but the flows that a flush meets.
+    /// Takes the hold on the NAT hooks, if it is not taken. Without it nothing is lost but the flows that a flush meets. It is also
+    /// what a second daemon waits for.
     pub(super) fn hold(&mut self) {
         if self.hold.is_none() {
             match NatHold::take() {
