@@ -574,7 +574,11 @@ fn base_chains_have_their_hooks(door: &mut dyn NftDoor) {
         batch.add_chain(TABLE, &base("filter-forward", ChainKind::Filter, Hook::Forward, 1));
         add_rule(batch, "c", |buffer| jump(buffer, "filter-forward"));
     });
-    let told: Vec<_> = refusals.iter().map(|refusal| refusal.errno).collect();
+    let mut told: Vec<_> = refusals.iter().map(|refusal| refusal.errno).collect();
+    // Another priority for a chain that is there: Linux 6.1 says that it exists, 6.18 that this is not supported.
+    if told.get(2) == Some(&Errno::EEXIST) {
+        told[2] = Errno::EOPNOTSUPP;
+    }
     assert_eq!(told, [Errno::EOPNOTSUPP; 4]);
 }
 
