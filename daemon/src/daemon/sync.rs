@@ -238,11 +238,10 @@ impl SyncLoop {
         let decided = started.elapsed();
         let outcome = match self.kernel {
             Kernel::Current if committed.delta.is_empty() => Ok(Commit::default()),
-            // A refused change is most often the first sign of a table that somebody flushed: what helps is at hand.
-            Kernel::Current => self.plane.apply(&committed.delta, self.reconciler.table()).or_else(|error| {
-                self.outputs.reporter.refused(self.plane.name(), &error);
-                self.load()
-            }),
+            Kernel::Current => {
+                let outcome = self.plane.apply(&committed.delta, self.reconciler.table());
+                self.or_load(outcome)
+            }
             Kernel::Unloaded | Kernel::Doubtful => self.load(),
         };
         match outcome {
@@ -267,6 +266,14 @@ impl SyncLoop {
             );
         }
         waits
+    }
+
+    /// A refused change is most often the first sign of a table that somebody flushed: what helps is at hand.
+    fn or_load(&mut self, outcome: Result<Commit, PlaneError>) -> Result<Commit, PlaneError> {
+        outcome.or_else(|error| {
+            self.outputs.reporter.refused(self.plane.name(), &error);
+            self.load()
+        })
     }
 
     /// Writes everything, with the monitor at rest. If somebody else committed meanwhile, once more with the monitor awake.
@@ -338,10 +345,10 @@ impl SyncLoop {
         }
         let outcome = match damage {
             Damage::Structure(_) => self.load(),
-            Damage::Elements(_) => self.plane.repair(damage, self.reconciler.table()).or_else(|error| {
-                self.outputs.reporter.refused(self.plane.name(), &error);
-                self.load()
-            }),
+            Damage::Elements(_) => {
+                let outcome = self.plane.repair(damage, self.reconciler.table());
+                self.or_load(outcome)
+            }
         };
         match outcome {
             Ok(commit) if commit.transactions == 0 => {}

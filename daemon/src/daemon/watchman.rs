@@ -10,9 +10,6 @@ use crate::dataplane::nftables::{NatHold, TABLE};
 use crate::dataplane::{Damage, DamagedElement};
 use crate::netlink::nft::{Change, DoorError, KernelNft, Monitor, MonitorEvent, MonitorHandle, NftDoor as _};
 
-/// More elements than this in one foreign transaction are not listed one by one: the table is written afresh.
-const MOST_ELEMENTS: usize = 2_000;
-
 /// What is said of the worst.
 const TABLE_DELETED: &str = "the table was deleted";
 
@@ -123,7 +120,7 @@ impl Transaction {
             }
             MonitorEvent::Elements { set, elements, change } => {
                 let removed = change == Change::Removed;
-                if self.elements.len() <= MOST_ELEMENTS {
+                if self.elements.len() <= Damage::MOST_ELEMENTS {
                     self.elements.extend(elements.into_iter().map(|element| DamagedElement {
                         set: set.clone(),
                         key: element.key,
@@ -156,7 +153,9 @@ impl Transaction {
         match self.structure {
             Some(structure) => Some(Damage::Structure(format!("{structure}{by}"))),
             None if self.elements.is_empty() => None,
-            None if self.elements.len() > MOST_ELEMENTS => Some(Damage::Structure(format!("many elements were changed{by}"))),
+            None if self.elements.len() > Damage::MOST_ELEMENTS => {
+                Some(Damage::Structure(format!("many elements were changed{by}")))
+            }
             None => Some(Damage::Elements(self.elements)),
         }
     }

@@ -49,6 +49,11 @@ pub enum Damage {
     Elements(Vec<DamagedElement>),
 }
 
+impl Damage {
+    /// More damaged elements than this are not mended one by one: writing everything is quicker.
+    pub const MOST_ELEMENTS: usize = 2_000;
+}
+
 /// One element that was changed by somebody else.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DamagedElement {

@@ -13,9 +13,6 @@ use super::render::{self, Record};
 use super::transactions::Transactions;
 use super::{Live, NftablesPlane, error};
 
-/// More damaged elements than this are not mended one by one: writing everything is quicker.
-const MOST: usize = 2_000;
-
 impl NftablesPlane {
     pub(super) fn repair_damage(&mut self, damage: &Damage, table: &ServiceTable) -> Result<Commit, PlaneError> {
         let Damage::Elements(elements) = damage else { return self.load_table(table) };
@@ -23,7 +20,7 @@ impl NftablesPlane {
         let placed: Option<Vec<(SetId, &DamagedElement)>> =
             elements.iter().map(|element| live.set_named(&element.set).map(|set| (set, element))).collect();
         match placed {
-            Some(placed) if placed.len() <= MOST => {
+            Some(placed) if placed.len() <= Damage::MOST_ELEMENTS => {
                 let commit = live.mend(Transactions::new(&mut *self.door), &placed, table)?;
                 self.live = Some(live);
                 Ok(commit)
