@@ -11,6 +11,7 @@ use socket2::SockRef;
 
 use super::cluster::Part;
 use super::fault::{Cut, Fault};
+use super::gate::State;
 use super::patch::Patch;
 use super::resource::Resource;
 use super::route::Verb;
@@ -207,7 +208,7 @@ impl ApiServer {
     /// # Errors
     /// Where the kernel does not want to.
     pub fn refuse_connections(&self) -> std::io::Result<()> {
-        self.shared.open.send_replace(false);
+        self.shared.gate.set(State::Closed);
         // A listening socket that is shut down for reading stops to listen (Linux `inet_shutdown`), and can be made to again, in
         // the network namespace that it was made in. Closing it and binding another would depend on the caller's namespace.
         SockRef::from(&self.listener).shutdown(Shutdown::Read)
@@ -226,7 +227,7 @@ impl ApiServer {
             _ => {}
         }
         socket.listen(BACKLOG)?;
-        self.shared.open.send_replace(true);
+        self.shared.gate.set(State::Open);
         Ok(())
     }
 

@@ -14,14 +14,15 @@
 //! - create on update: a PUT of an object that is not there is 404;
 //! - Events of the core group and of events.k8s.io are two collections.
 //!
-//! The server has a thread and a runtime of its own, so that it can be used from any test or benchmark and takes no time from the
-//! runtime under test. The thread lives in the network namespace of whoever started it.
+//! The server has a runtime on a thread of its own, so that it can be used from any test or benchmark and takes no time from the
+//! runtime under test. That thread lives in the network namespace of whoever started it.
 
 mod allocator;
 mod body;
 mod cluster;
 mod discovery;
 mod fault;
+mod gate;
 mod handle;
 mod list;
 pub mod load;
@@ -41,13 +42,14 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde_json::json;
+use socket2::SockRef;
 use tokio_util::sync::CancellationToken;
 
 pub use fault::{Cut, Effect, Fault, Refusal};
@@ -59,6 +61,7 @@ pub use store::Window;
 
 use cluster::Cluster;
 use fault::Faults;
+use gate::Gate;
 use store::TableId;
 use watch::CutOrder;
 
@@ -86,7 +89,7 @@ pub struct ApiServer {
     listener: TcpListener,
     address: SocketAddr,
     stop: CancellationToken,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 /// What was awaited did not come.
@@ -105,8 +108,7 @@ pub(crate) struct Shared {
     /// Goes up with everything that a test may wait for.
     activity: tokio::sync::watch::Sender<u64>,
     cuts: tokio::sync::broadcast::Sender<CutOrder>,
-    /// Whether connections are accepted.
-    open: tokio::sync::watch::Sender<bool>,
+    gate: Gate,
     /// Cancelled to close the connections that are open; then replaced.
     connections: Mutex<CancellationToken>,
 }
@@ -179,7 +181,7 @@ impl ApiServer {
     pub fn start(config: Config) -> io::Result<Self> {
         let Config { listener, token, service_cidrs, window, bookmark_interval, resources } = config;
         let listener = listener.map_or_else(|| TcpListener::bind(("127.0.0.1", 0)), Ok)?;
-        listener.set_nonblocking(true)?;
+        listener.set_nonblocking(false)?;
         let address = listener.local_addr()?;
         let mut cluster = Cluster::new(Resource::all_builtin(), window);
         for resource in resources {
@@ -193,16 +195,23 @@ impl ApiServer {
             counts: Mutex::default(),
             activity: tokio::sync::watch::Sender::new(0),
             cuts: tokio::sync::broadcast::Sender::new(64),
-            open: tokio::sync::watch::Sender::new(true),
+            gate: Gate::new(),
             connections: Mutex::default(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let stop = CancellationToken::new();
-        let accept = serve::accept(shared.clone(), listener.try_clone()?, stop.clone());
-        let thread = std::thread::Builder::new().name("apiserver".to_owned()).spawn(move || runtime.block_on(accept))?;
-        let server = Self { shared, listener, address, stop, thread: Some(thread) };
+        let (sender, accepted) = tokio::sync::mpsc::unbounded_channel();
+        let serve = serve::serve(shared.clone(), accepted, stop.clone());
+        let mut server = Self { shared: shared.clone(), listener: listener.try_clone()?, address, stop, threads: Vec::new() };
+        server.spawn("apiserver", move || runtime.block_on(serve))?;
+        server.spawn("apiserver-door", move || serve::accept(&shared.gate, &listener, &sender))?;
         server.furnish(&service_cidrs).map_err(io::Error::other)?;
         Ok(server)
+    }
+
+    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.threads.push(std::thread::Builder::new().name(name.to_owned()).spawn(run)?);
+        Ok(())
     }
 
     fn furnish(&self, cidrs: &[IpNet]) -> Result<(), Status> {
@@ -226,8 +235,11 @@ impl ApiServer {
 impl Drop for ApiServer {
     fn drop(&mut self) {
         self.stop.cancel();
-        if let Some(thread) = self.thread.take() {
-            // A panic of the server's thread was printed by the thread itself.
+        self.shared.gate.set(gate::State::Gone);
+        // Wakes the thread that accepts. A listener that is closed already has woken it before.
+        let _ = SockRef::from(&self.listener).shutdown(Shutdown::Read);
+        for thread in self.threads.drain(..) {
+            // A panic of a server's thread was printed by the thread itself.
             let _ = thread.join();
         }
     }

@@ -1,7 +1,9 @@
 //! The HTTP side: connections, who may ask, and which handler answers.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
@@ -12,6 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use sheave::model::ObjectKey;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -19,6 +22,7 @@ use super::body::Body;
 use super::cluster::{Deleted, Part};
 use super::discovery;
 use super::fault::{Effect, Traits};
+use super::gate::Gate;
 use super::list::Page;
 use super::patch::Patch;
 use super::resource::Resource;
@@ -48,36 +52,36 @@ struct Call<'a> {
     effects: Vec<Effect>,
 }
 
-/// Accepts until the server ends. While connections are refused there is no listener; it comes back with `open`.
-pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, stop: CancellationToken) {
-    let mut open = shared.open.subscribe();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            ready = becomes(&mut open, true) => if !ready { return },
-        }
-        let accepting = listener.try_clone().and_then(tokio::net::TcpListener::from_std);
-        let Ok(accepting) = accepting.inspect_err(|error| tracing::error!(%error, "cannot listen")) else { return };
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                closed = becomes(&mut open, false) => {
-                    if !closed { return }
-                    break;
+/// Accepts until the server ends, on a thread of its own. A listener that is shut down and listens again cannot be left to the
+/// runtime: readiness that once said "closed" says so for ever there, and a poll of `accept` that finds nothing then never ends.
+pub(super) fn accept(gate: &Gate, listener: &TcpListener, accepted: &UnboundedSender<TcpStream>) {
+    while gate.wait_open() {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                if accepted.send(stream).is_err() {
+                    return;
                 }
-                accepted = accepting.accept() => match accepted {
-                    Ok((stream, _)) => drop(tokio::spawn(connection(shared.clone(), stream, stop.clone()))),
-                    // Either the listener was just closed, which `open` is about to say, or descriptors ran out: let others run.
-                    Err(_) => tokio::task::yield_now().await,
-                },
             }
+            // The listener was just shut down, which the gate knows already, or descriptors ran out: let others give some back.
+            Err(_) => thread::sleep(Duration::from_millis(1)),
         }
     }
 }
 
-/// False where the server is gone.
-async fn becomes(open: &mut tokio::sync::watch::Receiver<bool>, wanted: bool) -> bool {
-    open.wait_for(|open| *open == wanted).await.is_ok()
+/// Serves the connections until the server ends.
+pub(super) async fn serve(shared: Arc<Shared>, mut accepted: UnboundedReceiver<TcpStream>, stop: CancellationToken) {
+    loop {
+        let stream = tokio::select! {
+            () = stop.cancelled() => return,
+            stream = accepted.recv() => stream,
+        };
+        let Some(stream) = stream else { return };
+        // One that cannot be served was closed by its client already.
+        let stream = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream));
+        if let Ok(stream) = stream {
+            tokio::spawn(connection(shared.clone(), stream, stop.clone()));
+        }
+    }
 }
 
 async fn connection(shared: Arc<Shared>, stream: tokio::net::TcpStream, stop: CancellationToken) {

@@ -117,6 +117,19 @@ async fn connections_are_refused_by_the_kernel_and_accepted_again() {
     assert_eq!(code(&client, SERVICES).await, 200);
 }
 
+/// The readiness of a listener that is shut down outlives the time until it listens again.
+#[tokio::test]
+async fn refused_and_accepted_again_at_once_it_still_answers() {
+    let (server, _client) = start();
+    for round in 0..500 {
+        server.refuse_connections().unwrap();
+        server.accept_connections().unwrap();
+        let answer = async { code(&Client::of(&server), SERVICES).await };
+        let answer = tokio::time::timeout(Duration::from_secs(10), answer).await;
+        assert_eq!(answer.ok(), Some(200), "round {round}");
+    }
+}
+
 #[tokio::test]
 async fn a_stale_list_shows_the_past_and_its_version() {
     let (server, client) = start();
