@@ -298,7 +298,8 @@ impl SyncLoop {
         self.kernel = Kernel::Current;
         self.retry.reset();
         self.unfinished = Some(Instant::now());
-        self.outputs.reporter.spoiled(&commit.spoiled, self.reconciler.index());
+        self.outputs.reporter.commit_succeeded();
+        self.outputs.reporter.fitting(commit, self.reconciler.index());
         self.look_for_stale_flows(delta);
         let marks = std::mem::take(&mut self.pending_marks);
         // A relist or a bookmark that changes nothing is not worth a line; a reload of manifests is, somebody is waiting for it.
@@ -353,6 +354,7 @@ impl SyncLoop {
         match outcome {
             Ok(commit) if commit.transactions == 0 => {}
             Ok(commit) => {
+                self.outputs.reporter.fitting(&commit, self.reconciler.index());
                 self.unfinished = Some(Instant::now());
                 self.flows_doubtful = true;
                 self.look_for_stale_flows(&Delta::default());

@@ -78,8 +78,26 @@ pub struct Commit {
     pub kernel: Duration,
     /// Time spent encoding.
     pub encode: Duration,
-    /// Service ports left out because they would not fit, with the reason.
+    /// Service ports that do not fit, with the reason: those that did before, or are new.
     pub spoiled: Vec<(PortId, String)>,
+    /// Service ports that an earlier commit left out, and that are in the kernel now.
+    pub recovered: Vec<PortId>,
+}
+
+impl Commit {
+    /// Both as one.
+    #[must_use]
+    pub fn followed_by(mut self, next: Self) -> Self {
+        let Self { transactions, elements, bytes, kernel, encode, spoiled, recovered } = next;
+        self.transactions += transactions;
+        self.elements += elements;
+        self.bytes += bytes;
+        self.kernel += kernel;
+        self.encode += encode;
+        self.spoiled.extend(spoiled);
+        self.recovered.extend(recovered);
+        self
+    }
 }
 
 /// A plane's failure.

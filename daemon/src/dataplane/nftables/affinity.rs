@@ -244,7 +244,7 @@ fn delete_where_there(to: &mut Transactions<'_>, map: &str, keys: &[Vec<u8>]) ->
         for key in &left {
             batch.delete_elements(TABLE, map).push(Element::key(key));
         }
-        match to.door().commit(batch) {
+        match to.attempt(batch) {
             Ok(_) => return Ok(()),
             Err(CommitError::Refused { refusals }) if refusals.iter().all(|refusal| refusal.errno == Errno::ENOENT) => {
                 let gone: HashSet<&[u8]> =

@@ -1,11 +1,12 @@
 //! Writing everything: a new set of sets and chains beside what is there, then the turn-over.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::dataplane::{Commit, PlaneError};
 use crate::model::Family;
 use crate::netlink::nft::{Batch, ChainInfo, NftDoor, SetInfo, SetSpec};
-use crate::table::{PortId, ServiceTable};
+use crate::table::{PortId, ServicePort, ServiceTable};
 
 use super::affinity::Affinity;
 use super::content::Content;
@@ -121,19 +122,32 @@ impl NftablesPlane {
             to.batch = Batch::new();
             tracing::warn!(%error, "sets of the previous load stay behind until the next one");
         }
-        let mut commit = to.account();
+        let commit = to.account();
         // The sweep stays due: the old rules may have learnt more while we were writing.
-        commit.spoiled = spoiled.iter().map(|(id, reason)| (id.clone(), reason.clone())).collect();
         self.live = Some(Live { features, names, skeleton, counts, sizes, spoiled, affinity });
         Ok(commit)
     }
 }
 
 /// All elements of the table, without the Service ports that do not fit.
-fn content(table: &ServiceTable, limits: Limits) -> (Content, HashMap<PortId, String>) {
+fn content(table: &ServiceTable, limits: Limits) -> (Content, BTreeMap<PortId, String>) {
+    let (mut content, mut spoiled) = ports_that_fit(table.ports(), limits);
+    if !spoiled.is_empty() {
+        // Which ones they are must not change from load to load, as the order of a hash map does. Whether all fit does not depend
+        // on the order, so that nobody else pays for sorting.
+        let mut ports: Vec<_> = table.ports().collect();
+        ports.sort_by_cached_key(|port| table.seniority(&port.id));
+        (content, spoiled) = ports_that_fit(ports.into_iter(), limits);
+    }
+    common(table, |_| true, &mut content);
+    (content, spoiled)
+}
+
+/// What these Service ports have, first come, first served; and who came too late.
+fn ports_that_fit<'t>(ports: impl Iterator<Item = &'t Arc<ServicePort>>, limits: Limits) -> (Content, BTreeMap<PortId, String>) {
     let mut content = Content::default();
-    let mut spoiled = HashMap::new();
-    for port in table.ports() {
+    let mut spoiled = BTreeMap::new();
+    for port in ports {
         match limits.refuse(port, |set| content.len(set)) {
             Some(reason) => {
                 spoiled.insert(port.id.clone(), reason);
@@ -141,12 +155,11 @@ fn content(table: &ServiceTable, limits: Limits) -> (Content, HashMap<PortId, St
             None => render::port(port, &mut |set: SetId, record: &[u8]| content.push(set, record)),
         }
     }
-    common(table, |_| true, &mut content);
     (content, spoiled)
 }
 
 /// What a set has if it is written from scratch. For growing one: cost follows the table, memory the set.
-pub(super) fn content_of(wanted: SetId, table: &ServiceTable, spoiled: &HashMap<PortId, String>) -> Content {
+pub(super) fn content_of(wanted: SetId, table: &ServiceTable, spoiled: &BTreeMap<PortId, String>) -> Content {
     let mut content = Content::default();
     for port in table.ports().filter(|port| port.id.family == wanted.family && !spoiled.contains_key(&port.id)) {
         render::port(port, &mut |set: SetId, record: &[u8]| {

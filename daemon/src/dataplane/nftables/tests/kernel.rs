@@ -344,11 +344,11 @@ fn a_port_that_does_not_fit_spoils_only_itself() {
         assert_eq!(elements(&mut door())["endpoints-4"].len(), 70);
         // There is room now, and the other has become smaller.
         let delta = put(&mut table, [("a", None), ("c", port("172.30.0.3", 20))]);
-        assert_eq!(plane.apply(&delta, &table).unwrap().spoiled, []);
-        assert_eq!(plane.spoiled().count(), 1);
-        let delta = put(&mut table, [("b", port("172.30.0.2", 51))]);
-        assert_eq!(plane.apply(&delta, &table).unwrap().spoiled, []);
-        assert_eq!(elements(&mut door())["endpoints-4"].len(), 81);
+        let commit = plane.apply(&delta, &table).unwrap();
+        assert_eq!(commit.spoiled, []);
+        assert_eq!(commit.recovered.iter().map(|id| id.service.name()).collect::<Vec<_>>(), ["b", "c"]);
+        assert_eq!(commit.transactions, 1);
+        assert_eq!(elements(&mut door())["endpoints-4"].len(), 80);
         assert_as_loaded(&table);
     });
 }
