@@ -280,18 +280,16 @@ impl SyncLoop {
     fn load(&mut self) -> Result<Commit, PlaneError> {
         self.flows_doubtful = true;
         let Some(watchman) = &mut self.watchman else { return self.plane.load(self.reconciler.table()) };
+        watchman.hold()?;
         let rested_at = watchman.rest();
         let outcome = self.plane.load(self.reconciler.table());
         let transactions = outcome.as_ref().map_or(0, |commit| commit.transactions);
-        let outcome = if watchman.wake(rested_at, transactions) && outcome.is_ok() {
-            self.plane.load(self.reconciler.table())
-        } else {
-            outcome
-        };
-        if outcome.is_ok() {
-            watchman.hold();
+        let doubtful = watchman.wake(rested_at, transactions);
+        let first = outcome?;
+        if !doubtful {
+            return Ok(first);
         }
-        outcome
+        Ok(first.followed_by(self.plane.load(self.reconciler.table())?))
     }
 
     fn committed(&mut self, delta: &Delta, commit: &Commit, timing: &Timing) {

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::report::with_causes;
 use super::sync::Control;
 use crate::dataplane::nftables::{NatHold, TABLE};
-use crate::dataplane::{Damage, DamagedElement};
+use crate::dataplane::{Damage, DamagedElement, PlaneError};
 use crate::netlink::nft::{Change, DoorError, KernelNft, Monitor, MonitorEvent, MonitorHandle, NftDoor as _};
 
 /// What is said of the worst.
@@ -20,6 +20,7 @@ pub struct Watchman {
     door: KernelNft,
     /// Keeps established flows translated until a flush is repaired.
     hold: Option<NatHold>,
+    told_no_hold: bool,
 }
 
 impl Watchman {
@@ -54,7 +55,7 @@ impl Watchman {
             .name("monitor".into())
             .spawn(thread)
             .map_err(|source| DoorError::Open { call: "start the monitor's thread", source })?;
-        Ok(Self { monitor: handle, door, hold: None })
+        Ok(Self { monitor: handle, door, hold: None, told_no_hold: false })
     }
 
     /// Rests the monitor: a bulk load would only make it read our own 250,000 elements. Returns the ruleset's generation.
@@ -74,21 +75,34 @@ impl Watchman {
         }
     }
 
-    /// Takes the hold on the NAT hooks, if it is not taken. Without it nothing is lost but the flows that a flush meets. It is also
-    /// what a second daemon waits for.
-    pub(super) fn hold(&mut self) {
-        if self.hold.is_none() {
-            match NatHold::take() {
-                Ok(hold) => self.hold = Some(hold),
-                Err(error) => {
-                    let error = with_causes(&error);
-                    tracing::warn!(
-                        error,
-                        "no hold on the NAT hooks: should somebody flush the ruleset, established flows will break"
-                    );
-                }
-            }
+    /// Keeps the hold that was taken at the start.
+    #[must_use]
+    pub(super) fn holding(mut self, hold: Option<NatHold>) -> Self {
+        self.hold = hold;
+        self
+    }
+
+    /// Takes the hold on the NAT hooks, if it is not taken. Without it nothing is lost but the flows that a flush meets.
+    ///
+    /// # Errors
+    /// [`PlaneError::Owned`]: another daemon serves this node. Nothing may be written then.
+    pub(super) fn hold(&mut self) -> Result<(), PlaneError> {
+        if self.hold.is_some() {
+            return Ok(());
         }
+        match NatHold::take() {
+            Ok(hold) => self.hold = Some(hold),
+            Err(owned @ PlaneError::Owned { .. }) => return Err(owned),
+            Err(error) if !std::mem::replace(&mut self.told_no_hold, true) => {
+                let error = with_causes(&error);
+                tracing::warn!(
+                    error,
+                    "no hold on the NAT hooks: should somebody flush the ruleset, established flows will break"
+                );
+            }
+            Err(_) => {}
+        }
+        Ok(())
     }
 }
 

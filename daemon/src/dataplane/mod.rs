@@ -114,6 +114,15 @@ pub enum PlaneError {
         #[source]
         source: std::io::Error,
     },
+    /// The table belongs to a process (`flags owner`, Linux 5.12): the kernel lets nobody else change it.
+    #[error(
+        "table inet {table} belongs to another process, most likely another `sheave run` on this node; \
+         `nft list table inet {table}` shows whose it is: stop that process"
+    )]
+    Owned {
+        /// The table.
+        table: &'static str,
+    },
     /// The kernel lacks something that has no fallback.
     #[error("{missing}: {advice}")]
     Unsupported {

@@ -113,17 +113,17 @@ impl Dataplane for NftablesPlane {
     }
 
     fn load(&mut self, table: &ServiceTable) -> Result<Commit, PlaneError> {
-        let commit = self.load_table(table)?;
+        let commit = self.load_table(table).map_err(|error| error::explain(&mut *self.door, error, &[TABLE]))?;
         Ok(self.compare_left_out(commit, table))
     }
 
     fn apply(&mut self, delta: &Delta, table: &ServiceTable) -> Result<Commit, PlaneError> {
-        let commit = self.apply_delta(delta, table)?;
+        let commit = self.apply_delta(delta, table).map_err(|error| error::explain(&mut *self.door, error, &[TABLE]))?;
         Ok(self.compare_left_out(commit, table))
     }
 
     fn repair(&mut self, damage: &Damage, table: &ServiceTable) -> Result<Commit, PlaneError> {
-        let commit = self.repair_damage(damage, table)?;
+        let commit = self.repair_damage(damage, table).map_err(|error| error::explain(&mut *self.door, error, &[TABLE]))?;
         Ok(self.compare_left_out(commit, table))
     }
 
@@ -146,7 +146,7 @@ pub fn cleanup(door: &mut dyn NftDoor) -> Result<bool, PlaneError> {
     if batch.is_empty() {
         return Ok(false);
     }
-    door.commit(batch).map_err(error::commit)?;
+    door.commit(batch).map_err(|refused| error::explain(door, error::commit(refused), &[TABLE, HOLD_TABLE]))?;
     Ok(true)
 }
 

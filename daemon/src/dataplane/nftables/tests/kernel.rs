@@ -8,7 +8,7 @@ use super::fixtures::{Port, cidrs, commit, everything, node, node_ports, put, st
 use super::namespace::{in_namespace, list, nft};
 use crate::dataplane::nftables::names::TABLE;
 use crate::dataplane::nftables::{Limits, NftablesPlane, cleanup};
-use crate::dataplane::{Damage, DamagedElement, Dataplane};
+use crate::dataplane::{Damage, DamagedElement, Dataplane, PlaneError};
 use crate::model::{Family, TrafficPolicy};
 use crate::netlink::nft::{Batch, Element, KernelNft, KernelNftOptions, NftDoor};
 use crate::table::{Detector, FrontendKind, NodeState, ServiceTable};
@@ -361,6 +361,23 @@ fn cleanup_removes_our_table_only() {
         plane().load(&everything()).unwrap();
         assert!(cleanup(&mut door()).unwrap());
         assert_eq!(nft(&["list", "tables"], "").trim(), "table inet other");
+    });
+}
+
+#[test]
+fn a_table_that_belongs_to_another_process_is_named_and_left_alone() {
+    in_namespace(|| {
+        let mut owner = door();
+        let mut batch = Batch::new();
+        batch.add_owned_table(TABLE);
+        owner.commit(batch).unwrap();
+        let refused = plane().load(&everything()).unwrap_err();
+        assert!(matches!(refused, PlaneError::Owned { table: TABLE }), "{refused}");
+        assert!(refused.to_string().contains("`nft list table inet sheave` shows whose it is"), "{refused}");
+        let refused = cleanup(&mut door()).unwrap_err();
+        assert!(matches!(refused, PlaneError::Owned { table: TABLE }), "{refused}");
+        drop(owner);
+        plane().load(&everything()).unwrap();
     });
 }
 
