@@ -281,10 +281,10 @@ impl SyncLoop {
         self.flows_doubtful = true;
         let Some(watchman) = &mut self.watchman else { return self.plane.load(self.reconciler.table()) };
         watchman.hold()?;
-        let rested_at = watchman.rest();
+        let rest = watchman.rest();
         let outcome = self.plane.load(self.reconciler.table());
         let transactions = outcome.as_ref().map_or(0, |commit| commit.transactions);
-        let doubtful = watchman.wake(rested_at, transactions);
+        let doubtful = watchman.wake(&rest, transactions);
         let first = outcome?;
         if !doubtful {
             return Ok(first);
