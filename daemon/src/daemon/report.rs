@@ -1,7 +1,8 @@
 //! What the loop has to say to people: warnings in the log, Events on the objects. One line per matter, not per sync.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::dataplane::{Commit, Damage, PlaneError};
@@ -16,6 +17,8 @@ pub struct Reporter {
     events: Option<EventSink>,
     /// Whether the last commit failed.
     failing: Arc<AtomicBool>,
+    /// What was told to be replaced.
+    replaced: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Reporter {
@@ -54,6 +57,16 @@ impl Reporter {
     pub(super) fn commit_succeeded(&self) {
         if self.failing.swap(false, Ordering::Relaxed) {
             tracing::info!("the kernel takes our commits again");
+        }
+    }
+
+    /// What somebody else had made under our names, each once.
+    pub(super) fn replaced(&self, commit: &Commit) {
+        let mut said = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        for what in &commit.replaced {
+            if said.insert(what.clone()) {
+                tracing::warn!("somebody else made what has a name of ours: {what}; it is replaced");
+            }
         }
     }
 

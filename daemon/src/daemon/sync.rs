@@ -276,7 +276,7 @@ impl SyncLoop {
         })
     }
 
-    /// Writes everything, with the monitor at rest. If somebody else committed meanwhile, once more with the monitor awake.
+    /// Writes everything, with the monitor at rest. If somebody else may have changed our table meanwhile, once more.
     fn load(&mut self) -> Result<Commit, PlaneError> {
         self.flows_doubtful = true;
         let Some(watchman) = &mut self.watchman else { return self.plane.load(self.reconciler.table()) };
@@ -284,9 +284,10 @@ impl SyncLoop {
         let rest = watchman.rest();
         let outcome = self.plane.load(self.reconciler.table());
         let transactions = outcome.as_ref().map_or(0, |commit| commit.transactions);
-        let doubtful = watchman.wake(&rest, transactions);
+        let others = watchman.wake(&rest, transactions);
         let first = outcome?;
-        if !doubtful {
+        // Awake first: what happens from here on is told.
+        if !others || self.plane.is_whole() {
             return Ok(first);
         }
         Ok(first.followed_by(self.plane.load(self.reconciler.table())?))
@@ -297,6 +298,7 @@ impl SyncLoop {
         self.retry.reset();
         self.unfinished = Some(Instant::now());
         self.outputs.reporter.commit_succeeded();
+        self.outputs.reporter.replaced(commit);
         self.outputs.reporter.fitting(commit, self.reconciler.index());
         self.look_for_stale_flows(delta);
         let marks = std::mem::take(&mut self.pending_marks);
@@ -352,6 +354,7 @@ impl SyncLoop {
         match outcome {
             Ok(commit) if commit.transactions == 0 => {}
             Ok(commit) => {
+                self.outputs.reporter.replaced(&commit);
                 self.outputs.reporter.fitting(&commit, self.reconciler.index());
                 self.unfinished = Some(Instant::now());
                 self.flows_doubtful = true;
@@ -391,3 +394,6 @@ async fn sleep_until(when: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

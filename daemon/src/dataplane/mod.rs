@@ -30,6 +30,12 @@ pub trait Dataplane: Send {
     /// As [`Dataplane::apply`].
     fn repair(&mut self, damage: &Damage, table: &ServiceTable) -> Result<Commit, PlaneError>;
 
+    /// Whether the kernel has all that the last load wrote, as far as can be told quickly. Asked after a load during which somebody
+    /// else committed something, perhaps to our table; `false` has it loaded once more.
+    fn is_whole(&mut self) -> bool {
+        false
+    }
+
     /// Work that a commit left for later because it is slow and nothing waits for it: call it when the loop has a moment, again
     /// after an error. A plane without such work does nothing.
     ///
@@ -78,6 +84,8 @@ pub struct Commit {
     pub kernel: Duration,
     /// Time spent encoding.
     pub encode: Duration,
+    /// What somebody else had made under names of ours, and is gone.
+    pub replaced: Vec<String>,
     /// Service ports that do not fit, with the reason: those that did before, or are new.
     pub spoiled: Vec<(PortId, String)>,
     /// Service ports that an earlier commit left out, and that are in the kernel now.
@@ -88,12 +96,13 @@ impl Commit {
     /// Both as one.
     #[must_use]
     pub fn followed_by(mut self, next: Self) -> Self {
-        let Self { transactions, elements, bytes, kernel, encode, spoiled, recovered } = next;
+        let Self { transactions, elements, bytes, kernel, encode, replaced, spoiled, recovered } = next;
         self.transactions += transactions;
         self.elements += elements;
         self.bytes += bytes;
         self.kernel += kernel;
         self.encode += encode;
+        self.replaced.extend(replaced);
         self.spoiled.extend(spoiled);
         self.recovered.extend(recovered);
         self

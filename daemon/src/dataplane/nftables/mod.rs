@@ -24,6 +24,7 @@ mod repair;
 mod sets;
 mod skeleton;
 mod transactions;
+mod whole;
 
 #[cfg(test)]
 mod tests;
@@ -47,6 +48,8 @@ pub struct NftablesPlane {
     limits: Limits,
     /// What the kernel has, as far as we know. `None` before the first load and after any failure: only a load can tell.
     live: Option<Live>,
+    /// A load has succeeded in this process.
+    has_loaded: bool,
     /// Service ports that the last good commit left out, and why: what the next one is compared with.
     left_out: BTreeMap<PortId, String>,
 }
@@ -91,7 +94,7 @@ impl NftablesPlane {
     /// The same, with limits of one's own.
     #[must_use]
     pub fn with_limits(door: Box<dyn NftDoor>, limits: Limits) -> Self {
-        Self { door, limits, live: None, left_out: BTreeMap::new() }
+        Self { door, limits, live: None, has_loaded: false, left_out: BTreeMap::new() }
     }
 
     /// Notes in the commit which Service ports it left out that were not before, and which it brought at last.
@@ -125,6 +128,14 @@ impl Dataplane for NftablesPlane {
     fn repair(&mut self, damage: &Damage, table: &ServiceTable) -> Result<Commit, PlaneError> {
         let commit = self.repair_damage(damage, table).map_err(|error| error::explain(&mut *self.door, error, &[TABLE]))?;
         Ok(self.compare_left_out(commit, table))
+    }
+
+    fn is_whole(&mut self) -> bool {
+        let Some(live) = &self.live else { return false };
+        live.is_whole(&mut *self.door).unwrap_or_else(|error| {
+            tracing::debug!(%error, "whether the table is whole cannot be told");
+            false
+        })
     }
 
     fn finish(&mut self) -> Result<Commit, PlaneError> {

@@ -195,7 +195,18 @@ fn debris_and_a_foreign_layout_are_replaced() {
 
 #[test]
 fn learnt_affinity_survives_a_restart_and_only_dead_entries_go() {
-    in_namespace(|| {
+    in_namespace(|| learnt_affinity_survives(KernelNftOptions::default()));
+}
+
+/// As before Linux 6.3, where an entry that has expired meanwhile makes the kernel refuse the deletion of all.
+#[test]
+fn learnt_affinity_survives_a_restart_without_destroy() {
+    in_namespace(|| learnt_affinity_survives(KernelNftOptions { probe_destroy: false, ..KernelNftOptions::default() }));
+}
+
+fn learnt_affinity_survives(options: KernelNftOptions) {
+    let plane = || NftablesPlane::new(Box::new(KernelNft::open_with(options).unwrap()));
+    {
         let sticky = |count| Some(Port::v4().cluster_ip("172.30.0.10", 80).backends(count, 0).sticky(600));
         let mut table = ServiceTable::default();
         table.set_node(node());
@@ -203,8 +214,8 @@ fn learnt_affinity_survives_a_restart_and_only_dead_entries_go() {
             &mut table,
             [("web", sticky(3)), ("other", Some(Port::v4().cluster_ip("172.30.0.20", 80).backends(3, 0).sticky(600)))],
         );
-        let mut plane = plane();
-        plane.load(&table).unwrap();
+        let mut first = plane();
+        first.load(&table).unwrap();
         let learn = |entries: &str| nft(&["add", "element", "inet", "sheave", "affinity-4", entries], "");
         learn("{ 192.0.2.50 . 172.30.0.10 . tcp . 80 timeout 10m : 10.0.0.2 . 8080 }");
         learn("{ 192.0.2.51 . 172.30.0.10 . tcp . 80 timeout 10m : 10.0.0.1 . 8080 }");
@@ -216,18 +227,18 @@ fn learnt_affinity_survives_a_restart_and_only_dead_entries_go() {
 
         // A backend leaves: its frontend is suspended in the same transaction, and only its own client goes.
         let delta = put(&mut table, [("web", sticky(2))]);
-        plane.apply(&delta, &table).unwrap();
+        first.apply(&delta, &table).unwrap();
         assert_eq!(elements(&mut door())["sticky-suspended-4"].len(), 1);
         assert_eq!(clients().len(), 3);
-        plane.finish().unwrap();
+        first.finish().unwrap();
         assert!(!elements(&mut door()).contains_key("sticky-suspended-4"));
         assert_eq!(clients(), BTreeSet::from([(51, 10), (50, 20)]));
-        assert_eq!(plane.finish().unwrap().transactions, 0, "nothing is left to do");
+        assert_eq!(first.finish().unwrap().transactions, 0, "nothing is left to do");
 
         // A restart keeps the map, and throws out what died while nobody looked.
         stage(&mut table, "web", sticky(1));
         commit(&mut table);
-        let mut next = super::kernel::plane();
+        let mut next = plane();
         next.load(&table).unwrap();
         assert_eq!(clients(), BTreeSet::from([(50, 20)]));
         assert!(door().sets(TABLE).unwrap().iter().any(|set| set.name == "affinity-4"));
@@ -239,7 +250,7 @@ fn learnt_affinity_survives_a_restart_and_only_dead_entries_go() {
         next.apply(&delta, &table).unwrap();
         next.finish().unwrap();
         assert_eq!(clients(), BTreeSet::new());
-    });
+    }
 }
 
 #[test]
@@ -378,6 +389,62 @@ fn a_table_that_belongs_to_another_process_is_named_and_left_alone() {
         assert!(matches!(refused, PlaneError::Owned { table: TABLE }), "{refused}");
         drop(owner);
         plane().load(&everything()).unwrap();
+    });
+}
+
+#[test]
+fn what_others_made_under_our_names_is_replaced_and_named() {
+    in_namespace(|| {
+        let table = everything();
+        nft(&["-f", "-"], "table inet sheave { chain mine { type filter hook input priority 5; }; }");
+        let commit = plane().load(&table).unwrap();
+        assert_eq!(commit.replaced, ["all of table inet sheave, which sheave did not make"]);
+        let (good, mut plane) = (chains(), plane());
+        assert_eq!(plane.load(&table).unwrap().replaced, Vec::<String>::new(), "what sheave made");
+        nft(&["delete", "chain", "inet", "sheave", "nat-output"], "");
+        // The same name, hook and priority, and yet another chain.
+        nft(&["add", "chain", "inet", "sheave", "nat-output", "{ type filter hook output priority -100; policy drop; }"], "");
+        assert!(!plane.is_whole());
+        let commit = plane.load(&table).unwrap();
+        assert_eq!(commit.replaced, ["chain nat-output of table inet sheave"]);
+        assert_eq!(chains(), good);
+    });
+}
+
+#[test]
+fn whatever_is_missing_or_added_shows_without_reading_elements() {
+    in_namespace(|| {
+        let table = everything();
+        let mut plane = plane();
+        plane.load(&table).unwrap();
+        assert!(plane.is_whole());
+        nft(&["-f", "-"], "table inet other { chain c { type nat hook output priority 0; tcp dport 1 accept; }; }");
+        assert!(plane.is_whole(), "nothing to us");
+        let listed = nft(&["-a", "list", "chain", "inet", "sheave", "unknown-4"], "");
+        let first =
+            listed.lines().find_map(|line| line.trim().strip_prefix("ip daddr")?.rsplit_once("# handle ")).expect("a rule").1;
+        let exchange = format!("insert rule inet sheave unknown-4 accept\ndelete rule inet sheave unknown-4 handle {first}");
+        for damage in [
+            "delete element inet sheave service-ips-4 { 172.30.0.10 }",
+            "add element inet sheave reject-4 { 172.30.0.99 . udp . 80 }",
+            "add element inet sheave pods-4 { 192.0.2.0/24 }",
+            "flush set inet sheave ranges-4",
+            "add set inet sheave more { type ipv4_addr; }",
+            "add chain inet sheave more",
+            "add rule inet sheave services-4 accept",
+            "flush chain inet sheave filter-forward",
+            "add chain inet sheave filter-forward { policy drop; }",
+            "add table inet sheave { flags dormant; }",
+            &exchange,
+            "delete table inet sheave",
+        ] {
+            nft(&["-f", "-"], damage);
+            assert!(!plane.is_whole(), "{damage}");
+            // From nothing, so that names and numbers are those of the first load.
+            cleanup(&mut door()).unwrap();
+            plane.load(&table).unwrap();
+            assert!(plane.is_whole(), "after {damage}");
+        }
     });
 }
 
