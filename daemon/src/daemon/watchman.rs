@@ -284,9 +284,9 @@ mod tests {
             let table = |door: &mut KernelNft, add: bool| {
                 let mut batch = Batch::new();
                 if add {
-                    batch.add_table(TABLE, None)
+                    batch.add_table(TABLE, None);
                 } else {
-                    batch.delete_table(TABLE)
+                    batch.delete_table(TABLE);
                 }
                 door.commit(batch).unwrap();
             };
