@@ -105,7 +105,8 @@ impl NftablesPlane {
             affinity.delete_dead(&mut to, *set, &names)?;
         }
 
-        // The turn-over. Whatever has the name of a base chain and is none would make the kernel refuse it. Base chains that this skeleton does not have would go on jumping to the old one: they go now.
+        // The turn-over. Whatever has the name of a base chain and is another would make the kernel refuse it. Base chains that this
+        // skeleton does not have would go on jumping to the old one: they go now.
         for squatter in found.squatters(&skeleton, |wanted| wanted.is_some()) {
             remove_chain(&mut to.batch, squatter);
         }
@@ -206,8 +207,8 @@ impl Found {
         Ok(Self { sets: sets.into_iter().filter(|set| !set.flags.anonymous).collect(), chains })
     }
 
-    /// Chains that somebody else made under a name of this skeleton: with another hook or type, with one where ours has none, or without. The
-    /// kernel would not let us have the name. `among` chooses by the hook that ours has.
+    /// Chains that somebody else made under a name of this skeleton: with another hook or type, with one where ours has none, or
+    /// without. The kernel would not let us have the name. `among` chooses by the hook that ours has.
     fn squatters<'f>(&'f self, skeleton: &'f Skeleton, among: impl Fn(Place<'_>) -> bool) -> impl Iterator<Item = &'f str> {
         let wanted = |name: &str| skeleton.places().find(|(ours, _)| *ours == name).map(|(_, place)| place);
         let squats = move |chain: &&ChainInfo| wanted(&chain.name).is_some_and(|place| among(place) && place != chain.place());
