@@ -1,7 +1,7 @@
 //! Notices what others do to our table, and tells the loop to mend it.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -15,6 +15,8 @@ use crate::netlink::nft::{Change, DoorError, KernelNft, Monitor, MonitorEvent, M
 /// The first wait before the monitor is opened again, and the longest.
 const FIRST_REOPEN: Duration = Duration::from_millis(100);
 const LAST_REOPEN: Duration = Duration::from_secs(30);
+/// A monitor that worked for so long is taken to be well again.
+const LASTS: Duration = Duration::from_secs(60);
 
 /// What is said of the worst.
 const TABLE_DELETED: &str = "the table was deleted";
@@ -42,8 +44,8 @@ struct Watch {
     monitor: Monitor,
     control: mpsc::Sender<Control>,
     retry: Retry,
-    /// A person knows that the watch is interrupted.
-    told: bool,
+    /// When it was opened anew.
+    reopened: Option<Instant>,
 }
 
 impl Watchman {
@@ -55,7 +57,7 @@ impl Watchman {
         let door = KernelNft::open()?;
         let monitor = Monitor::open(TABLE, &[own_port])?;
         let handle = monitor.handle();
-        let watch = Watch { monitor, control, retry: Retry::new(FIRST_REOPEN, LAST_REOPEN), told: false };
+        let watch = Watch { monitor, control, retry: Retry::new(FIRST_REOPEN, LAST_REOPEN), reopened: None };
         std::thread::Builder::new()
             .name("monitor".into())
             .spawn(|| watch.run())
@@ -65,8 +67,10 @@ impl Watchman {
 
     /// Rests the monitor: a bulk load would only make it read our own 250,000 elements.
     pub(super) fn rest(&mut self) -> Rest {
+        // Asked first: what others commit in between is told, and also counted, which is the safe side.
+        let generation = self.door.generation().ok();
         match self.monitor.pause() {
-            Ok(()) => Rest::Since(self.door.generation().ok()),
+            Ok(()) => Rest::Since(generation),
             Err(error) => {
                 log_io("pause", &error);
                 Rest::Awake
@@ -124,11 +128,7 @@ impl Watch {
         let mut transaction = Transaction::default();
         loop {
             let damage = match self.monitor.next() {
-                Ok(Some(event)) => {
-                    self.retry.reset();
-                    self.told = false;
-                    transaction.take_in(event)
-                }
+                Ok(Some(event)) => transaction.take_in(event),
                 Ok(None) => return,
                 Err(error) => {
                     transaction = Transaction::default();
@@ -146,17 +146,22 @@ impl Watch {
         }
     }
 
-    /// Tries until there is a subscription again; `false` when stopped before. One warning until an event has come through.
+    /// Tries until there is a subscription again; `false` when stopped before. One that does not last is the same outage still: it is
+    /// told once, and the waits go on growing.
     fn reopen(&mut self, error: &DoorError) -> bool {
         let error = with_causes(error);
-        if std::mem::replace(&mut self.told, true) {
+        if self.reopened.is_some_and(|when| when.elapsed() < LASTS) {
             tracing::debug!(error, "the watch over our table is interrupted again");
         } else {
+            self.retry.reset();
             tracing::warn!(error, "the watch over our table is interrupted: the table is written anew when it is back");
         }
         while !self.monitor.is_stopped_within(self.retry.next()) {
             match self.monitor.reopen() {
-                Ok(()) => return true,
+                Ok(()) => {
+                    self.reopened = Some(Instant::now());
+                    return true;
+                }
                 Err(error) => tracing::debug!(%error, "the watch over our table is not back yet"),
             }
         }
