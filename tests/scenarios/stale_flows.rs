@@ -105,7 +105,7 @@ fn tracked(cluster: &Cluster) -> anyhow::Result<Vec<Flow>> {
         let mut conntrack = Conntrack::open()?;
         let mut flows = Vec::new();
         for ipv6 in [false, true] {
-            conntrack.dump(Selection::udp(ipv6), |flow| flows.push(*flow))?;
+            conntrack.dump(Selection { ipv6, protocol: 17 }, |flow| flows.push(*flow))?;
         }
         Ok(flows)
     })?

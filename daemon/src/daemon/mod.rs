@@ -8,6 +8,7 @@
 //! ```
 
 mod node;
+mod predecessor;
 mod report;
 mod retry;
 mod stale_flows;
@@ -31,7 +32,7 @@ pub use watchman::Watchman;
 
 use crate::config::{Options, SourceOptions};
 use crate::dataplane::PlaneError;
-use crate::dataplane::nftables::{self, NftablesPlane};
+use crate::dataplane::nftables::NftablesPlane;
 use crate::netlink::nft::{DoorError, KernelNft, NftDoor as _};
 use crate::netlink::route::{self, RouteError};
 use crate::source::kube::{ConnectError, EventSink, KubeSource};
@@ -42,8 +43,6 @@ use crate::table::Published;
 const CHANGES_QUEUED: usize = 1024;
 /// Repairs and node matters on their way to the loop.
 const CONTROL_QUEUED: usize = 64;
-/// How often a second daemon looks whether the first has ended.
-const LOOK_FOR_PREDECESSOR: Duration = Duration::from_millis(100);
 /// The API server's names are resolved again this often.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(300);
 
@@ -114,11 +113,11 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
 
     // The kernel first: if it says no, a person should hear that and not a word about API servers.
     let mut door = KernelNft::open()?;
-    tokio::select! {
-        ended = predecessor_ended(&mut door) => ended?,
+    let hold = tokio::select! {
+        hold = predecessor::take_over(&mut door) => hold?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
-    }
+    };
     let own_port = door.port_id();
     let plane = NftablesPlane::new(Box::new(door));
     let stale_flows = StaleFlows::spawn()
@@ -131,9 +130,7 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
     let reporter = start_source(&options, changes, &control, &cancel).await?;
     let outputs =
         Outputs { published: Arc::new(Published::default()), marks: watch::Sender::new(Vec::new()), reporter, stale_flows };
-    let mut watchman = Watchman::start(own_port, control)?;
-    // From here on a second daemon waits, and not only once the first lists have come.
-    watchman.hold();
+    let watchman = Watchman::start(own_port, control)?.holding(hold);
 
     tracing::info!(node = %options.node_name, plane = "nftables", version = env!("CARGO_PKG_VERSION"), "sheave starts");
     let sync_loop = SyncLoop::new(Arc::new(options), Box::new(plane), outputs).watched_by(watchman);
@@ -149,19 +146,6 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
     cancel.cancel();
     // A commit that has begun is finished; none is begun any more.
     let _ = ended.await;
-    Ok(())
-}
-
-/// Two daemons on one node would mend each other's tables for ever. The one that runs holds a table that goes with it
-/// (docs/decisions/nat-hold.md), so the second one waits for its end: what a rolling update wants, and a person is told.
-async fn predecessor_ended(door: &mut KernelNft) -> Result<(), DoorError> {
-    let mut told = false;
-    while nftables::is_held(door)? {
-        if !std::mem::replace(&mut told, true) {
-            tracing::warn!("another `sheave run` serves this node: waiting for it to end");
-        }
-        tokio::time::sleep(LOOK_FOR_PREDECESSOR).await;
-    }
     Ok(())
 }
 
