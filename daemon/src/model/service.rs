@@ -43,7 +43,8 @@ pub struct Service {
     pub affinity: Option<AffinityTimeout>,
     /// `spec.healthCheckNodePort`, 0 for none.
     pub health_check_node_port: u16,
-    /// `spec.ports`, in the order given, invalid ones left out.
+    /// `spec.ports`, in the order given. Invalid ones are left out, and so is a second one of the same name and protocol: these two
+    /// are a port's identity from here on.
     pub ports: Vec<ServicePortSpec>,
     /// What was left out, and why.
     pub problems: Vec<Problem>,
