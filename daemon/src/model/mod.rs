@@ -25,3 +25,11 @@ pub struct Problem {
     /// What is wrong with it and what was done, lower case, no full stop.
     pub reason: String,
 }
+
+impl std::fmt::Display for Problem {
+    /// As it stands in a line of the log: `spec.externalIPs[2]: "10.0.0.300" is not an IP address: ignored`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { field, reason } = self;
+        write!(f, "{field}: {reason}")
+    }
+}
