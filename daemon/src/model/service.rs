@@ -19,7 +19,8 @@ pub struct Service {
     pub key: ServiceKey,
     /// `metadata.uid`, empty for a manifest without one. The last tie-breaker of a conflict.
     pub uid: CompactString,
-    /// `metadata.creationTimestamp` in seconds since 1970; `None` where it is absent, and then youngest of all.
+    /// `metadata.creationTimestamp` in seconds since 1970; `None` where it is absent, and then youngest of all. The manifests' source
+    /// gives an age to those without one.
     pub created: Option<i64>,
     /// `spec.type`.
     pub kind: ServiceType,

@@ -24,6 +24,8 @@ pub(super) struct Parsed {
     pub(super) objects: Vec<(Kind, ObjectKey, Object)>,
     /// Documents that were not understood, for the log.
     pub(super) warnings: Vec<String>,
+    /// There is no document at all: nothing but white space and comments.
+    pub(super) blank: bool,
 }
 
 struct Reader<'o> {
@@ -52,6 +54,7 @@ pub(super) fn parse(json: bool, bytes: &[u8], options: &ManifestOptions, names: 
             reader.document(document);
         }
     }
+    reader.parsed.blank = reader.documents == 0;
     // Mere text is YAML by the letter, and what is left of a file that was damaged.
     match reader.parsed.warnings.pop() {
         Some(reason) if reader.manifests == 0 => Err(ParseError { place: None, reason }),
