@@ -7,6 +7,8 @@ mod endpoint_slice;
 mod index;
 mod names;
 mod node;
+#[cfg(any(test, feature = "samples"))]
+pub mod samples;
 mod service;
 
 pub use endpoint_slice::{Conditions, Endpoint, EndpointSlice, Hints, SlicePort};
