@@ -256,7 +256,7 @@ fn serving_is_for_udp_and_looks_at_nothing_else() {
 /// All ports of a Service share one look at its slices; with one each, 10,000 ports took seconds.
 #[test]
 fn slices_are_looked_through_once_a_family_however_many_ports_there_are() {
-    let names: Vec<_> = (0..500).map(|n| format!("p{n}")).collect();
+    let names: Vec<_> = (0..500u16).map(|n| format!("p{n}")).collect();
     let service = Service {
         cluster_ips: [ip("172.30.0.41"), ip("fd00:30::41")].into_iter().collect(),
         ports: names.iter().map(|name| port(name, Protocol::Tcp, 80)).collect(),
@@ -264,9 +264,9 @@ fn slices_are_looked_through_once_a_family_however_many_ports_there_are() {
     };
     let slices: Vec<_> = names
         .iter()
-        .enumerate()
-        .map(|(n, name)| {
-            let ports = vec![SlicePort { name: name.as_str().into(), protocol: Protocol::Tcp, port: 1000 + n as u16 }];
+        .zip(1000..)
+        .map(|(name, number)| {
+            let ports = vec![samples::slice_port(name, Protocol::Tcp, number)];
             EndpointSlice { ports, ..slice(name, &["1 rs here"]) }
         })
         .collect();

@@ -51,6 +51,7 @@ fn fields(problems: &[Problem]) -> Vec<&str> {
 }
 
 /// A Service of which only `spec` and `status` matter; with a port, unless it has some of its own.
+#[expect(clippy::needless_pass_by_value, reason = "called with json! in place")]
 fn with_spec(spec: Value, status: Value) -> Value {
     let mut spec = spec;
     if spec["ports"].is_null() {
