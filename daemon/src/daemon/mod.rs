@@ -7,6 +7,7 @@
 //!   signals                                └─► Published, marks
 //! ```
 
+mod addresses;
 mod node;
 mod report;
 mod retry;
@@ -33,7 +34,7 @@ use crate::config::{Options, SourceOptions};
 use crate::dataplane::PlaneError;
 use crate::dataplane::nftables::{self, NftablesPlane};
 use crate::netlink::nft::{DoorError, KernelNft, NftDoor as _};
-use crate::netlink::route::{self, RouteError};
+use crate::netlink::route::RouteError;
 use crate::source::kube::{ConnectError, EventSink, KubeSource};
 use crate::source::{Change, kube, manifests};
 use crate::table::Published;
@@ -127,7 +128,8 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
 
     let (changes, changes_in) = mpsc::channel(CHANGES_QUEUED);
     let (control, control_in) = mpsc::channel(CONTROL_QUEUED);
-    let inputs = Inputs { changes: changes_in, control: control_in, addresses: route::watch_addresses(cancel.clone()).await? };
+    let inputs =
+        Inputs { changes: changes_in, control: control_in, addresses: addresses::watch_addresses(cancel.clone()).await? };
     let reporter = start_source(&options, changes, &control, &cancel).await?;
     let outputs =
         Outputs { published: Arc::new(Published::default()), marks: watch::Sender::new(Vec::new()), reporter, stale_flows };
