@@ -8,6 +8,7 @@
 //! ```
 
 mod addresses;
+mod families;
 mod node;
 mod report;
 mod retry;
@@ -16,6 +17,7 @@ mod sync;
 mod watchman;
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -138,7 +140,11 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
     watchman.hold();
 
     tracing::info!(node = %options.node_name, plane = "nftables", version = env!("CARGO_PKG_VERSION"), "sheave starts");
-    let sync_loop = SyncLoop::new(Arc::new(options), Box::new(plane), outputs).watched_by(watchman);
+    let mut sync_loop = SyncLoop::new(Arc::new(options), Box::new(plane), outputs).watched_by(watchman);
+    if let Some(reason) = families::why_no_ipv6(Path::new("/proc")) {
+        tracing::info!("{reason}: only IPv4 is served");
+        sync_loop = sync_loop.without_ipv6();
+    }
     let sync = spawn_loop(sync_loop, inputs, cancel.clone())?;
 
     let mut ended = tokio::task::spawn_blocking(move || sync.join());
