@@ -7,6 +7,8 @@
 //!   signals                                └─► Published, marks
 //! ```
 
+mod addresses;
+mod families;
 mod node;
 mod predecessor;
 mod report;
@@ -16,6 +18,7 @@ mod sync;
 mod watchman;
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -34,7 +37,7 @@ use crate::config::{Options, SourceOptions};
 use crate::dataplane::PlaneError;
 use crate::dataplane::nftables::NftablesPlane;
 use crate::netlink::nft::{DoorError, KernelNft, NftDoor as _};
-use crate::netlink::route::{self, RouteError};
+use crate::netlink::route::RouteError;
 use crate::source::kube::{ConnectError, EventSink, KubeSource};
 use crate::source::{Change, kube, manifests};
 use crate::table::Published;
@@ -126,14 +129,19 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
 
     let (changes, changes_in) = mpsc::channel(CHANGES_QUEUED);
     let (control, control_in) = mpsc::channel(CONTROL_QUEUED);
-    let inputs = Inputs { changes: changes_in, control: control_in, addresses: route::watch_addresses(cancel.clone()).await? };
+    let inputs =
+        Inputs { changes: changes_in, control: control_in, addresses: addresses::watch_addresses(cancel.clone()).await? };
     let reporter = start_source(&options, changes, &control, &cancel).await?;
     let outputs =
         Outputs { published: Arc::new(Published::default()), marks: watch::Sender::new(Vec::new()), reporter, stale_flows };
     let watchman = Watchman::start(own_port, control)?.holding(hold);
 
     tracing::info!(node = %options.node_name, plane = "nftables", version = env!("CARGO_PKG_VERSION"), "sheave starts");
-    let sync_loop = SyncLoop::new(Arc::new(options), Box::new(plane), outputs).watched_by(watchman);
+    let mut sync_loop = SyncLoop::new(Arc::new(options), Box::new(plane), outputs).watched_by(watchman);
+    if let Some(reason) = families::why_no_ipv6(Path::new("/proc")) {
+        tracing::info!("{reason}: only IPv4 is served");
+        sync_loop = sync_loop.without_ipv6();
+    }
     let sync = spawn_loop(sync_loop, inputs, cancel.clone())?;
 
     let mut ended = tokio::task::spawn_blocking(move || sync.join());

@@ -26,6 +26,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         expired_versions_are_listed_again needs ["nftables"], within 120 s;
         stale_caches_never_turn_time_back needs ["nftables"], within 120 s;
         refused_streaming_lists_end_in_pages needs ["nftables"];
+        streaming_lists_without_an_end_become_pages needs ["nftables"];
         until_both_lists_are_complete_nothing_is_removed needs ["nftables", "tool:nft"];
         an_outage_makes_no_hot_loop needs ["nftables"];
     )
@@ -199,6 +200,21 @@ fn refused_streaming_lists_end_in_pages() -> anyhow::Result<()> {
         served.await_answer("172.30.0.41:80", &["decoy"]).with_context(|| what.clone())?;
     }
     Ok(())
+}
+
+/// The bookmark that ends the initial events never comes, while others do, so that the stream is never silent.
+fn streaming_lists_without_an_end_become_pages() -> anyhow::Result<()> {
+    let mut served = ApiCluster::new()?;
+    served.api.inject(Fault::new(Effect::DropInitialEventsEnd));
+    let url = served.api.url();
+    let arguments = [&DETECT_PODS[..], &["--streaming-list-patience", "1"]].concat();
+    served.start_on_api(&url, &arguments)?;
+    served.await_answer("172.30.0.41:80", &traffic::BACKENDS)?;
+    for resource in ["services", "endpointslices"] {
+        ensure!(served.api.requests(Verb::List, resource) >= 1, "{resource} were listed in pages");
+    }
+    served.services([&traffic::web().with_endpoints([Endpoint::at("10.180.0.9")])])?;
+    served.await_answer("172.30.0.41:80", &["decoy"])
 }
 
 fn until_both_lists_are_complete_nothing_is_removed() -> anyhow::Result<()> {
