@@ -73,6 +73,12 @@ impl Outage {
         self.served.await_answer(MARKER, &[name]).with_context(|| format!("version {} of the marker", self.version))
     }
 
+    /// Watches that hold for a second are taken to be well again; before that, pauses go on growing.
+    fn settle(&self) -> anyhow::Result<()> {
+        self.newcomers.await_answers(75, PATIENCE)?;
+        Ok(())
+    }
+
     /// The version before the last change is what packets still get.
     fn stands_still(&self) -> anyhow::Result<()> {
         let (_, name) = BACKENDS[(self.version - 1) % 2];
@@ -127,6 +133,7 @@ fn broken_streams_are_resumed() -> anyhow::Result<()> {
         outage.served.api.cut_streams(None, how);
         outage.change()?;
         outage.arrived().with_context(|| format!("{how:?}"))?;
+        outage.settle()?;
     }
     let lists = WATCHED.map(|resource| outage.served.api.requests(Verb::List, resource));
     assert_eq!(before, lists, "a watch that ends is resumed where it was, nothing is listed again");
@@ -154,8 +161,7 @@ fn expired_versions_are_listed_again() -> anyhow::Result<()> {
             outcome.by().is_none()
         })?;
         outage.served.api.clear_faults();
-        // Watches that hold for a second are taken to be well again; before that, pauses go on growing.
-        outage.newcomers.await_answers(75, PATIENCE)?;
+        outage.settle()?;
     }
     outage.finish()
 }
