@@ -52,6 +52,8 @@ const SKIPPED: u8 = 77;
 const LACKS: &str = "lacks: ";
 /// How a scenario that passed says that datagrams had to be sent again.
 const REPEATED: &str = "datagrams sent again: ";
+/// How many datagrams this scenario has sent again.
+static REPEATS: AtomicUsize = AtomicUsize::new(0);
 /// Multiplies the time limits: for emulated machines.
 const PATIENCE: &str = "SHEAVE_TEST_PATIENCE";
 
@@ -137,9 +139,6 @@ impl Scenario {
 fn said<'a>(output: &'a str, mark: &str) -> Option<&'a str> {
     output.lines().find_map(|line| line.strip_prefix(mark))
 }
-
-/// How many datagrams this scenario has sent again.
-static REPEATS: AtomicUsize = AtomicUsize::new(0);
 
 /// Notes that a question over UDP got its answer only when it was sent again, and returns how many did so far in this scenario.
 /// The report of a run names every scenario in which it happened: a loss is never silent.
