@@ -32,24 +32,23 @@ while :; do
 done
 [ $# -gt 0 ] || fail "usage: $0 [--limit SECONDS] [--bare] PROGRAM [ARGUMENT...]"
 
-# Installs Debian packages that provide a program, where it is missing.
+# Installs a Debian package where what it provides is missing; a program, or a test of the caller's.
 need() {
-    local program=$1 package=$2
-    command -v "$program" >/dev/null && return
-    command -v apt-get >/dev/null || fail "$program is missing, and there is no apt-get to install it: install $package"
-    [ "$(id -u)" = 0 ] || fail "$program is missing: run as root, or first: sudo apt-get install $package"
-    say "installing $package for $program"
-    apt-get install -y --no-install-recommends "$package" >/dev/null || fail "could not install $package: is there a network?"
+    local package=$1
+    shift
+    "$@" >/dev/null 2>&1 || "$root/scripts/need" "$package" >&2 || exit 2
 }
 
-need qemu-system-x86_64 qemu-system-x86
-need modprobe kmod
-need busybox busybox-static            # virtme-ng builds an initramfs with it, as 9p is a module in Debian's kernel
-need python3 python3-venv
+need qemu-system-x86 command -v qemu-system-x86_64
+need kmod command -v modprobe
+need busybox-static command -v busybox # virtme-ng builds an initramfs with it, as 9p is a module in Debian's kernel
+need file command -v file              # and asks it whether that is linked statically
 
 if [ ! -x "$tools/bin/vng" ]; then
+    # Debian has python3 without what makes an environment.
+    need python3-venv python3 -c 'import ensurepip'
     say "installing virtme-ng"
-    python3 -m venv "$tools" || fail "could not make a Python environment: install python3-venv"
+    python3 -m venv "$tools" || fail "could not make a Python environment"
     "$tools/bin/pip" install --quiet --disable-pip-version-check 'virtme-ng==1.42' || fail "could not get virtme-ng: is there a network?"
 fi
 
