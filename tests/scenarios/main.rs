@@ -23,6 +23,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let scenarios = [
         lab::scenarios(),
+        fixture::scenarios(),
         disruption::scenarios(),
         kube::scenarios(),
         stale_flows::scenarios(),
