@@ -7,7 +7,9 @@
 //!   signals                                └─► Published, marks
 //! ```
 
+mod kernel_settings;
 mod node;
+mod reload;
 mod report;
 mod retry;
 mod stale_flows;
@@ -29,7 +31,8 @@ pub use stale_flows::StaleFlows;
 pub use sync::{Control, Inputs, Outputs, SyncLoop};
 pub use watchman::Watchman;
 
-use crate::config::{Options, SourceOptions};
+use self::kernel_settings::Sysctls;
+use crate::config::{ConfigFile, Options, Settings, SourceOptions};
 use crate::dataplane::PlaneError;
 use crate::dataplane::nftables::{self, NftablesPlane};
 use crate::netlink::nft::{DoorError, KernelNft, NftDoor as _};
@@ -90,24 +93,43 @@ impl DaemonError {
     }
 }
 
-/// Serves this node until SIGTERM or SIGINT. Rules stay in place.
+/// Why the inside of the daemon came to its end without a failure.
+enum End {
+    /// Somebody asked for it.
+    Asked,
+    /// With this configuration it has to be built anew.
+    Restart(Box<Settings>),
+}
+
+/// Makes the kernel settings of a configuration, without serving anything.
+pub fn apply_kernel_settings(options: &Options) {
+    kernel_settings::apply(options, &Sysctls::default());
+}
+
+/// Serves this node until SIGTERM or SIGINT. Rules stay in place. A configuration that came from a file is followed.
 ///
 /// # Errors
 /// Something that no waiting would mend, at the start. An unreachable API server is not such a thing.
-pub fn run(options: Options) -> Result<(), DaemonError> {
+pub fn run(mut settings: Settings, file: Option<ConfigFile>) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("sheave")
         .enable_all()
         .build()
         .map_err(|source| DaemonError::Process { what: "starting the runtime", source })?;
-    let outcome = runtime.block_on(serve(options));
+    let outcome = loop {
+        match runtime.block_on(serve(settings, file.clone())) {
+            Ok(End::Restart(next)) => settings = *next,
+            Ok(End::Asked) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
     // A source that is in the middle of a request is not waited for: nothing it could still say matters.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(options: Options) -> Result<(), DaemonError> {
+async fn serve(settings: Settings, file: Option<ConfigFile>) -> Result<End, DaemonError> {
     let cancel = CancellationToken::new();
     let mut terminate = on_signal(SignalKind::terminate())?;
     let mut interrupt = on_signal(SignalKind::interrupt())?;
@@ -116,9 +138,12 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
     let mut door = KernelNft::open()?;
     tokio::select! {
         ended = predecessor_ended(&mut door) => ended?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
+        _ = terminate.recv() => return Ok(End::Asked),
+        _ = interrupt.recv() => return Ok(End::Asked),
     }
+    settings.tell();
+    let options = Arc::new(settings.options);
+    apply_kernel_settings(&options);
     let own_port = door.port_id();
     let plane = NftablesPlane::new(Box::new(door));
     let stale_flows = StaleFlows::spawn()
@@ -131,25 +156,38 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
     let reporter = start_source(&options, changes, &control, &cancel).await?;
     let outputs =
         Outputs { published: Arc::new(Published::default()), marks: watch::Sender::new(Vec::new()), reporter, stale_flows };
-    let mut watchman = Watchman::start(own_port, control)?;
+    let mut watchman = Watchman::start(own_port, control.clone())?;
     // From here on a second daemon waits, and not only once the first lists have come.
     watchman.hold();
 
     tracing::info!(node = %options.node_name, plane = "nftables", version = env!("CARGO_PKG_VERSION"), "sheave starts");
-    let sync_loop = SyncLoop::new(Arc::new(options), Box::new(plane), outputs).watched_by(watchman);
+    let sync_loop = SyncLoop::new(options.clone(), Box::new(plane), outputs).watched_by(watchman);
     let sync = spawn_loop(sync_loop, inputs, cancel.clone())?;
 
+    let reconfigured = async {
+        match file {
+            Some(file) => reload::follow(file, options, control).await,
+            None => std::future::pending().await,
+        }
+    };
     let mut ended = tokio::task::spawn_blocking(move || sync.join());
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: stopping, the rules stay in place"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: stopping, the rules stay in place"),
+    let end = tokio::select! {
+        _ = terminate.recv() => {
+            tracing::info!("SIGTERM: stopping, the rules stay in place");
+            End::Asked
+        }
+        _ = interrupt.recv() => {
+            tracing::info!("SIGINT: stopping, the rules stay in place");
+            End::Asked
+        }
+        settings = reconfigured => End::Restart(Box::new(settings)),
         // Better no process, which whoever started it notices, than one that serves nothing.
         _ = &mut ended => return Err(DaemonError::Ended),
-    }
+    };
     cancel.cancel();
     // A commit that has begun is finished; none is begun any more.
     let _ = ended.await;
-    Ok(())
+    Ok(end)
 }
 
 /// Two daemons on one node would mend each other's tables for ever. The one that runs holds a table that goes with it

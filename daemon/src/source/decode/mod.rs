@@ -4,7 +4,7 @@
 //! [`Problem`](crate::model::Problem) of the object, and the rest of it still works. Only an object without a usable name is lost,
 //! since there is nothing to hang it on.
 
-mod address;
+pub(crate) mod address;
 mod endpoint_slice;
 pub(crate) mod field;
 mod node;
