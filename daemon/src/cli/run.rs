@@ -160,8 +160,11 @@ impl Prepared {
 
 fn from_flags(flags: KubeProxyFlags, overrides: &Overrides) -> Result<Settings, Failure> {
     let configuration = Configuration { kube_proxy: flags.into_configuration(), sheave: SheaveConfiguration::default() };
-    config::interpret(&configuration, overrides)
-        .map_err(|errors| Failure::Usage(errors.iter().map(flags::in_flags).collect::<Vec<_>>().join("\n")))
+    let mut settings = config::interpret(&configuration, overrides).map_err(|errors| {
+        Failure::Usage(errors.iter().map(|error| flags::in_flags(&error.to_string())).collect::<Vec<_>>().join("\n"))
+    })?;
+    settings.warnings.iter_mut().for_each(|warning| *warning = flags::in_flags(warning));
+    Ok(settings)
 }
 
 fn parse_source(text: &str) -> Result<SourceChoice, String> {

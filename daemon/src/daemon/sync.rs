@@ -207,6 +207,8 @@ impl SyncLoop {
                 }
                 (Control::Options(options), _) => {
                     self.options = options;
+                    // A pause that nobody asks for any more is over.
+                    self.held_until = None;
                     self.node_changed();
                 }
                 (Control::Damage(Damage::Elements(more)), Some(Damage::Elements(known))) => known.extend(more),
@@ -234,6 +236,10 @@ impl SyncLoop {
     fn sync(&mut self) {
         let problems = self.reconciler.take_problems();
         self.outputs.reporter.problems(problems, self.reconciler.index());
+        if self.held_until.is_some() {
+            tracing::debug!("changes wait for minSyncPeriod");
+            return;
+        }
         // Until the first complete list of both kinds nothing in the kernel is touched.
         if !self.reconciler.index().is_complete()
             || self.retry_at.is_some()

@@ -2,7 +2,7 @@
 
 use clap::{ArgMatches, Args, FromArgMatches, parser::ValueSource};
 
-use crate::config::{Configuration, FieldError, GoDuration, KubeProxyConfiguration};
+use crate::config::{Configuration, GoDuration, KubeProxyConfiguration};
 
 /// The flags, and which of them were given.
 #[derive(Debug)]
@@ -141,7 +141,7 @@ struct Values {
     show_hidden_metrics_for_version: Option<String>,
 }
 
-/// Where each flag that can be wrong stands in a configuration.
+/// Where each flag that can be wrong, or of no use, stands in a configuration.
 const SPELLINGS: &[(&str, &str)] = &[
     ("mode", "--proxy-mode"),
     ("bindAddress", "--bind-address"),
@@ -163,15 +163,33 @@ const SPELLINGS: &[(&str, &str)] = &[
     ("iptables.syncPeriod", "--iptables-sync-period"),
     ("nftables.minSyncPeriod", "--iptables-min-sync-period"),
     ("nftables.syncPeriod", "--iptables-sync-period"),
+    ("iptables.masqueradeBit", "--iptables-masquerade-bit"),
+    ("ipvs.scheduler", "--ipvs-scheduler"),
+    ("ipvs.strictARP", "--ipvs-strict-arp"),
+    ("ipvs.excludeCIDRs", "--ipvs-exclude-cidrs"),
+    ("ipvs.tcpTimeout", "--ipvs-tcp-timeout"),
+    ("ipvs.tcpFinTimeout", "--ipvs-tcpfin-timeout"),
+    ("ipvs.udpTimeout", "--ipvs-udp-timeout"),
+    ("ipvs.syncPeriod", "--ipvs-sync-period"),
+    ("ipvs.minSyncPeriod", "--ipvs-min-sync-period"),
+    ("configSyncPeriod", "--config-sync-period"),
+    ("enableProfiling", "--profiling"),
+    ("clientConnection.contentType", "--kube-api-content-type"),
+    ("clientConnection.qps", "--kube-api-qps"),
+    ("clientConnection.burst", "--kube-api-burst"),
+    ("portRange", "--proxy-port-range"),
+    ("showHiddenMetricsForVersion", "--show-hidden-metrics-for-version"),
 ];
 
-/// A mistake as the person who typed the flags knows it.
-pub(super) fn in_flags(error: &FieldError) -> String {
-    let path = error.field.strip_prefix("KubeProxyConfiguration.").unwrap_or(&error.field);
+/// A mistake or a warning as the person who typed the flags knows it: the field at its beginning is the flag's name.
+pub(super) fn in_flags(text: &str) -> String {
+    let Some((field, rest)) = text.split_once(": ") else { return text.to_owned() };
+    let path = field.strip_prefix("KubeProxyConfiguration.").unwrap_or(field);
     let plain = path.split_once('[').map_or(path, |(field, _)| field);
-    let flag = SPELLINGS.iter().find(|(path, _)| *path == plain).map(|(_, flag)| *flag);
-    let flag = flag.or((path == "SheaveConfiguration.plane").then_some("--plane"));
-    FieldError { field: flag.map_or_else(|| error.field.clone(), ToOwned::to_owned), problem: error.problem.clone() }.to_string()
+    match SPELLINGS.iter().find(|(path, _)| *path == plain) {
+        Some((_, flag)) => format!("{flag}: {rest}"),
+        None => text.to_owned(),
+    }
 }
 
 fn gate(text: &str) -> Result<(String, bool), String> {
@@ -237,14 +255,14 @@ impl KubeProxyFlags {
         put(&mut to.show_hidden_metrics_for_version, flags.show_hidden_metrics_for_version);
         let healthz = flags.healthz_bind_address.or(flags.healthz_port.map(|port| with_port(port, "0.0.0.0")));
         put(&mut to.healthz_bind_address, healthz.clone());
-        put(
-            &mut to.metrics_bind_address,
-            flags.metrics_bind_address.or(flags.metrics_port.map(|port| with_port(port, "127.0.0.1"))),
-        );
+        let metrics = flags.metrics_bind_address.or(flags.metrics_port.map(|port| with_port(port, "127.0.0.1")));
+        put(&mut to.metrics_bind_address, metrics.clone());
         to.set_defaults();
         // Only a flag can be empty and mean it.
-        if healthz.as_deref() == Some("") {
-            to.healthz_bind_address.clear();
+        for (field, flag) in [(&mut to.healthz_bind_address, healthz), (&mut to.metrics_bind_address, metrics)] {
+            if flag.as_deref() == Some("") {
+                field.clear();
+            }
         }
         to
     }
