@@ -148,7 +148,7 @@ impl Prepared {
                 daemon::apply_kernel_settings(&settings.options);
                 return Ok(());
             }
-            Task::Serve(file) => daemon::run(settings, file),
+            Task::Serve(file) => daemon::run(settings, file.as_ref()),
         };
         outcome.map_err(|error| match error {
             error if error.is_usage() => Failure::Usage(with_causes(&error)),

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::model::Family;
 use crate::source::decode::address;
-use crate::source::kube::KubeOptions;
+use crate::source::kube::{KubeOptions, parse_url};
 
 /// What the command line says over the head of a file.
 #[derive(Clone, Debug, Default)]
@@ -345,6 +345,10 @@ impl Interpreter<'_> {
     fn source(&mut self, sheave: &SheaveConfiguration, overrides: &Overrides, node_name: &Arc<str>) -> SourceOptions {
         let SheaveConfiguration { api_servers, manifests, plane } = sheave;
         let plane = overrides.plane.as_ref().unwrap_or(plane);
+        for (place, url) in api_servers.iter().enumerate().filter(|(_, url)| parse_url(url).is_err()) {
+            let field = format!("{}.apiServers[{place}]", sheave::KIND);
+            self.mistakes.invalid(field, url.as_str(), "must be a URL such as https://10.0.0.1:6443");
+        }
         // One plane so far: all words mean it.
         if !matches!(plane.as_str(), "" | "auto" | "nftables") {
             self.mistakes.not_supported(format!("{}.plane", sheave::KIND), plane, &["auto", "nftables"]);

@@ -320,6 +320,18 @@ fn every_field_that_has_an_effect_has_one() {
 }
 
 #[test]
+fn our_own_document_is_judged_as_well() {
+    let ours = |fields: &str| judge(&format!("apiVersion: config.sheave.dev/v1alpha1\nkind: SheaveConfiguration\n{fields}"));
+    assert_eq!(
+        ours("plane: ipvs\napiServers: ['https://10.0.0.1:6443', 10.0.0.2]").err().unwrap_or_default(),
+        [
+            "SheaveConfiguration.apiServers[1]: Invalid value: \"10.0.0.2\": must be a URL such as https://10.0.0.1:6443",
+            "SheaveConfiguration.plane: Unsupported value: \"ipvs\": supported values: \"auto\", \"nftables\"",
+        ]
+    );
+}
+
+#[test]
 fn the_family_of_the_bind_address_is_that_of_the_servers() {
     let settings = with("bindAddress: 'fd00::7'");
     assert_eq!(settings.options.node_ip, Some("fd00::7".parse().unwrap()));

@@ -110,7 +110,7 @@ pub fn apply_kernel_settings(options: &Options) {
 ///
 /// # Errors
 /// Something that no waiting would mend, at the start. An unreachable API server is not such a thing.
-pub fn run(mut settings: Settings, file: Option<ConfigFile>) -> Result<(), DaemonError> {
+pub fn run(mut settings: Settings, file: Option<&ConfigFile>) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("sheave")
@@ -118,7 +118,7 @@ pub fn run(mut settings: Settings, file: Option<ConfigFile>) -> Result<(), Daemo
         .build()
         .map_err(|source| DaemonError::Process { what: "starting the runtime", source })?;
     let outcome = loop {
-        match runtime.block_on(serve(settings, file.clone())) {
+        match runtime.block_on(serve(settings, file)) {
             Ok(End::Restart(next)) => settings = *next,
             Ok(End::Asked) => break Ok(()),
             Err(error) => break Err(error),
@@ -129,7 +129,7 @@ pub fn run(mut settings: Settings, file: Option<ConfigFile>) -> Result<(), Daemo
     outcome
 }
 
-async fn serve(settings: Settings, file: Option<ConfigFile>) -> Result<End, DaemonError> {
+async fn serve(settings: Settings, file: Option<&ConfigFile>) -> Result<End, DaemonError> {
     let cancel = CancellationToken::new();
     let mut terminate = on_signal(SignalKind::terminate())?;
     let mut interrupt = on_signal(SignalKind::interrupt())?;

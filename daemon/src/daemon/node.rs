@@ -103,6 +103,7 @@ fn is_link_local(ip: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
     use crate::model::{NodeAddress, NodeAddressKind};
 
     fn ips(texts: &[&str]) -> BTreeSet<IpAddr> {
@@ -132,6 +133,25 @@ mod tests {
         assert_eq!(v4, NodePortAddresses { match_all: false, addresses: ips(&["192.168.0.2"]) });
         let v6 = node_ports(&NodePortSelection::Primary, Family::V6, node.ip(Family::V6), &local);
         assert_eq!(v6, NodePortAddresses { match_all: true, addresses: ips(&["fd00::2"]) });
+    }
+
+    #[test]
+    fn a_bind_address_in_particular_is_the_node_ip_of_its_family_and_localhost_is_added() {
+        let text = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nbindAddress: 192.168.1.2\n";
+        let configuration = config::Configuration::of(&config::parse(text).unwrap());
+        let overrides = config::Overrides { host_name: "n".to_owned(), ..Default::default() };
+        let options = config::interpret(&configuration, &overrides).unwrap().options;
+        let facts = NodeFacts { local: ips(&["192.168.0.2", "192.168.1.2"]), ..NodeFacts::default() };
+        let known = node(&["192.168.0.2", "fd00::2"]);
+        assert_eq!(
+            context(&options, Some(&known), &facts).node_ips,
+            ["192.168.1.2", "fd00::2"].map(|ip| ip.parse::<IpAddr>().unwrap())
+        );
+        let all = node_state(&options, Some(&known), std::iter::empty(), &facts);
+        assert_eq!(all.node_ports_v4.addresses, ips(&["127.0.0.1", "192.168.0.2", "192.168.1.2"]), "an empty mode is iptables'");
+        let primary = Options { node_ports: NodePortSelection::Primary, localhost_node_ports: false, ..options };
+        let state = node_state(&primary, Some(&known), std::iter::empty(), &facts);
+        assert_eq!(state.node_ports_v4, NodePortAddresses { match_all: false, addresses: ips(&["192.168.1.2"]) });
     }
 
     #[test]

@@ -34,7 +34,7 @@ fn change(now: &Options, next: &Options) -> Change {
 }
 
 /// Follows the file, and hands what can be taken over to the loop. Returns with a change that cannot be.
-pub(super) async fn follow(file: ConfigFile, mut now: Arc<Options>, control: mpsc::Sender<Control>) -> Settings {
+pub(super) async fn follow(file: &ConfigFile, mut now: Arc<Options>, control: mpsc::Sender<Control>) -> Settings {
     let mut watch = PathWatch::new(file.path.clone());
     let mut refused = None;
     loop {

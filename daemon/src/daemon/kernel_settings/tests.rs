@@ -78,6 +78,21 @@ fn what_differs_is_written_and_what_is_missing_is_no_crash() {
 }
 
 #[test]
+fn route_localnet_is_set_while_it_is_needed_and_given_back_if_it_was_off() {
+    for (before, after) in [("0", "0"), ("1", "1")] {
+        let (root, sysctls) = sysctls(&[("net/ipv4/conf/all/route_localnet", before)]);
+        let value = || fs::read_to_string(root.path().join("net/ipv4/conf/all/route_localnet")).unwrap();
+        let mut localnet = Localnet { sysctls, ..Localnet::default() };
+        localnet.follow(false);
+        assert_eq!(value(), before);
+        localnet.follow(true);
+        assert_eq!(value(), "1");
+        localnet.follow(false);
+        assert_eq!(value(), after);
+    }
+}
+
+#[test]
 fn buckets_only_grow() {
     for (before, after) in [("16384", "32768"), ("65536", "65536")] {
         let (root, sysctls) = sysctls(&[("hashsize", before)]);

@@ -158,7 +158,7 @@ async fn kubeconfig(path: &Path) -> Result<Config, ConnectError> {
     Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(failed)
 }
 
-fn parse(url: &str) -> Result<Uri, ConnectError> {
+pub(crate) fn parse(url: &str) -> Result<Uri, ConnectError> {
     let trimmed = url.trim().trim_end_matches('/');
     let parsed =
         trimmed.parse::<Uri>().ok().filter(|uri| uri.host().is_some() && matches!(uri.scheme_str(), Some("http" | "https")));

@@ -317,7 +317,7 @@ impl FamilyChains<'_> {
         if !self.features.match_all {
             return vec![self.line().in_set(&[Field::Daddr], self.set(SetKind::NodeIps))];
         }
-        let localhost = self.features.localhost.then(|| self.line().to_localhost());
+        let localhost = self.features.localhost.then(|| self.line().at_localhost());
         [self.line().destination_is_local()].into_iter().chain(localhost).collect()
     }
 

@@ -100,13 +100,13 @@ impl Line {
     }
 
     /// `ip daddr != 127.0.0.0/8 fib daddr type local`: any address of the node that can be reached from elsewhere. A DNAT from
-    /// loopback needs `route_localnet`, so loopback serves NodePorts only where it is asked for: [`Line::to_localhost`].
+    /// loopback needs `route_localnet`, so loopback serves NodePorts only where it is asked for: [`Line::at_localhost`].
     pub(crate) fn destination_is_local(self) -> Self {
         self.destination_is_loopback(false).fib_local(NFTA_FIB_F_DADDR)
     }
 
     /// `ip daddr 127.0.0.1`
-    pub(crate) fn to_localhost(mut self) -> Self {
+    pub(crate) fn at_localhost(mut self) -> Self {
         self.guard();
         let (base, offset) = (libc::NFT_PAYLOAD_NETWORK_HEADER.cast_unsigned(), self.offset_of(Field::Daddr));
         self.exprs.push(Expr::Payload { base, offset, len: 4, to: START });
