@@ -115,7 +115,7 @@ pub enum NodePortSelection {
 }
 
 /// Where the daemon's own servers listen.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
     /// `/healthz` and `/livez`; none: not served.
     pub healthz: Option<SocketAddr>,
@@ -126,7 +126,7 @@ pub struct Addresses {
 }
 
 /// Settings of this process and of its network namespace (kube-proxy 6.7).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelSettings {
     /// `oom_score_adj`, -1000 to 1000.
     pub oom_score_adj: i32,
@@ -151,6 +151,26 @@ pub struct ConntrackSettings {
     pub udp_stream: Duration,
     /// Segments outside of the window are not invalid.
     pub tcp_be_liberal: bool,
+}
+
+impl Options {
+    /// A name and a source, and nothing else: no CIDRs, NodePorts at the node's IP, no servers, kernel settings left alone.
+    #[must_use]
+    pub fn new(node_name: Arc<str>, source: SourceOptions) -> Self {
+        Self {
+            node_name,
+            source,
+            detect_local: DetectLocal::ClusterCidr(Vec::new()),
+            masquerade_all: false,
+            node_ports: NodePortSelection::Primary,
+            localhost_node_ports: false,
+            node_ip: None,
+            external_ips_denied: false,
+            min_sync_period: Duration::ZERO,
+            kernel: KernelSettings::default(),
+            addresses: Addresses::default(),
+        }
+    }
 }
 
 impl ConfigFile {

@@ -192,6 +192,13 @@ fn fields_of_the_wrong_type_are_told_at_once_too() {
     assert!(told.iter().any(|error| error.contains("Invalid value: \"many\": invalid type")), "{told:?}");
 }
 
+/// Kubernetes reads YAML 1.1.
+#[test]
+fn old_words_for_booleans_are_booleans() {
+    assert!(with("mode: nftables\nnftables: {masqueradeAll: yes}").options.masquerade_all);
+    assert_eq!(errors("hostnameOverride: no").len(), 1, "and no strings");
+}
+
 #[test]
 fn a_section_of_another_mode_is_not_judged_as_in_kube_proxy() {
     let long = "{minSyncPeriod: 60s}";

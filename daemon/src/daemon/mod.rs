@@ -143,7 +143,6 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>) -> Result<End, Dae
     }
     settings.tell();
     let options = Arc::new(settings.options);
-    apply_kernel_settings(&options);
     let own_port = door.port_id();
     let plane = NftablesPlane::new(Box::new(door));
     let stale_flows = StaleFlows::spawn()
@@ -159,6 +158,8 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>) -> Result<End, Dae
     let mut watchman = Watchman::start(own_port, control.clone())?;
     // From here on a second daemon waits, and not only once the first lists have come.
     watchman.hold();
+    // After the hold, which asks for connection tracking: before, its settings need not be there.
+    apply_kernel_settings(&options);
 
     tracing::info!(node = %options.node_name, plane = "nftables", version = env!("CARGO_PKG_VERSION"), "sheave starts");
     let sync_loop = SyncLoop::new(options.clone(), Box::new(plane), outputs).watched_by(watchman);
