@@ -1,7 +1,6 @@
 //! From a complete configuration to options: every field is looked at here, and what is wrong is told all at once.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,81 +10,12 @@ use ipnet::IpNet;
 use super::field_error::{FieldProblem, Mistakes};
 use super::kube_proxy::{self, Conntrack, KubeProxyConfiguration};
 use super::{
-    Addresses, Configuration, ConntrackSettings, DetectLocal, FieldError, GoDuration, KernelSettings, NodePortSelection, Options,
-    SheaveConfiguration, SourceOptions, sheave, traps,
+    Addresses, Configuration, ConntrackSettings, DetectLocal, FieldError, GoDuration, KernelSettings, LogDefaults, LogFormat,
+    NodePortSelection, Options, Overrides, Settings, SheaveConfiguration, SourceChoice, SourceOptions, sheave, traps,
 };
 use crate::model::Family;
 use crate::source::decode::address;
 use crate::source::kube::{KubeOptions, parse_url};
-
-/// What the command line says over the head of a file.
-#[derive(Clone, Debug, Default)]
-pub struct Overrides {
-    /// `--node-name`, `--hostname-override`.
-    pub node_name: Option<String>,
-    /// The host's name, for when nobody gives another.
-    pub host_name: String,
-    /// `--plane`.
-    pub plane: Option<String>,
-    /// `--source`.
-    pub source: Option<SourceChoice>,
-    /// `--api-server`, `--master`.
-    pub api_servers: Vec<String>,
-    /// Several CIDRs of a family are let pass as the pods', which kube-proxy's configuration has no room for.
-    pub several_cidrs: bool,
-}
-
-/// `--source`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SourceChoice {
-    /// An API server.
-    Kube,
-    /// Manifests.
-    Manifests(PathBuf),
-}
-
-/// What a configuration comes to.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// For the daemon.
-    pub options: Options,
-    /// For the log, unless the command line says otherwise.
-    pub log: LogDefaults,
-    /// What is served otherwise than a reader of the file might think, as it should be.
-    pub remarks: Vec<String>,
-    /// What has no effect, or most likely not the one that was meant.
-    pub warnings: Vec<String>,
-}
-
-impl Settings {
-    /// Says in the log what a reader of the configuration should know.
-    pub fn tell(&self) {
-        for remark in &self.remarks {
-            tracing::info!("configuration: {remark}");
-        }
-        for warning in &self.warnings {
-            tracing::warn!("configuration: {warning}");
-        }
-    }
-}
-
-/// `logging`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogDefaults {
-    /// How lines look.
-    pub format: LogFormat,
-    /// klog's verbosity.
-    pub verbosity: u32,
-}
-
-/// How lines of the log look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object per line.
-    Json,
-}
 
 /// `mode` of kube-proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +26,7 @@ pub(super) enum Mode {
     Nftables,
 }
 
-/// The largest part of a second period that says nothing: kube-proxy takes `0s` for its default, 1 s.
+/// A least time between commits that nobody need have chosen: kube-proxy takes `0s` for its default, 1 s.
 const USUAL_MIN_SYNC: Duration = Duration::from_secs(1);
 
 const NOT_NEGATIVE: &str = "must be greater than or equal to 0";

@@ -13,6 +13,7 @@ mod file;
 mod interpret;
 mod kube_proxy;
 mod present;
+mod settings;
 mod sheave;
 mod traps;
 mod tree;
@@ -33,9 +34,10 @@ use crate::source::kube::KubeOptions;
 pub use duration::GoDuration;
 pub use field_error::{FieldError, FieldProblem};
 pub use file::{ConfigError, Documents, parse, read};
-pub use interpret::{LogDefaults, LogFormat, Overrides, Settings, SourceChoice, interpret};
+pub use interpret::interpret;
 pub use kube_proxy::KubeProxyConfiguration;
 pub use present::{default_documents, explained, non_defaults};
+pub use settings::{LogDefaults, LogFormat, Overrides, Settings, SourceChoice};
 pub use sheave::SheaveConfiguration;
 
 /// What was asked for, complete: nothing is unset any more.
