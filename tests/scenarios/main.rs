@@ -3,6 +3,7 @@
 mod affinity;
 mod bad_input;
 mod command_line;
+mod configuration;
 mod conflicts;
 mod disruption;
 mod fixture;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         hairpin::scenarios(),
         lifecycle::scenarios(),
         affinity::scenarios(),
+        configuration::scenarios(),
         conflicts::scenarios(),
         network_policy::scenarios(),
         bad_input::scenarios(),

@@ -9,8 +9,10 @@
 
 mod addresses;
 mod families;
+mod kernel_settings;
 mod node;
 mod predecessor;
+mod reload;
 mod report;
 mod retry;
 mod stale_flows;
@@ -33,7 +35,8 @@ pub use stale_flows::StaleFlows;
 pub use sync::{Control, Inputs, Outputs, SyncLoop};
 pub use watchman::Watchman;
 
-use crate::config::{Options, SourceOptions};
+use self::kernel_settings::Sysctls;
+use crate::config::{ConfigFile, Options, Settings, SourceOptions};
 use crate::dataplane::PlaneError;
 use crate::dataplane::nftables::NftablesPlane;
 use crate::netlink::nft::{DoorError, KernelNft, NftDoor as _};
@@ -92,24 +95,43 @@ impl DaemonError {
     }
 }
 
-/// Serves this node until SIGTERM or SIGINT. Rules stay in place.
+/// Why the inside of the daemon came to its end without a failure.
+enum End {
+    /// Somebody asked for it.
+    Asked,
+    /// With this configuration it has to be built anew.
+    Restart(Box<Settings>),
+}
+
+/// Makes the kernel settings of a configuration, without serving anything.
+pub fn apply_kernel_settings(options: &Options) {
+    kernel_settings::apply(options, &Sysctls::default());
+}
+
+/// Serves this node until SIGTERM or SIGINT. Rules stay in place. A configuration that came from a file is followed.
 ///
 /// # Errors
 /// Something that no waiting would mend, at the start. An unreachable API server is not such a thing.
-pub fn run(options: Options) -> Result<(), DaemonError> {
+pub fn run(mut settings: Settings, file: Option<&ConfigFile>) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("sheave")
         .enable_all()
         .build()
         .map_err(|source| DaemonError::Process { what: "starting the runtime", source })?;
-    let outcome = runtime.block_on(serve(options));
+    let outcome = loop {
+        match runtime.block_on(serve(settings, file)) {
+            Ok(End::Restart(next)) => settings = *next,
+            Ok(End::Asked) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
     // A source that is in the middle of a request is not waited for: nothing it could still say matters.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(options: Options) -> Result<(), DaemonError> {
+async fn serve(settings: Settings, file: Option<&ConfigFile>) -> Result<End, DaemonError> {
     let cancel = CancellationToken::new();
     let mut terminate = on_signal(SignalKind::terminate())?;
     let mut interrupt = on_signal(SignalKind::interrupt())?;
@@ -118,9 +140,11 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
     let mut door = KernelNft::open()?;
     let hold = tokio::select! {
         hold = predecessor::take_over(&mut door) => hold?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
+        _ = terminate.recv() => return Ok(End::Asked),
+        _ = interrupt.recv() => return Ok(End::Asked),
     };
+    settings.tell();
+    let options = Arc::new(settings.options);
     let own_port = door.port_id();
     let plane = NftablesPlane::new(Box::new(door));
     let stale_flows = StaleFlows::spawn()
@@ -134,27 +158,42 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
     let reporter = start_source(&options, changes, &control, &cancel).await?;
     let outputs =
         Outputs { published: Arc::new(Published::default()), marks: watch::Sender::new(Vec::new()), reporter, stale_flows };
-    let watchman = Watchman::start(own_port, control)?.holding(hold);
+    let watchman = Watchman::start(own_port, control.clone())?.holding(hold);
+    // After the hold, which asks for connection tracking: before, its settings need not be there.
+    apply_kernel_settings(&options);
 
     tracing::info!(node = %options.node_name, plane = "nftables", version = env!("CARGO_PKG_VERSION"), "sheave starts");
-    let mut sync_loop = SyncLoop::new(Arc::new(options), Box::new(plane), outputs).watched_by(watchman);
+    let mut sync_loop = SyncLoop::new(options.clone(), Box::new(plane), outputs).watched_by(watchman);
     if let Some(reason) = families::why_no_ipv6(Path::new("/proc")) {
         tracing::info!("{reason}: only IPv4 is served");
         sync_loop = sync_loop.without_ipv6();
     }
     let sync = spawn_loop(sync_loop, inputs, cancel.clone())?;
 
+    let reconfigured = async {
+        match file {
+            Some(file) => reload::follow(file, options, control).await,
+            None => std::future::pending().await,
+        }
+    };
     let mut ended = tokio::task::spawn_blocking(move || sync.join());
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: stopping, the rules stay in place"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: stopping, the rules stay in place"),
+    let end = tokio::select! {
+        _ = terminate.recv() => {
+            tracing::info!("SIGTERM: stopping, the rules stay in place");
+            End::Asked
+        }
+        _ = interrupt.recv() => {
+            tracing::info!("SIGINT: stopping, the rules stay in place");
+            End::Asked
+        }
+        settings = reconfigured => End::Restart(Box::new(settings)),
         // Better no process, which whoever started it notices, than one that serves nothing.
         _ = &mut ended => return Err(DaemonError::Ended),
-    }
+    };
     cancel.cancel();
     // A commit that has begun is finished; none is begun any more.
     let _ = ended.await;
-    Ok(())
+    Ok(end)
 }
 
 /// Starts the source and says who writes the Events.

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::kernel_settings::Localnet;
 use super::node::{self, NodeFacts};
 use super::report::{Reporter, with_causes};
 use super::retry::{Failed, Outage, Retry};
@@ -43,6 +44,8 @@ pub enum Control {
     Damage(Damage),
     /// The API server's addresses, known or changed.
     ApiServers(BTreeSet<IpAddr>),
+    /// Another configuration, of the same node and the same source.
+    Options(Arc<Options>),
 }
 
 /// Where the loop listens.
@@ -102,6 +105,9 @@ pub struct SyncLoop {
     /// When the plane's deferred work is due: affinity entries of removed backends.
     unfinished: Option<Instant>,
     finishing: Outage,
+    /// Until when the next commit is put off (`minSyncPeriod`).
+    held_until: Option<Instant>,
+    localnet: Localnet,
 }
 
 impl SyncLoop {
@@ -125,6 +131,8 @@ impl SyncLoop {
             told_uninformed: false,
             unfinished: None,
             finishing: Outage::new(FINISH_AGAIN, FINISH_AT_LATEST),
+            held_until: None,
+            localnet: Localnet::default(),
         }
     }
 
@@ -164,6 +172,7 @@ impl SyncLoop {
                     }
                 },
                 () = sleep_until(self.retry_at), if self.retry_at.is_some() => self.retry_at = None,
+                () = sleep_until(self.held_until), if self.held_until.is_some() => self.held_until = None,
                 () = sleep_until(self.uninformed_until), if self.uninformed_until.is_some() => self.uninformed_until = None,
                 // Deferred work waits until nothing else does.
                 () = sleep_until(self.unfinished), if self.unfinished.is_some() => {
@@ -206,6 +215,12 @@ impl SyncLoop {
                     self.facts.api_servers = addresses;
                     self.node_changed();
                 }
+                (Control::Options(options), _) => {
+                    self.options = options;
+                    // A pause that nobody asks for any more is over.
+                    self.held_until = None;
+                    self.node_changed();
+                }
                 (Control::Damage(Damage::Elements(more)), Some(Damage::Elements(known))) => known.extend(more),
                 // Writing everything mends the elements, too.
                 (Control::Damage(Damage::Elements(_)), Some(Damage::Structure(_))) => {}
@@ -231,8 +246,16 @@ impl SyncLoop {
     fn sync(&mut self) {
         let problems = self.reconciler.take_problems();
         self.outputs.reporter.problems(problems, self.reconciler.index());
+        if self.held_until.is_some() {
+            tracing::debug!("changes wait for minSyncPeriod");
+            return;
+        }
         // Until the first complete list of both kinds nothing in the kernel is touched.
-        if !self.reconciler.index().is_complete() || self.retry_at.is_some() || self.waits_for_the_rest() {
+        if !self.reconciler.index().is_complete()
+            || self.retry_at.is_some()
+            || self.held_until.is_some()
+            || self.waits_for_the_rest()
+        {
             return;
         }
         let started = Instant::now();
@@ -246,6 +269,9 @@ impl SyncLoop {
         let Reconciled { services, committed } =
             self.reconciler.reconcile(dirty, purpose, |committed, table| published.publish(committed, table));
         let decided = started.elapsed();
+        if !self.reconciler.table().node().serves_localhost() {
+            self.localnet.follow(false);
+        }
         let outcome = match self.kernel {
             Kernel::Current if committed.delta.is_empty() => Ok(Commit::default()),
             Kernel::Current => {
@@ -306,6 +332,12 @@ impl SyncLoop {
     fn committed(&mut self, delta: &Delta, commit: &Commit, timing: &Timing) {
         self.kernel = Kernel::Current;
         self.retry.reset();
+        if commit.transactions > 0 && self.options.min_sync_period > Duration::ZERO {
+            self.held_until = Some(Instant::now() + self.options.min_sync_period);
+        }
+        if self.reconciler.table().node().serves_localhost() {
+            self.localnet.follow(true);
+        }
         self.finish_soon();
         self.outputs.reporter.commit_succeeded();
         self.outputs.reporter.replaced(commit);

@@ -4,17 +4,10 @@ mod loads;
 use std::path::PathBuf;
 
 use super::*;
-use crate::config::{DetectLocal, NodePortSelection, SourceOptions};
+use crate::config::SourceOptions;
 
 fn options() -> Options {
-    Options {
-        node_name: "node".into(),
-        source: SourceOptions::Manifests(PathBuf::new()),
-        detect_local: DetectLocal::ClusterCidr(Vec::new()),
-        masquerade_all: false,
-        node_ports: NodePortSelection::Primary,
-        external_ips_denied: false,
-    }
+    Options::new("node".into(), SourceOptions::Manifests(PathBuf::new()))
 }
 
 fn outputs() -> Outputs {

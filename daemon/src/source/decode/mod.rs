@@ -4,7 +4,7 @@
 //! [`Problem`] of the object, and the rest of it still works. Only an object without a usable name is lost, since there is nothing
 //! to hang it on. What an API server would refuse, and only a manifest can hold, is a problem as well, even where it does no harm.
 
-mod address;
+pub(crate) mod address;
 mod endpoint_slice;
 pub(crate) mod field;
 mod node;

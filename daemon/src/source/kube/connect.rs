@@ -20,7 +20,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 const RESOLVE: Duration = Duration::from_secs(5);
 
 /// How to reach the API server, and what to watch there.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct KubeOptions {
     /// Credentials and server from this file (`--kubeconfig`).
     pub kubeconfig: Option<PathBuf>,
@@ -36,7 +36,7 @@ pub struct KubeOptions {
 }
 
 /// How long to wait for what. The defaults are for production; tests have less time.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Timing {
     /// First pause after a failure; doubles with each further one, and is drawn at random between itself and its double.
     pub backoff: Duration,
@@ -186,7 +186,7 @@ fn kubeconfig_reason(error: &KubeconfigError) -> String {
     }
 }
 
-fn parse(url: &str) -> Result<Uri, ConnectError> {
+pub(crate) fn parse(url: &str) -> Result<Uri, ConnectError> {
     let trimmed = url.trim().trim_end_matches('/');
     let parsed =
         trimmed.parse::<Uri>().ok().filter(|uri| uri.host().is_some() && matches!(uri.scheme_str(), Some("http" | "https")));

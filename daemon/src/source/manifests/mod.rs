@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::store::Store;
-use self::watch::PathWatch;
+pub(crate) use self::watch::PathWatch;
 use super::Change;
 
 /// The stream of this source's [`Mark`](super::Mark)s.

@@ -17,9 +17,11 @@ const QUIET: Duration = Duration::from_millis(10);
 const AT_MOST: Duration = Duration::from_millis(30);
 /// How often to look where inotify is not to be had (`fs.inotify.max_user_instances`).
 const POLL: Duration = Duration::from_secs(2);
+/// Links followed on the way to a file, as many as the kernel does (`MAXSYMLINKS`).
+const MOST_LINKS: usize = 40;
 
 /// Watches a path that may be a file or a directory, may be reached through links, and need not be there yet.
-pub(super) struct PathWatch {
+pub(crate) struct PathWatch {
     path: PathBuf,
     inotify: Option<Armed>,
 }
@@ -40,7 +42,7 @@ enum Interest {
 }
 
 impl PathWatch {
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(crate) fn new(path: PathBuf) -> Self {
         let inotify = Armed::new().inspect_err(|error| {
             warn!("inotify is not to be had ({error}): {} is looked at every {} s instead", path.display(), POLL.as_secs());
         });
@@ -48,7 +50,7 @@ impl PathWatch {
     }
 
     /// Watches the path and what leads to it. To be called before looking at it, so that nothing falls between.
-    pub(super) fn arm(&mut self) {
+    pub(crate) fn arm(&mut self) {
         let Some(armed) = &mut self.inotify else { return };
         if self.path.is_dir() {
             armed.add(&self.path, None);
@@ -73,8 +75,30 @@ impl PathWatch {
         }
     }
 
+    /// Watches every link on the way to a file, and where it ends: a ConfigMap that is mounted is changed by swapping `..data`, a
+    /// directory link half-way.
+    pub(crate) fn arm_links(&mut self) {
+        let Some(armed) = &mut self.inotify else { return };
+        let mut path = self.path.clone();
+        for _ in 0..MOST_LINKS {
+            // The first part of the path that is a link, resolved, is the next path.
+            let mut ancestors: Vec<&Path> = path.ancestors().collect();
+            ancestors.reverse();
+            let Some((link, target)) = ancestors.into_iter().find_map(|part| Some((part, std::fs::read_link(part).ok()?))) else {
+                break;
+            };
+            let (Some(above), Some(name)) = (parent(link), link.file_name()) else { break };
+            armed.add(above, Some(name.to_owned()));
+            let rest = path.strip_prefix(link).unwrap_or(Path::new(""));
+            path = if rest.as_os_str().is_empty() { above.join(target) } else { above.join(target).join(rest) };
+        }
+        if let (Some(above), Some(name)) = (parent(&path), path.file_name()) {
+            armed.add(above, Some(name.to_owned()));
+        }
+    }
+
     /// Waits for something to happen to the path, and then for it to be over.
-    pub(super) async fn changed(&mut self) {
+    pub(crate) async fn changed(&mut self) {
         let Some(armed) = &mut self.inotify else { return sleep(POLL).await };
         while !armed.next().await {}
         let latest = Instant::now() + AT_MOST;
@@ -91,8 +115,7 @@ fn parent(path: &Path) -> Option<&Path> {
 /// The name at which a chain of links leads nowhere; none if it runs in a circle.
 fn where_it_breaks_off(link: &Path) -> Option<PathBuf> {
     let mut path = link.to_owned();
-    // As many as the kernel follows (path_resolution(7)).
-    for _ in 0..40 {
+    for _ in 0..MOST_LINKS {
         if !path.is_symlink() {
             return Some(path);
         }

@@ -11,7 +11,7 @@ use crate::dataplane::nftables::{Limits, NftablesPlane, cleanup};
 use crate::dataplane::{Damage, DamagedElement, Dataplane};
 use crate::model::{Family, TrafficPolicy};
 use crate::netlink::nft::{Batch, Element, KernelNft, KernelNftOptions, NftDoor};
-use crate::table::{Detector, FrontendKind, NodeState, ServiceTable};
+use crate::table::{Detector, FrontendKind, NodePortAddresses, NodeState, ServiceTable};
 
 /// All elements of our table by base name of the set, affinity left out. Empty sets are nothing.
 pub(super) fn elements(door: &mut dyn NftDoor) -> BTreeMap<String, BTreeSet<String>> {
@@ -135,6 +135,11 @@ fn a_node_change_rewrites_what_depends_on_it() {
                 node.node_ports_v4.match_all = true;
                 node.node_ports_v6.match_all = true;
                 node
+            },
+            NodeState { node_ports_v4: node_ports(&["192.0.2.1", "127.0.0.1"]), ..node() },
+            NodeState {
+                node_ports_v4: NodePortAddresses { match_all: true, ..node_ports(&["192.0.2.1", "127.0.0.1"]) },
+                ..node()
             },
         ];
         for node in nodes {
