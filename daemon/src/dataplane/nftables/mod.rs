@@ -33,7 +33,7 @@ use std::collections::HashMap;
 use crate::netlink::nft::{Batch, NftDoor};
 use crate::table::{Delta, PortId, ServicePort, ServiceTable};
 
-use super::{Commit, Damage, Dataplane, PlaneError};
+use super::{Commit, Damage, Dataplane, Fill, PlaneError, SetFill};
 use affinity::Affinity;
 use names::{Instances, SetId};
 use skeleton::{Features, LARGEST_CLASS, Skeleton};
@@ -123,6 +123,13 @@ impl Dataplane for NftablesPlane {
 
     fn finish(&mut self) -> Result<Commit, PlaneError> {
         self.finish_affinity()
+    }
+
+    fn fill(&self) -> Fill {
+        let Some(live) = &self.live else { return Fill::default() };
+        let size = |set: &SetId| live.sizes.get(set).map(|size| usize::try_from(*size).unwrap_or(usize::MAX));
+        let fill = |(set, elements): (&SetId, &usize)| SetFill { name: set.to_string(), elements: *elements, size: size(set) };
+        Fill { sets: live.counts.iter().map(fill).collect(), not_programmed: live.spoiled.len() }
     }
 }
 
