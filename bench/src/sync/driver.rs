@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
-use sheave::config::{DetectLocal, NodePortSelection, Options, SourceOptions};
+use sheave::config::{DetectLocal, NodePortSelection, Options, Servers, SourceOptions};
 use sheave::daemon::{Control, Inputs, Outputs, Reporter, SyncLoop, Watchman};
 use sheave::dataplane::nftables::NftablesPlane;
+use sheave::health::{ProxyHealth, STALE_AFTER};
 use sheave::netlink::nft::{KernelNft, NftDoor as _};
 use sheave::netlink::route::LocalAddresses;
 use sheave::source::{Change, Kind, Mark, Object};
@@ -51,6 +52,8 @@ impl Driver {
             marks: watch::Sender::new(Vec::new()),
             reporter: Reporter::default(),
             stale_flows: None,
+            metrics: Arc::default(),
+            health: Arc::new(ProxyHealth::new(STALE_AFTER, false)),
         };
         let marks = outputs.marks.subscribe();
         let cancel = CancellationToken::new();
@@ -118,5 +121,6 @@ fn options() -> Options {
         masquerade_all: false,
         node_ports: NodePortSelection::Primary,
         external_ips_denied: false,
+        servers: Servers::default(),
     }
 }

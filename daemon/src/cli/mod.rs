@@ -9,8 +9,11 @@ mod run;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::daemon::with_causes;
+use crate::log_filter::LogFilter;
 
 /// Kubernetes Services in the kernel of this node, explained.
 #[derive(Debug, Parser)]
@@ -43,7 +46,14 @@ struct LogOptions {
     log: String,
 
     /// One line for people, or one JSON object per line
-    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", help_heading = "Logging")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        default_value = "text",
+        visible_alias = "logging-format",
+        help_heading = "Logging"
+    )]
     log_format: LogFormat,
 }
 
@@ -68,11 +78,12 @@ impl Cli {
     /// Runs the command.
     #[must_use]
     pub fn execute(self) -> ExitCode {
-        if let Err(failure) = self.log.start() {
-            return failure.report();
-        }
+        let log = match self.log.start() {
+            Ok(log) => log,
+            Err(failure) => return failure.report(),
+        };
         let outcome = match self.command {
-            Command::Run(arguments) => run::run(*arguments),
+            Command::Run(arguments) => run::run(*arguments, log),
             Command::Cleanup(arguments) => cleanup::cleanup(&arguments),
             Command::Demo(arguments) => demo::demo(&arguments),
         };
@@ -81,15 +92,19 @@ impl Cli {
 }
 
 impl LogOptions {
-    fn start(&self) -> Result<(), Failure> {
-        let filter = tracing_subscriber::EnvFilter::try_new(&self.log)
-            .map_err(|error| Failure::Usage(format!("--log {:?}: {error}; expected a level such as `info`", self.log)))?;
-        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    /// Begins to log. The filter can be changed later.
+    fn start(&self) -> Result<LogFilter, Failure> {
+        let (filter, reload) = LogFilter::new(&self.log).map_err(|error| Failure::Usage(format!("--log: {error}")))?;
+        let registry = tracing_subscriber::registry().with(reload);
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
         match self.log_format {
-            LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).init(),
-            LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).with_target(false).init(),
+            LogFormat::Json => registry.with(lines.json().flatten_event(true).with_current_span(false)).init(),
+            LogFormat::Text => {
+                let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+                registry.with(lines.with_ansi(colours).with_target(false)).init();
+            }
         }
-        Ok(())
+        Ok(filter)
     }
 }
 

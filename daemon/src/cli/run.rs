@@ -1,5 +1,7 @@
 //! `sheave run`.
 
+mod servers;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,9 +10,11 @@ use clap::{Args, ValueEnum};
 use compact_str::CompactString;
 use ipnet::IpNet;
 
+use self::servers::ServerArguments;
 use super::Failure;
 use crate::config::{DetectLocal, NodePortSelection, Options, SourceOptions};
 use crate::daemon::with_causes;
+use crate::log_filter::LogFilter;
 use crate::source::kube::KubeOptions;
 
 /// Flags of `sheave run`.
@@ -64,6 +68,9 @@ pub(super) struct Arguments {
     /// Kubernetes feature gates; AllowServiceExternalIPs is the one that matters here
     #[arg(long, value_name = "GATE=BOOL", value_delimiter = ',', help_heading = "Node")]
     feature_gates: Vec<String>,
+
+    #[command(flatten)]
+    servers: ServerArguments,
 }
 
 #[derive(Clone, Debug)]
@@ -93,9 +100,9 @@ enum DetectLocalMode {
     InterfaceNamePrefix,
 }
 
-pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: Arguments, log: LogFilter) -> Result<(), Failure> {
     let options = arguments.into_options()?;
-    crate::daemon::run(options).map_err(|error| match error {
+    crate::daemon::run(options, log).map_err(|error| match error {
         error if error.is_usage() => Failure::Usage(with_causes(&error)),
         error if error.is_unreachable() => Failure::Unreachable(error.into()),
         error => Failure::No(error.into()),
@@ -106,8 +113,11 @@ impl Arguments {
     fn into_options(self) -> Result<Options, Failure> {
         // One plane so far: both words mean it.
         let (PlaneArgument::Auto | PlaneArgument::Nftables) = self.plane;
+        let configz = self.configz();
+        let servers = self.servers.into_servers(configz);
         let node_name = node_name(self.node_name)?;
         Ok(Options {
+            servers,
             node_name: node_name.clone(),
             detect_local: detect_local(
                 self.detect_local_mode,

@@ -1,11 +1,14 @@
 //! What the daemon was told to do, after parsing and validation. Flags and files end here; nothing past this line reads either.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use compact_str::CompactString;
 use ipnet::IpNet;
 
+use crate::health::STALE_AFTER;
 use crate::source::kube::KubeOptions;
 
 /// Everything `sheave run` needs to know.
@@ -23,6 +26,43 @@ pub struct Options {
     pub node_ports: NodePortSelection,
     /// Feature gate `AllowServiceExternalIPs=false`.
     pub external_ips_denied: bool,
+    /// Where we answer about ourselves.
+    pub servers: Servers,
+}
+
+/// The two servers that answer about the daemon itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Servers {
+    /// `--healthz-bind-address`; `None` switches it off.
+    pub healthz: Option<SocketAddr>,
+    /// `--metrics-bind-address`; `None` switches it off.
+    pub metrics: Option<SocketAddr>,
+    /// A busy address at the start is the end, instead of being tried again.
+    pub bind_address_hard_fail: bool,
+    /// How long a change may wait for the kernel before `/healthz` and `/livez` say 503: twice `syncPeriod`.
+    pub stale_after: Duration,
+    /// The configuration in force, as `/configz` tells it.
+    pub configz: serde_json::Value,
+}
+
+impl Servers {
+    /// kube-proxy's default.
+    pub const HEALTHZ: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 10256);
+    /// kube-proxy's default.
+    pub const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
+}
+
+impl Default for Servers {
+    /// kube-proxy's addresses, and nothing to tell of the configuration.
+    fn default() -> Self {
+        Self {
+            healthz: Some(Self::HEALTHZ),
+            metrics: Some(Self::METRICS),
+            bind_address_hard_fail: false,
+            stale_after: STALE_AFTER,
+            configz: serde_json::Value::Null,
+        }
+    }
 }
 
 /// `--source`.

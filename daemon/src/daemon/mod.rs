@@ -7,9 +7,11 @@
 //!   signals                                └─► Published, marks
 //! ```
 
+mod instruments;
 mod node;
 mod report;
 mod retry;
+mod servers;
 mod stale_flows;
 mod sync;
 mod watchman;
@@ -25,13 +27,19 @@ use tokio_util::sync::CancellationToken;
 
 pub use report::Reporter;
 pub(crate) use report::with_causes;
+pub(crate) use retry::Retry;
+use servers::Listening;
 pub use stale_flows::StaleFlows;
 pub use sync::{Control, Inputs, Outputs, SyncLoop};
 pub use watchman::Watchman;
 
 use crate::config::{Options, SourceOptions};
-use crate::dataplane::PlaneError;
 use crate::dataplane::nftables::{self, NftablesPlane};
+use crate::dataplane::{Dataplane as _, PlaneError};
+use crate::health::{ProxyHealth, ServiceChecks};
+use crate::http_server::BindError;
+use crate::log_filter::LogFilter;
+use crate::metrics::Metrics;
 use crate::netlink::nft::{DoorError, KernelNft, NftDoor as _};
 use crate::netlink::route::{self, RouteError};
 use crate::source::kube::{ConnectError, EventSink, KubeSource};
@@ -65,6 +73,9 @@ pub enum DaemonError {
     /// The source or the loop came to an end that nobody asked for; the log says why.
     #[error("the sync loop has ended; the rules stay in place")]
     Ended,
+    /// An address is taken, and waiting for it was not wanted.
+    #[error("{0}; bindAddressHardFail is set")]
+    Bind(#[from] BindError),
     /// No thread, no runtime, no signal handler.
     #[error("{what}: {source}")]
     Process {
@@ -94,20 +105,20 @@ impl DaemonError {
 ///
 /// # Errors
 /// Something that no waiting would mend, at the start. An unreachable API server is not such a thing.
-pub fn run(options: Options) -> Result<(), DaemonError> {
+pub fn run(options: Options, log: LogFilter) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("sheave")
         .enable_all()
         .build()
         .map_err(|source| DaemonError::Process { what: "starting the runtime", source })?;
-    let outcome = runtime.block_on(serve(options));
+    let outcome = runtime.block_on(serve(options, log));
     // A source that is in the middle of a request is not waited for: nothing it could still say matters.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(options: Options) -> Result<(), DaemonError> {
+async fn serve(options: Options, log: LogFilter) -> Result<(), DaemonError> {
     let cancel = CancellationToken::new();
     let mut terminate = on_signal(SignalKind::terminate())?;
     let mut interrupt = on_signal(SignalKind::interrupt())?;
@@ -121,21 +132,40 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
     }
     let own_port = door.port_id();
     let plane = NftablesPlane::new(Box::new(door));
-    let stale_flows = StaleFlows::spawn()
+    let metrics = Arc::new(Metrics::new());
+    let node_expected = matches!(options.source, SourceOptions::Kube(_));
+    let health = Arc::new(ProxyHealth::new(options.servers.stale_after, node_expected));
+    let stale_flows = StaleFlows::spawn(metrics.clone())
         .inspect_err(|error| tracing::warn!(%error, "no conntrack: UDP flows to backends that are gone will not be cut"))
         .ok();
 
     let (changes, changes_in) = mpsc::channel(CHANGES_QUEUED);
     let (control, control_in) = mpsc::channel(CONTROL_QUEUED);
     let inputs = Inputs { changes: changes_in, control: control_in, addresses: route::watch_addresses(cancel.clone()).await? };
-    let reporter = start_source(&options, changes, &control, &cancel).await?;
-    let outputs =
-        Outputs { published: Arc::new(Published::default()), marks: watch::Sender::new(Vec::new()), reporter, stale_flows };
+    servers::watch_queue(&metrics, &changes);
+    let Started { reporter, watches } = start_source(&options, changes, &control, &cancel).await?;
+    if let Some(watches) = watches {
+        servers::watch_source(&metrics, &health, watches);
+    }
+    let outputs = Outputs {
+        published: Arc::new(Published::default()),
+        marks: watch::Sender::new(Vec::new()),
+        reporter: reporter.clone(),
+        stale_flows,
+        metrics: metrics.clone(),
+        health: health.clone(),
+    };
+    let checks = ServiceChecks::new(outputs.published.clone(), health.clone(), metrics.clone(), reporter.clone());
+    let plane_name = plane.name();
+    Listening { servers: options.servers.clone(), plane: plane_name, metrics, health, reporter: reporter.clone(), log }
+        .start(&cancel)?;
+    tokio::spawn(checks.run(cancel.clone()));
     let mut watchman = Watchman::start(own_port, control)?;
     // From here on a second daemon waits, and not only once the first lists have come.
     watchman.hold();
 
-    tracing::info!(node = %options.node_name, plane = "nftables", version = env!("CARGO_PKG_VERSION"), "sheave starts");
+    tracing::info!(node = %options.node_name, plane = plane_name, version = env!("CARGO_PKG_VERSION"), "sheave starts");
+    reporter.starting();
     let sync_loop = SyncLoop::new(Arc::new(options), Box::new(plane), outputs).watched_by(watchman);
     let sync = spawn_loop(sync_loop, inputs, cancel.clone())?;
 
@@ -165,18 +195,26 @@ async fn predecessor_ended(door: &mut KernelNft) -> Result<(), DoorError> {
     Ok(())
 }
 
-/// Starts the source and says who writes the Events.
+/// What a source brings with it.
+struct Started {
+    /// Who writes the Events.
+    reporter: Reporter,
+    /// How its watches are doing, if it has any.
+    watches: Option<Arc<kube::Health>>,
+}
+
+/// Starts the source.
 async fn start_source(
     options: &Options,
     changes: mpsc::Sender<Change>,
     control: &mpsc::Sender<Control>,
     cancel: &CancellationToken,
-) -> Result<Reporter, DaemonError> {
+) -> Result<Started, DaemonError> {
     match &options.source {
         SourceOptions::Manifests(path) => {
             let options = manifests::ManifestOptions { node_name: options.node_name.clone(), headless: false };
             manifests::spawn(path.clone(), options, changes, cancel.clone());
-            Ok(Reporter::default())
+            Ok(Started { reporter: Reporter::default(), watches: None })
         }
         SourceOptions::Kube(kube) => {
             let servers = Arc::new(kube::connect(kube).await?);
@@ -191,8 +229,10 @@ async fn start_source(
                     tokio::time::sleep(RESOLVE_AGAIN).await;
                 }
             }));
-            tokio::spawn(KubeSource::new(servers, kube.clone()).run(changes, cancel.clone()));
-            Ok(Reporter::with_events(events))
+            let source = KubeSource::new(servers, kube.clone());
+            let watches = Some(source.health());
+            tokio::spawn(source.run(changes, cancel.clone()));
+            Ok(Started { reporter: Reporter::with_events(events, options.node_name.clone()), watches })
         }
     }
 }

@@ -9,7 +9,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
 
+use crate::metrics::{FlowMetrics, Metrics};
 use crate::model::{Family, Protocol};
 use crate::netlink::conntrack::{Conntrack, Flow, STATUS_SEEN_REPLY, Selection};
 use crate::netlink::nft::DoorError;
@@ -130,7 +132,7 @@ impl StaleFlows {
     ///
     /// # Errors
     /// No thread, or no netlink socket.
-    pub fn spawn() -> Result<Self, DoorError> {
+    pub fn spawn(metrics: Arc<Metrics>) -> Result<Self, DoorError> {
         let mut conntrack = Conntrack::open()?;
         let mailbox = Arc::new(Mailbox::default());
         let reader = mailbox.clone();
@@ -138,7 +140,7 @@ impl StaleFlows {
             .name("stale-flows".into())
             .spawn(move || {
                 loop {
-                    look(&mut conntrack, &reader.take());
+                    look(&mut conntrack, &reader.take(), &metrics.flows);
                 }
             })
             .map_err(|source| DoorError::Open { call: "start the thread that looks for stale flows", source })?;
@@ -162,14 +164,23 @@ impl Mailbox {
     }
 }
 
-fn look(conntrack: &mut Conntrack, suspects: &Suspects) {
+fn look(conntrack: &mut Conntrack, suspects: &Suspects, metrics: &FlowMetrics) {
     let kinds: BTreeSet<(Family, Protocol)> =
         suspects.frontends.keys().map(|frontend| (frontend.family(), frontend.protocol())).collect();
     for (family, protocol) in kinds {
-        match delete_stale(conntrack, family, protocol, suspects) {
+        let started = Instant::now();
+        let outcome = delete_stale(conntrack, family, protocol, suspects);
+        metrics.duration.of(family).observe(started.elapsed().as_secs_f64());
+        match outcome {
             Ok(0) => {}
-            Ok(deleted) => tracing::info!(%family, deleted, "stale {protocol} flows deleted"),
-            Err(error) => tracing::warn!(%family, %error, "stale {protocol} flows not deleted"),
+            Ok(deleted) => {
+                metrics.deleted.of(family).inc_by(deleted);
+                tracing::info!(%family, deleted, "stale {protocol} flows deleted");
+            }
+            Err(error) => {
+                metrics.failures.of(family).inc();
+                tracing::warn!(%family, %error, "stale {protocol} flows not deleted");
+            }
         }
     }
 }

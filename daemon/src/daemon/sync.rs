@@ -14,13 +14,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::instruments::{Instruments, Took};
 use super::node::{self, NodeFacts};
-use super::report::Reporter;
+use super::report::{Reporter, with_causes};
 use super::retry::Retry;
 use super::stale_flows::{self, StaleFlows};
 use super::watchman::Watchman;
 use crate::config::Options;
 use crate::dataplane::{Commit, Damage, Dataplane, PlaneError};
+use crate::health::ProxyHealth;
+use crate::metrics::Metrics;
 use crate::netlink::route::LocalAddresses;
 use crate::reconciler::{Purpose, Reconciled, Reconciler};
 use crate::source::{Change, Mark};
@@ -65,6 +68,10 @@ pub struct Outputs {
     pub reporter: Reporter,
     /// Where stale UDP flows are looked for.
     pub stale_flows: Option<StaleFlows>,
+    /// Counters and gauges.
+    pub metrics: Arc<Metrics>,
+    /// What the probes ask for.
+    pub health: Arc<ProxyHealth>,
 }
 
 /// How far the kernel can be trusted to hold what the table says.
@@ -83,6 +90,7 @@ pub struct SyncLoop {
     options: Arc<Options>,
     plane: Box<dyn Dataplane>,
     outputs: Outputs,
+    instruments: Instruments,
     watchman: Option<Watchman>,
     reconciler: Reconciler,
     facts: NodeFacts,
@@ -110,6 +118,7 @@ impl SyncLoop {
             reconciler: Reconciler::new(node::context(&options, None, &NodeFacts::default())),
             options,
             plane,
+            instruments: Instruments::new(outputs.metrics.clone(), outputs.health.clone()),
             outputs,
             watchman: None,
             facts: NodeFacts::default(),
@@ -182,7 +191,10 @@ impl SyncLoop {
                 self.pending_marks.retain(|older| older.stream != mark.stream);
                 self.pending_marks.push(mark);
             }
-            change => self.reconciler.apply(change),
+            change => {
+                self.instruments.take_in(&change);
+                self.reconciler.apply(change);
+            }
         }
     }
 
@@ -221,6 +233,9 @@ impl SyncLoop {
     fn sync(&mut self) {
         let problems = self.reconciler.take_problems();
         self.outputs.reporter.problems(problems, self.reconciler.index());
+        if self.reconciler.index().is_complete() && self.reconciler.index().is_dirty() {
+            self.instruments.queued();
+        }
         // Until the first complete list of both kinds nothing in the kernel is touched.
         if !self.reconciler.index().is_complete() || self.retry_at.is_some() || self.waits_for_the_rest() {
             return;
@@ -231,10 +246,13 @@ impl SyncLoop {
             self.node_changed();
         }
         // Readers see what the API wants even while the kernel refuses it: `explain` must be able to say so.
+        self.instruments.sync_begins(&dirty, self.reconciler.index());
         let purpose = if self.kernel == Kernel::Current { Purpose::Delta } else { Purpose::Load };
-        let published = &self.outputs.published;
-        let Reconciled { services, committed } =
-            self.reconciler.reconcile(dirty, purpose, |committed, table| published.publish(committed, table));
+        let (published, instruments) = (&self.outputs.published, &self.instruments);
+        let Reconciled { services, committed } = self.reconciler.reconcile(dirty, purpose, |committed, table| {
+            instruments.tally(committed);
+            published.publish(committed, table);
+        });
         let decided = started.elapsed();
         let outcome = match self.kernel {
             Kernel::Current if committed.delta.is_empty() => Ok(Commit::default()),
@@ -245,7 +263,10 @@ impl SyncLoop {
             Kernel::Unloaded | Kernel::Doubtful => self.load(),
         };
         match outcome {
-            Ok(commit) => self.committed(&committed.delta, &commit, &Timing { services, decided, whole: started.elapsed() }),
+            Ok(commit) => {
+                let took = Took { services, policy: decided, whole: started.elapsed() };
+                self.committed(&committed.delta, &commit, purpose, &took);
+            }
             Err(error) => self.failed(&error),
         }
         self.outputs.reporter.notices(committed.notices_raised, committed.notices_cleared, self.reconciler.index());
@@ -294,8 +315,9 @@ impl SyncLoop {
         outcome
     }
 
-    fn committed(&mut self, delta: &Delta, commit: &Commit, timing: &Timing) {
+    fn committed(&mut self, delta: &Delta, commit: &Commit, purpose: Purpose, took: &Took) {
         self.kernel = Kernel::Current;
+        self.instruments.synced(commit, purpose, took, self.reconciler.table().generation());
         self.retry.reset();
         self.unfinished = Some(Instant::now());
         self.outputs.reporter.spoiled(&commit.spoiled, self.reconciler.index());
@@ -305,13 +327,13 @@ impl SyncLoop {
         if commit.transactions > 0 || marks.iter().any(|mark| mark.stream == "manifests") {
             tracing::info!(
                 generation = self.reconciler.table().generation(),
-                services = timing.services,
+                services = took.services,
                 elements = commit.elements,
                 transactions = commit.transactions,
-                policy_us = micros(timing.decided),
+                policy_us = micros(took.policy),
                 encode_us = micros(commit.encode),
                 kernel_us = micros(commit.kernel),
-                whole_us = micros(timing.whole),
+                whole_us = micros(took.whole),
                 mark = marks.last().map(|mark| mark.point.as_str()),
                 "synced"
             );
@@ -336,6 +358,7 @@ impl SyncLoop {
         let wait = self.retry.next();
         self.kernel = if self.kernel == Kernel::Unloaded { Kernel::Unloaded } else { Kernel::Doubtful };
         self.retry_at = Some(Instant::now() + wait);
+        self.instruments.failed(with_causes(error));
         self.outputs.reporter.commit_failed(self.plane.name(), error, wait);
     }
 
@@ -356,6 +379,7 @@ impl SyncLoop {
                 self.unfinished = Some(Instant::now());
                 self.flows_doubtful = true;
                 self.look_for_stale_flows(&Delta::default());
+                self.instruments.repaired(damage, &commit);
                 self.outputs.reporter.repaired(damage, &commit);
             }
             Err(error) => self.failed(&error),
@@ -364,21 +388,16 @@ impl SyncLoop {
 
     fn finish(&mut self) {
         self.unfinished = None;
+        self.instruments.fill(&self.plane.fill());
         if self.kernel == Kernel::Current
             && let Err(error) = self.plane.finish()
         {
             // What was committed stays in force; at worst a client of a removed backend is not sticky for a while.
+            self.instruments.cleanup_failed();
             tracing::debug!(%error, "affinity entries of removed backends not deleted yet");
             self.unfinished = Some(Instant::now() + FINISH_AGAIN);
         }
     }
-}
-
-/// Where the time of one sync went.
-struct Timing {
-    services: usize,
-    decided: Duration,
-    whole: Duration,
 }
 
 fn micros(duration: Duration) -> u64 {
