@@ -7,6 +7,7 @@ mod conflicts;
 mod disruption;
 mod fixture;
 mod hairpin;
+mod health;
 mod kube;
 mod lab;
 mod lifecycle;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         lab::scenarios(),
         disruption::scenarios(),
         kube::scenarios(),
+        health::scenarios(),
         stale_flows::scenarios(),
         truth_table::scenarios(),
         rows::scenarios(),

@@ -24,11 +24,13 @@ pub(super) struct Instruments {
     began: i64,
     /// When the changes were triggered that the next commit programs.
     triggers: Vec<(Family, i64)>,
+    /// As last told.
+    fill: Fill,
 }
 
 impl Instruments {
     pub(super) fn new(metrics: Arc<Metrics>, health: Arc<ProxyHealth>) -> Self {
-        Self { metrics, health, began: nanoseconds(Timestamp::now()), triggers: Vec::new() }
+        Self { metrics, health, began: nanoseconds(Timestamp::now()), triggers: Vec::new(), fill: Fill::default() }
     }
 
     /// A change has come in.
@@ -102,12 +104,17 @@ impl Instruments {
         self.health.problem("commit", None);
     }
 
-    /// The kernel refused, and will be asked again.
-    pub(super) fn failed(&self, error: String) {
-        let sync = &self.metrics.sync;
-        sync.failures.each(|counter| {
+    /// The kernel refused a change, and is asked to take the whole table at once.
+    pub(super) fn refused(&self) {
+        self.metrics.sync.failures.each(|counter| {
             counter.inc();
         });
+    }
+
+    /// The kernel refused the whole table, and will be asked again.
+    pub(super) fn failed(&self, error: String) {
+        self.refused();
+        let sync = &self.metrics.sync;
         sync.retries.inc();
         sync.kernel_current.set(0);
         self.health.queued(Instant::now());
@@ -133,8 +140,11 @@ impl Instruments {
     }
 
     /// The loop has a moment.
-    pub(super) fn fill(&self, fill: &Fill) {
-        self.metrics.sync.fill(fill);
+    pub(super) fn fill(&mut self, fill: Fill) {
+        if fill != self.fill {
+            self.metrics.sync.fill(&self.fill, &fill);
+            self.fill = fill;
+        }
     }
 }
 

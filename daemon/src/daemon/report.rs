@@ -150,6 +150,7 @@ impl Reporter {
 }
 
 /// The words of an Event that are the same each time.
+#[derive(Clone, Copy)]
 struct Event {
     severity: Severity,
     reason: &'static str,

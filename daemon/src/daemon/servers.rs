@@ -28,6 +28,7 @@ pub(super) struct Listening {
 }
 
 /// One of them, in words.
+#[derive(Clone, Copy)]
 struct Name {
     server: &'static str,
     /// kube-proxy's reason for the Event.
@@ -47,16 +48,16 @@ impl Listening {
             servers: Servers { healthz, metrics: metrics_address, bind_address_hard_fail: hard, stale_after: _, configz },
             ..
         } = &self;
-        let health_server = Arc::new(HealthServer::new(self.health.clone(), self.metrics.clone()));
-        let admin = Arc::new(Admin::new(AdminParts {
+        let health_server: Arc<dyn Answer> = Arc::new(HealthServer::new(self.health.clone(), self.metrics.clone()));
+        let admin: Arc<dyn Answer> = Arc::new(Admin::new(AdminParts {
             metrics: self.metrics.clone(),
             health: self.health.clone(),
             plane: self.plane,
             configz: configz.clone(),
             log: self.log.clone(),
         }));
-        self.serve(HEALTHZ, *healthz, *hard, health_server, cancel)?;
-        self.serve(METRICS, *metrics_address, *hard, admin, cancel)
+        self.serve(HEALTHZ, *healthz, *hard, &health_server, cancel)?;
+        self.serve(METRICS, *metrics_address, *hard, &admin, cancel)
     }
 
     fn serve(
@@ -64,7 +65,7 @@ impl Listening {
         name: Name,
         address: Option<SocketAddr>,
         hard_fail: bool,
-        answer: Arc<dyn Answer>,
+        answer: &Arc<dyn Answer>,
         cancel: &CancellationToken,
     ) -> Result<(), BindError> {
         let Some(address) = address else { return Ok(()) };

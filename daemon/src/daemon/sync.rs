@@ -292,6 +292,7 @@ impl SyncLoop {
     /// A refused change is most often the first sign of a table that somebody flushed: what helps is at hand.
     fn or_load(&mut self, outcome: Result<Commit, PlaneError>) -> Result<Commit, PlaneError> {
         outcome.or_else(|error| {
+            self.instruments.refused();
             self.outputs.reporter.refused(self.plane.name(), &error);
             self.load()
         })
@@ -388,7 +389,7 @@ impl SyncLoop {
 
     fn finish(&mut self) {
         self.unfinished = None;
-        self.instruments.fill(&self.plane.fill());
+        self.instruments.fill(self.plane.fill());
         if self.kernel == Kernel::Current
             && let Err(error) = self.plane.finish()
         {

@@ -36,10 +36,13 @@ pub(super) struct Entry {
     pub(super) help: &'static str,
 }
 
+/// Labels with their names.
+pub(super) type Labels<const N: usize> = [(&'static str, String); N];
+
 /// A metric with labels. Where a value of them is used again and again its metric is looked up once and kept.
 pub(crate) struct Labelled<const N: usize, M> {
     names: [&'static str; N],
-    family: Family<[(&'static str, String); N], M, fn() -> M>,
+    family: Family<Labels<N>, M, fn() -> M>,
 }
 
 /// A metric with the label `ip_family`, looked up.

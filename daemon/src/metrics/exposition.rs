@@ -57,18 +57,19 @@ mod tests {
     use prometheus_client::metrics::histogram::Histogram;
 
     use super::*;
+    use crate::metrics::book::Labels;
 
     #[test]
     fn counters_gauges_and_histograms_read_as_a_go_program_writes_them() {
         let mut registry = Registry::default();
-        let counter: Family<[(&str, String); 1], Counter> = Family::default();
+        let counter: Family<Labels<1>, Counter> = Family::default();
         counter.get_or_create(&[("code", "200".to_owned())]).inc_by(3);
         registry.register("asked", "Questions", counter);
         // A gauge that is called like a counter, as kube-proxy has one.
         let gauge: Gauge = Gauge::default();
         gauge.set(7);
         registry.register("missing_total", "Not there", gauge);
-        let histogram: Family<[(&str, String); 1], Histogram, fn() -> Histogram> =
+        let histogram: Family<Labels<1>, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new([0.5, 1.0]));
         histogram.get_or_create(&[("ip_family", "IPv4".to_owned())]).observe(2.0);
         registry.register("took_seconds", "Time", histogram);

@@ -1,11 +1,13 @@
 //! What the sync loop counts, where things happen. Every update is an atomic or two; nothing is looked up on the way.
 
+use std::collections::{HashMap, HashSet};
+
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::book::{Book, Decimal, Labelled, PerFamily, programming_seconds, seconds, stage_seconds};
-use crate::dataplane::{Commit, Fill};
+use crate::dataplane::{Commit, Fill, SetFill};
 use crate::model::Family;
 use crate::table::{Committed, FrontendKind, ServicePort, Verdict};
 
@@ -209,13 +211,19 @@ impl SyncMetrics {
         self.bytes.inc_by(commit.bytes);
     }
 
-    /// How full the plane's sets are. Sets that are gone are forgotten.
-    pub(crate) fn fill(&self, fill: &Fill) {
+    /// How full the plane's sets are, and how full they were when this was told the last time: only differences cost something.
+    pub(crate) fn fill(&self, before: &Fill, now: &Fill) {
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.not_programmed.set(number(fill.not_programmed));
-        self.set_elements.clear();
-        self.set_size.clear();
-        for set in &fill.sets {
+        self.not_programmed.set(number(now.not_programmed));
+        let mut known: HashMap<&str, &SetFill> = before.sets.iter().map(|set| (set.name.as_str(), set)).collect();
+        let there: HashSet<&str> = now.sets.iter().map(|set| set.name.as_str()).collect();
+        if known.keys().any(|name| !there.contains(name)) {
+            // Of what is gone, nothing shall be told.
+            self.set_elements.clear();
+            self.set_size.clear();
+            known.clear();
+        }
+        for set in now.sets.iter().filter(|set| known.get(set.name.as_str()) != Some(set)) {
             self.set_elements.of([&set.name]).set(number(set.elements));
             if let Some(size) = set.size {
                 self.set_size.of([&set.name]).set(number(size));

@@ -10,6 +10,7 @@ use crate::table::HealthCheck;
 /// How the load balancer of `service` asks this node, if it does: type LoadBalancer, policy `Local`, and a port to ask at.
 ///
 /// Counted are distinct addresses, over all ports of the Service: a pod that serves two ports is one endpoint.
+#[expect(clippy::needless_pass_by_value, reason = "callers have an iterator; a reference to one would only be cloned here")]
 pub fn health_check<'a>(
     service: &Service,
     slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
