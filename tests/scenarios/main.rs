@@ -17,7 +17,6 @@ mod rows;
 mod source_ranges;
 mod stale_flows;
 mod truth_table;
-mod udp_flows;
 mod verdicts;
 
 use std::process::ExitCode;
@@ -38,7 +37,6 @@ fn main() -> ExitCode {
         lifecycle::scenarios(),
         affinity::scenarios(),
         conflicts::scenarios(),
-        udp_flows::scenarios(),
         network_policy::scenarios(),
         bad_input::scenarios(),
         command_line::scenarios(),

@@ -9,6 +9,7 @@
 
 mod instruments;
 mod node;
+mod predecessor;
 mod report;
 mod retry;
 mod servers;
@@ -34,7 +35,7 @@ pub use sync::{Control, Inputs, Outputs, SyncLoop};
 pub use watchman::Watchman;
 
 use crate::config::{Options, SourceOptions};
-use crate::dataplane::nftables::{self, NftablesPlane};
+use crate::dataplane::nftables::NftablesPlane;
 use crate::dataplane::{Dataplane as _, PlaneError};
 use crate::health::{ProxyHealth, ServiceChecks};
 use crate::http_server::BindError;
@@ -50,8 +51,6 @@ use crate::table::Published;
 const CHANGES_QUEUED: usize = 1024;
 /// Repairs and node matters on their way to the loop.
 const CONTROL_QUEUED: usize = 64;
-/// How often a second daemon looks whether the first has ended.
-const LOOK_FOR_PREDECESSOR: Duration = Duration::from_millis(100);
 /// The API server's names are resolved again this often.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(300);
 
@@ -125,11 +124,11 @@ async fn serve(options: Options, log: LogFilter) -> Result<(), DaemonError> {
 
     // The kernel first: if it says no, a person should hear that and not a word about API servers.
     let mut door = KernelNft::open()?;
-    tokio::select! {
-        ended = predecessor_ended(&mut door) => ended?,
+    let hold = tokio::select! {
+        hold = predecessor::take_over(&mut door) => hold?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
-    }
+    };
     let own_port = door.port_id();
     let plane = NftablesPlane::new(Box::new(door));
     let metrics = Arc::new(Metrics::new());
@@ -160,9 +159,7 @@ async fn serve(options: Options, log: LogFilter) -> Result<(), DaemonError> {
     Listening { servers: options.servers.clone(), plane: plane_name, metrics, health, reporter: reporter.clone(), log }
         .start(&cancel)?;
     tokio::spawn(checks.run(cancel.clone()));
-    let mut watchman = Watchman::start(own_port, control)?;
-    // From here on a second daemon waits, and not only once the first lists have come.
-    watchman.hold();
+    let watchman = Watchman::start(own_port, control)?.holding(hold);
 
     tracing::info!(node = %options.node_name, plane = plane_name, version = env!("CARGO_PKG_VERSION"), "sheave starts");
     reporter.starting();
@@ -179,19 +176,6 @@ async fn serve(options: Options, log: LogFilter) -> Result<(), DaemonError> {
     cancel.cancel();
     // A commit that has begun is finished; none is begun any more.
     let _ = ended.await;
-    Ok(())
-}
-
-/// Two daemons on one node would mend each other's tables for ever. The one that runs holds a table that goes with it
-/// (docs/decisions/nat-hold.md), so the second one waits for its end: what a rolling update wants, and a person is told.
-async fn predecessor_ended(door: &mut KernelNft) -> Result<(), DoorError> {
-    let mut told = false;
-    while nftables::is_held(door)? {
-        if !std::mem::replace(&mut told, true) {
-            tracing::warn!("another `sheave run` serves this node: waiting for it to end");
-        }
-        tokio::time::sleep(LOOK_FOR_PREDECESSOR).await;
-    }
     Ok(())
 }
 

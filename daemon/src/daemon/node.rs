@@ -88,25 +88,14 @@ fn is_link_local(ip: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{NodeAddress, NodeAddressKind};
+    use crate::model::samples;
 
     fn ips(texts: &[&str]) -> BTreeSet<IpAddr> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
     fn node(addresses: &[&str]) -> Node {
-        Node {
-            name: "n".into(),
-            addresses: addresses
-                .iter()
-                .map(|text| NodeAddress { kind: NodeAddressKind::Internal, address: text.parse().unwrap() })
-                .collect(),
-            zone: None,
-            pod_cidrs: Vec::new(),
-            deleting: false,
-            taints: Vec::new(),
-            problems: Vec::new(),
-        }
+        samples::node("n", ips(addresses))
     }
 
     #[test]

@@ -298,22 +298,21 @@ impl SyncLoop {
         })
     }
 
-    /// Writes everything, with the monitor at rest. If somebody else committed meanwhile, once more with the monitor awake.
+    /// Writes everything, with the monitor at rest. If somebody else may have changed our table meanwhile, once more.
     fn load(&mut self) -> Result<Commit, PlaneError> {
         self.flows_doubtful = true;
         let Some(watchman) = &mut self.watchman else { return self.plane.load(self.reconciler.table()) };
-        let rested_at = watchman.rest();
+        watchman.hold()?;
+        let rest = watchman.rest();
         let outcome = self.plane.load(self.reconciler.table());
         let transactions = outcome.as_ref().map_or(0, |commit| commit.transactions);
-        let outcome = if watchman.wake(rested_at, transactions) && outcome.is_ok() {
-            self.plane.load(self.reconciler.table())
-        } else {
-            outcome
-        };
-        if outcome.is_ok() {
-            watchman.hold();
+        let others = watchman.wake(&rest, transactions);
+        let first = outcome?;
+        // Awake first: what happens from here on is told.
+        if !others || self.plane.is_whole() {
+            return Ok(first);
         }
-        outcome
+        Ok(first.followed_by(self.plane.load(self.reconciler.table())?))
     }
 
     fn committed(&mut self, delta: &Delta, commit: &Commit, purpose: Purpose, took: &Took) {
@@ -321,7 +320,9 @@ impl SyncLoop {
         self.instruments.synced(commit, purpose, took, self.reconciler.table().generation());
         self.retry.reset();
         self.unfinished = Some(Instant::now());
-        self.outputs.reporter.spoiled(&commit.spoiled, self.reconciler.index());
+        self.outputs.reporter.commit_succeeded();
+        self.outputs.reporter.replaced(commit);
+        self.outputs.reporter.fitting(commit, self.reconciler.index());
         self.look_for_stale_flows(delta);
         let marks = std::mem::take(&mut self.pending_marks);
         // A relist or a bookmark that changes nothing is not worth a line; a reload of manifests is, somebody is waiting for it.
@@ -377,6 +378,8 @@ impl SyncLoop {
         match outcome {
             Ok(commit) if commit.transactions == 0 => {}
             Ok(commit) => {
+                self.outputs.reporter.replaced(&commit);
+                self.outputs.reporter.fitting(&commit, self.reconciler.index());
                 self.unfinished = Some(Instant::now());
                 self.flows_doubtful = true;
                 self.look_for_stale_flows(&Delta::default());
@@ -411,3 +414,6 @@ async fn sleep_until(when: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,19 +11,11 @@ use super::*;
 use crate::daemon::Reporter;
 use crate::http_server::{Answer as _, Request};
 use crate::metrics::Metrics;
-use crate::model::ServiceKey;
+use crate::model::{ServiceKey, samples};
 use crate::table::{HealthCheck, NodePortAddresses, NodeState, Published, ServiceTable};
 
 fn node(deleting: bool, taints: &[&str]) -> Node {
-    Node {
-        name: "test-node".into(),
-        addresses: Vec::new(),
-        zone: None,
-        pod_cidrs: Vec::new(),
-        deleting,
-        taints: taints.iter().map(|taint| Arc::from(*taint)).collect(),
-        problems: Vec::new(),
-    }
+    Node { deleting, taints: taints.iter().map(|taint| Arc::from(*taint)).collect(), ..samples::node("test-node", []) }
 }
 
 /// Asks, and gives the status and the body without its times.

@@ -218,9 +218,8 @@ impl Conntrack {
 }
 
 impl Selection {
-    /// UDP of one family: what goes stale.
-    #[must_use]
-    pub fn udp(ipv6: bool) -> Self {
+    #[cfg(test)]
+    fn udp(ipv6: bool) -> Self {
         Self { ipv6, protocol: 17 }
     }
 

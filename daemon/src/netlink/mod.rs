@@ -23,4 +23,4 @@ pub mod socket;
 #[cfg(test)]
 mod robustness;
 #[cfg(test)]
-mod testns;
+pub(crate) mod testns;

@@ -35,8 +35,7 @@ pub struct Context {
 pub struct Desired {
     /// Its ports in each family in which it has a ClusterIP. Sorted by id.
     pub ports: Vec<DesiredPort>,
-    /// Addresses refused on their own merits (loopback, link-local, an API server's: `AddressRefused`), and ports that repeat an
-    /// earlier one's name and protocol (`DuplicatePort`).
+    /// Addresses refused on their own merits (loopback, link-local, an API server's: `AddressRefused`).
     pub notices: Vec<Notice>,
 }
 

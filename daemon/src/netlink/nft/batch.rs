@@ -9,7 +9,7 @@ use super::door::{Refusal, RefusedElement};
 use super::element::{Element, OwnedElement};
 use super::spec::{ChainSpec, SetSpec};
 use crate::netlink::attr::{self, Attrs, Fields};
-use crate::netlink::message::{self, Acknowledgement, Messages, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
+use crate::netlink::message::{self, Acknowledgement, Messages, NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST};
 
 /// Bytes of a message with nothing in it: what closes a batch.
 const EMPTY_MESSAGE: usize = message::HEADER + message::NFGENMSG;
@@ -79,8 +79,8 @@ impl Batch {
 
     /// A transaction that the kernel refuses with `ERESTART` when its ruleset is no longer of this generation
     /// ([`NftDoor::generation`](super::NftDoor::generation)).
-    #[must_use]
-    pub fn at_generation(generation: u32) -> Self {
+    #[cfg(test)]
+    pub(super) fn at_generation(generation: u32) -> Self {
         let mut batch = Self::new();
         attr::put_u32_be(&mut batch.buffer, abi::NFNL_BATCH_GENID, generation);
         message::end(&mut batch.buffer, 0);
@@ -213,7 +213,8 @@ impl Batch {
     }
 
     /// Deletes one rule.
-    pub fn delete_rule(&mut self, table: &str, chain: &str, handle: u64) {
+    #[cfg(test)]
+    pub(super) fn delete_rule(&mut self, table: &str, chain: &str, handle: u64) {
         self.message(msg::DELRULE, 0, |buffer| {
             attr::put_text(buffer, rule::TABLE, table);
             attr::put_text(buffer, rule::CHAIN, chain);
@@ -259,8 +260,9 @@ impl Batch {
     }
 
     /// Adds elements none of which may be there (nft's `create`).
-    pub fn create_elements<'b>(&'b mut self, table: &'b str, set: &'b str) -> Elements<'b> {
-        self.elements_of(table, set, msg::NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL)
+    #[cfg(test)]
+    pub(super) fn create_elements<'b>(&'b mut self, table: &'b str, set: &'b str) -> Elements<'b> {
+        self.elements_of(table, set, msg::NEWSETELEM, NLM_F_CREATE | message::NLM_F_EXCL)
     }
 
     /// Deletes elements; each must be there (`ENOENT`). Their data is not looked at.

@@ -354,7 +354,12 @@ impl Watcher {
         match decode::object(kind, document, &mut self.names) {
             Ok(Decoded::Object(object)) => Some(Change::Applied(object)),
             // It may have been ours a moment ago.
-            Ok(Decoded::NotOurs(key)) => Some(Change::Deleted(kind, key)),
+            Ok(Decoded::NotOurs { key, problems }) => {
+                for problem in problems {
+                    warn!("{kind:?} {key}: {problem}");
+                }
+                Some(Change::Deleted(kind, key))
+            }
             Err(error) => {
                 let name = name.map_or_else(|| "without a name".to_owned(), |key| key.to_string());
                 warn!("{kind:?} {name}: {error}: ignored");

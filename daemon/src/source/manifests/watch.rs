@@ -29,6 +29,8 @@ struct Armed {
     events: EventStream<[u8; 4096]>,
     /// What each watch is there for: everything in a directory, or one name in it.
     interest: HashMap<WatchDescriptor, Interest>,
+    /// Changes of attributes are of interest.
+    attributes: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,26 +53,23 @@ impl PathWatch {
         if self.path.is_dir() {
             armed.add(&self.path, None);
         }
-        // The path itself can be created, removed or replaced, and so can each directory on the way that is not there yet.
-        let mut below = self.path.as_path();
-        while let (Some(parent), Some(name)) = (parent(below), below.file_name()) {
-            armed.add(parent, Some(name.to_owned()));
-            if parent.is_dir() {
-                break;
-            }
-            below = parent;
-        }
+        armed.lead_to(&self.path);
     }
 
-    /// Watches where the files really are: a link's target changes without a word in the link's directory.
+    /// Watches where the files really are, or would be: a link's target changes without a word in the link's directory.
     pub(super) fn arm_targets(&mut self, files: &[PathBuf]) {
         let Some(armed) = &mut self.inotify else { return };
         for file in files.iter().filter(|file| file.is_symlink()) {
-            if let Ok(target) = file.canonicalize()
-                && let (Some(parent), Some(name)) = (target.parent(), target.file_name())
-            {
-                armed.add(parent, Some(name.to_owned()));
+            if let Some(target) = file.canonicalize().ok().or_else(|| where_it_breaks_off(file)) {
+                armed.lead_to(&target);
             }
+        }
+    }
+
+    /// Whether a change of permissions matters: something could not be read. Otherwise they change in the middle of a copy.
+    pub(super) fn expect_attributes(&mut self, expected: bool) {
+        if let Some(armed) = &mut self.inotify {
+            armed.attributes = expected;
         }
     }
 
@@ -89,10 +88,36 @@ fn parent(path: &Path) -> Option<&Path> {
     path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
 }
 
+/// The name at which a chain of links leads nowhere; none if it runs in a circle.
+fn where_it_breaks_off(link: &Path) -> Option<PathBuf> {
+    let mut path = link.to_owned();
+    // As many as the kernel follows (path_resolution(7)).
+    for _ in 0..40 {
+        if !path.is_symlink() {
+            return Some(path);
+        }
+        path = parent(&path)?.join(std::fs::read_link(&path).ok()?);
+    }
+    None
+}
+
 impl Armed {
     fn new() -> io::Result<Self> {
         let events = Inotify::init()?.into_event_stream([0; 4096])?;
-        Ok(Self { watches: events.watches(), events, interest: HashMap::new() })
+        Ok(Self { watches: events.watches(), events, interest: HashMap::new(), attributes: false })
+    }
+
+    /// Watches for a path itself, which can be created, removed or replaced, and so can each directory on the way that is not there
+    /// yet.
+    fn lead_to(&mut self, path: &Path) {
+        let mut below = path;
+        while let (Some(parent), Some(name)) = (parent(below), below.file_name()) {
+            self.add(parent, Some(name.to_owned()));
+            if parent.is_dir() {
+                break;
+            }
+            below = parent;
+        }
     }
 
     /// Adding a watch twice is one watch; interest in everything wins over interest in a name. What cannot be watched is not there
@@ -103,6 +128,7 @@ impl Armed {
             | WatchMask::CREATE
             | WatchMask::MOVED_TO
             | WatchMask::MOVED_FROM
+            | WatchMask::ATTRIB
             | WatchMask::DELETE
             | WatchMask::DELETE_SELF
             | WatchMask::MOVE_SELF
@@ -136,6 +162,9 @@ impl Armed {
     fn concerns_us(&mut self, event: &EventOwned) -> bool {
         if event.mask.contains(EventMask::Q_OVERFLOW) {
             return true;
+        }
+        if event.mask.contains(EventMask::ATTRIB) && !self.attributes {
+            return false;
         }
         if event.mask.contains(EventMask::IGNORED) {
             self.interest.remove(&event.wd);
