@@ -125,6 +125,31 @@ pub(super) fn a_node_that_will_go_is_told_by_healthz_alone() -> anyhow::Result<(
     becomes(&served, "/healthz", &yes())
 }
 
+/// What is in force stays in force, so traffic may come; who looks is told all the same.
+pub(super) fn an_outage_of_the_api_server_is_told_and_costs_no_health() -> anyhow::Result<()> {
+    let served = ApiCluster::start()?;
+    becomes(&served, "/healthz", &yes())?;
+    served.api.refuse_connections()?;
+    served.api.cut_connections();
+    let body = || probe(served.node(), LOOPBACK, "/healthz")?.json();
+    let told = |body: &Value| {
+        let problems = body["problems"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        problems.filter(|problem| problem.starts_with("watch of ") && problem.contains("cannot be reached")).count()
+    };
+    eventually("five failing watches", || Ok(told(&body()?) == 5)).with_context(|| format!("{:?}", body()))?;
+    ensure!(verdict(&served, "/healthz")? == yes() && verdict(&served, "/livez")? == alive());
+    let metrics = || anyhow::Ok(get(served.node(), (LOOPBACK, 10249), "/metrics")?.context("nobody listens")?.body);
+    let text = metrics()?;
+    ensure!(text.contains("\nsheave_watch_up{stream=\"services\"} 0\n"), "{text}");
+    ensure!(text.contains("\nrest_client_requests_total{code=\"<error>\",host=\"127.0.0.1:"), "{text}");
+
+    served.api.accept_connections()?;
+    eventually("no problem", || Ok(body()?.get("problems").is_none())).with_context(|| format!("{:?}", body()))?;
+    let text = metrics()?;
+    ensure!(text.contains("\nsheave_watch_up{stream=\"services\"} 1\n"), "{text}");
+    Ok(())
+}
+
 /// Both ports are somebody else's for a while.
 pub(super) fn a_busy_port_costs_no_packet_and_is_taken_when_it_is_free() -> anyhow::Result<()> {
     let mut served = ApiCluster::new()?;
