@@ -24,6 +24,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let scenarios = [
         lab::scenarios(),
+        fixture::scenarios(),
         disruption::scenarios(),
         kube::scenarios(),
         health::scenarios(),

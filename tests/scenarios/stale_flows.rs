@@ -17,6 +17,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         no_backends_are_a_refusal_and_new_ones_are_found needs ["nftables"];
         a_flow_to_a_deleted_service_ends needs ["nftables"];
         a_flow_that_was_there_before_the_service_is_served needs ["nftables"];
+        an_answer_that_was_under_way_keeps_nobody needs ["nftables", "tool:conntrack"];
         a_changed_target_port_moves_the_flow needs ["nftables"];
         a_changed_target_port_on_another_pod_moves_the_flow needs ["nftables"];
         flows_to_others_on_the_same_port_are_left_alone needs ["nftables"];
@@ -182,6 +183,39 @@ fn a_flow_that_was_there_before_the_service_is_served() -> anyhow::Result<()> {
     ensure!(!tracked(&cluster)?.is_empty(), "the flows are known, and known as untranslated");
     cluster.services(&[&on(&[LOCAL])])?;
     all_answered_by(&flows, "local")
+}
+
+/// Somebody at the address has answered before there was a Service, and an answer of theirs is under way when the entry is deleted:
+/// it makes one of the opposite direction, here made by hand, in which what the client sends is a reply and is not translated.
+fn an_answer_that_was_under_way_keeps_nobody() -> anyhow::Result<()> {
+    const CLIENT_PORT: u16 = 40_053;
+    let cluster = Cluster::start()?;
+    let elsewhere = cluster.elsewhere(&[CLUSTER_IP])?;
+    cluster.objects("cluster.yaml", [node()])?;
+    let to = SocketAddr::new(CLUSTER_IP.parse()?, 53);
+    let socket = cluster.pod.run(|| UdpSocket::bind(("0.0.0.0", CLIENT_PORT)))??;
+    socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+    let mut answer = [0; 2048];
+    let mut ask = |socket: &UdpSocket| -> anyhow::Result<bool> {
+        socket.send_to(b"question", to)?;
+        Ok(socket.recv_from(&mut answer).is_ok())
+    };
+    let asked = (0..100).find_map(|_| ask(&socket).map(|answered| answered.then_some(())).transpose());
+    asked.context("nobody answers before there is a Service")??;
+    cluster.services(&[&on(&[LOCAL])])?;
+    cluster.await_log("stale UDP flows deleted", PATIENCE)?;
+    elsewhere.stop_serving();
+    let (client, port) = (cluster.pod.ipv4(), CLIENT_PORT);
+    let reversed = format!(
+        "-I -p udp -s {CLUSTER_IP} -d {client} --sport 53 --dport {port} -r {client} -q {CLUSTER_IP} --reply-port-src {port} \
+         --reply-port-dst 53 -t 600"
+    );
+    let made = cluster.node().exec("conntrack", &reversed.split_whitespace().collect::<Vec<_>>())?;
+    ensure!(made.status.success(), "{made:?}");
+    cluster.await_log("answers under way had made", PATIENCE)?;
+    let asked = (0..100).find_map(|_| ask(&socket).map(|answered| answered.then_some(())).transpose());
+    asked.context("the Service does not answer")??;
+    Ok(())
 }
 
 fn a_changed_target_port_moves_the_flow() -> anyhow::Result<()> {

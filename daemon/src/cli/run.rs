@@ -4,6 +4,7 @@ mod servers;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -15,7 +16,7 @@ use super::Failure;
 use crate::config::{DetectLocal, NodePortSelection, Options, SourceOptions};
 use crate::daemon::with_causes;
 use crate::log_filter::LogFilter;
-use crate::source::kube::KubeOptions;
+use crate::source::kube::{KubeOptions, Timing};
 
 /// Flags of `sheave run`.
 #[derive(Debug, Args)]
@@ -40,6 +41,10 @@ pub(super) struct Arguments {
     /// Credentials and address of the API server
     #[arg(long, value_name = "FILE", env = "KUBECONFIG", help_heading = "API server")]
     kubeconfig: Option<PathBuf>,
+
+    /// How long the next object of a streaming list may take before the list is asked for in pages instead
+    #[arg(long, value_name = "SECONDS", default_value = "15", hide = true, value_parser = parse_seconds)]
+    streaming_list_patience: Duration,
 
     /// CIDRs of the cluster's pods, both families: how traffic from pods is told from any other
     #[arg(long, value_name = "CIDR", value_delimiter = ',', help_heading = "Node")]
@@ -134,6 +139,7 @@ impl Arguments {
                     kubeconfig: self.kubeconfig,
                     api_servers: self.api_server,
                     node_name,
+                    timing: Timing { streaming_list: self.streaming_list_patience, ..Timing::default() },
                     ..KubeOptions::default()
                 }),
             },
@@ -147,6 +153,11 @@ fn parse_source(text: &str) -> Result<SourceArgument, String> {
         Some(("manifests", path)) if !path.is_empty() => Ok(SourceArgument::Manifests(path.into())),
         _ => Err("expected `kube` or `manifests=PATH`, for example manifests=/etc/sheave/manifests".to_owned()),
     }
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<u32>().ok().filter(|seconds| *seconds > 0);
+    seconds.map(|seconds| Duration::from_secs(seconds.into())).ok_or_else(|| "expected whole seconds, at least 1".to_owned())
 }
 
 fn node_name(given: Option<String>) -> Result<Arc<str>, Failure> {

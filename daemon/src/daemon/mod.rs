@@ -7,6 +7,8 @@
 //!   signals                                └─► Published, marks
 //! ```
 
+mod addresses;
+mod families;
 mod instruments;
 mod node;
 mod predecessor;
@@ -18,6 +20,7 @@ mod sync;
 mod watchman;
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -42,7 +45,7 @@ use crate::http_server::BindError;
 use crate::log_filter::LogFilter;
 use crate::metrics::Metrics;
 use crate::netlink::nft::{DoorError, KernelNft, NftDoor as _};
-use crate::netlink::route::{self, RouteError};
+use crate::netlink::route::RouteError;
 use crate::source::kube::{ConnectError, EventSink, KubeSource};
 use crate::source::{Change, kube, manifests};
 use crate::table::Published;
@@ -133,14 +136,17 @@ async fn serve(options: Options, log: LogFilter) -> Result<(), DaemonError> {
     let plane = NftablesPlane::new(Box::new(door));
     let metrics = Arc::new(Metrics::new());
     let node_expected = matches!(options.source, SourceOptions::Kube(_));
-    let health = Arc::new(ProxyHealth::new(options.servers.stale_after, node_expected));
+    let no_ipv6 = families::why_no_ipv6(Path::new("/proc"));
+    let health = ProxyHealth::new(options.servers.stale_after, node_expected);
+    let health = Arc::new(if no_ipv6.is_some() { health.without_ipv6() } else { health });
     let stale_flows = StaleFlows::spawn(metrics.clone())
         .inspect_err(|error| tracing::warn!(%error, "no conntrack: UDP flows to backends that are gone will not be cut"))
         .ok();
 
     let (changes, changes_in) = mpsc::channel(CHANGES_QUEUED);
     let (control, control_in) = mpsc::channel(CONTROL_QUEUED);
-    let inputs = Inputs { changes: changes_in, control: control_in, addresses: route::watch_addresses(cancel.clone()).await? };
+    let inputs =
+        Inputs { changes: changes_in, control: control_in, addresses: addresses::watch_addresses(cancel.clone()).await? };
     servers::watch_queue(&metrics, &changes);
     let Started { reporter, watches } = start_source(&options, changes, &control, &cancel).await?;
     if let Some(watches) = watches {
@@ -163,7 +169,11 @@ async fn serve(options: Options, log: LogFilter) -> Result<(), DaemonError> {
 
     tracing::info!(node = %options.node_name, plane = plane_name, version = env!("CARGO_PKG_VERSION"), "sheave starts");
     reporter.starting();
-    let sync_loop = SyncLoop::new(Arc::new(options), Box::new(plane), outputs).watched_by(watchman);
+    let mut sync_loop = SyncLoop::new(Arc::new(options), Box::new(plane), outputs).watched_by(watchman);
+    if let Some(reason) = no_ipv6 {
+        tracing::info!("{reason}: only IPv4 is served");
+        sync_loop = sync_loop.without_ipv6();
+    }
     let sync = spawn_loop(sync_loop, inputs, cancel.clone())?;
 
     let mut ended = tokio::task::spawn_blocking(move || sync.join());

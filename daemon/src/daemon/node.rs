@@ -17,6 +17,8 @@ pub(super) struct NodeFacts {
     pub(super) local: BTreeSet<IpAddr>,
     /// Addresses of the API server.
     pub(super) api_servers: BTreeSet<IpAddr>,
+    /// As it was found at the start.
+    pub(super) ipv6_off: bool,
 }
 
 /// Node-level inputs of the planes.
@@ -43,6 +45,7 @@ pub(super) fn context(options: &Options, node: Option<&Node>, facts: &NodeFacts)
         node_ips: Family::ALL.iter().filter_map(|family| node?.ip(*family)).collect(),
         external_ips_denied: options.external_ips_denied,
         api_servers: facts.api_servers.clone(),
+        ipv6_off: facts.ipv6_off,
         ..Context::default()
     }
 }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::instruments::{Instruments, Took};
 use super::node::{self, NodeFacts};
 use super::report::{Reporter, with_causes};
-use super::retry::Retry;
+use super::retry::{Failed, Outage, Retry};
 use super::stale_flows::{self, StaleFlows};
 use super::watchman::Watchman;
 use crate::config::Options;
@@ -35,8 +35,9 @@ const MOST_CHANGES_PER_SYNC: usize = 16_384;
 /// How long the first load waits for the Node, the ServiceCIDRs and other proxies' Services, once all else is there.
 const REST_OF_THE_LISTS: Duration = Duration::from_secs(5);
 
-/// Deferred work that failed is tried again after this.
+/// Deferred work that failed is tried again after this, then after the double, up to the longest.
 const FINISH_AGAIN: Duration = Duration::from_secs(1);
+const FINISH_AT_LATEST: Duration = Duration::from_secs(30);
 
 /// What reaches the loop beside changes of objects.
 #[derive(Debug)]
@@ -108,6 +109,7 @@ pub struct SyncLoop {
     told_uninformed: bool,
     /// When the plane's deferred work is due: affinity entries of removed backends.
     unfinished: Option<Instant>,
+    finishing: Outage,
 }
 
 impl SyncLoop {
@@ -131,6 +133,7 @@ impl SyncLoop {
             uninformed_until: None,
             told_uninformed: false,
             unfinished: None,
+            finishing: Outage::new(FINISH_AGAIN, FINISH_AT_LATEST),
         }
     }
 
@@ -138,6 +141,13 @@ impl SyncLoop {
     #[must_use]
     pub fn watched_by(mut self, watchman: Watchman) -> Self {
         self.watchman = Some(watchman);
+        self
+    }
+
+    /// Serves IPv4 only: the kernel has no IPv6, or it is switched off.
+    #[must_use]
+    pub fn without_ipv6(mut self) -> Self {
+        self.facts.ipv6_off = true;
         self
     }
 
@@ -319,7 +329,7 @@ impl SyncLoop {
         self.kernel = Kernel::Current;
         self.instruments.synced(commit, purpose, took, self.reconciler.table().generation());
         self.retry.reset();
-        self.unfinished = Some(Instant::now());
+        self.finish_soon();
         self.outputs.reporter.commit_succeeded();
         self.outputs.reporter.replaced(commit);
         self.outputs.reporter.fitting(commit, self.reconciler.index());
@@ -380,7 +390,7 @@ impl SyncLoop {
             Ok(commit) => {
                 self.outputs.reporter.replaced(&commit);
                 self.outputs.reporter.fitting(&commit, self.reconciler.index());
-                self.unfinished = Some(Instant::now());
+                self.finish_soon();
                 self.flows_doubtful = true;
                 self.look_for_stale_flows(&Delta::default());
                 self.instruments.repaired(damage, &commit);
@@ -390,16 +400,34 @@ impl SyncLoop {
         }
     }
 
+    /// Unless it has failed and is due later: commits do not bring the next attempt nearer.
+    fn finish_soon(&mut self) {
+        self.unfinished.get_or_insert_with(Instant::now);
+    }
+
     fn finish(&mut self) {
         self.unfinished = None;
         self.instruments.fill(self.plane.fill());
-        if self.kernel == Kernel::Current
-            && let Err(error) = self.plane.finish()
-        {
-            // What was committed stays in force; at worst a client of a removed backend is not sticky for a while.
-            self.instruments.cleanup_failed();
-            tracing::debug!(%error, "affinity entries of removed backends not deleted yet");
-            self.unfinished = Some(Instant::now() + FINISH_AGAIN);
+        if self.kernel != Kernel::Current {
+            return; // a load is due, and a commit after it
+        }
+        let outcome = self.plane.finish();
+        let now = Instant::now();
+        let Err(error) = outcome else {
+            if let Some(lasted) = self.finishing.worked(now) {
+                tracing::info!("affinity entries of removed backends are deleted again, after {:.1} s", lasted.as_secs_f64());
+            }
+            return;
+        };
+        // What was committed stays in force; at worst a client of a removed backend is not sticky for a while.
+        self.instruments.cleanup_failed();
+        let Failed { wait, first } = self.finishing.failed(now);
+        self.unfinished = Some(now + wait);
+        let error = with_causes(&error);
+        if first {
+            tracing::warn!(error, "affinity entries of removed backends not deleted; tried again until it works");
+        } else {
+            tracing::debug!(error, retry_ms = wait.as_millis(), "affinity entries of removed backends not deleted");
         }
     }
 }

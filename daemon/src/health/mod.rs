@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::model::Node;
+use crate::model::{Family, Node};
 use crate::source::kube::{self, StreamState};
 
 pub(crate) use server::HealthServer;
@@ -43,6 +43,8 @@ pub struct ProxyHealth {
     stale_after: Duration,
     /// Whether a Node object must have been seen. A directory of manifests may have none.
     node_expected: bool,
+    /// Those that are served. One sync of ours is of all of them.
+    families: &'static [Family],
     state: Mutex<State>,
     /// Generation of the table that is in the kernel.
     programmed: watch::Sender<u64>,
@@ -83,6 +85,8 @@ pub struct Look {
     /// The Node may get new traffic.
     pub node_eligible: bool,
     standing: Standing,
+    /// The families that are served.
+    pub families: &'static [Family],
     /// One line for each thing that is wrong.
     pub problems: Vec<String>,
 }
@@ -91,7 +95,20 @@ impl ProxyHealth {
     /// Nothing synced, nothing queued, no Node seen. `node_expected`: a source that knows no Node is not to be trusted with traffic.
     #[must_use]
     pub fn new(stale_after: Duration, node_expected: bool) -> Self {
-        Self { stale_after, node_expected, state: Mutex::default(), programmed: watch::Sender::new(0), watches: Mutex::default() }
+        Self {
+            stale_after,
+            node_expected,
+            families: &Family::ALL,
+            state: Mutex::default(),
+            programmed: watch::Sender::new(0),
+            watches: Mutex::default(),
+        }
+    }
+
+    /// Of a node that serves IPv4 alone.
+    #[must_use]
+    pub fn without_ipv6(self) -> Self {
+        Self { families: &[Family::V4], ..self }
     }
 
     /// A change waits for the kernel. The first one counts.
@@ -152,6 +169,7 @@ impl ProxyHealth {
             stale: state.queued.is_some_and(|queued| now.saturating_duration_since(queued) >= self.stale_after),
             node_eligible: state.standing == Standing::Eligible || (state.standing == Standing::Unknown && !self.node_expected),
             standing: state.standing,
+            families: self.families,
             problems,
         }
     }

@@ -64,14 +64,13 @@ impl Answer for HealthServer {
 /// On 200, `lastUpdated` is now: in old kube-proxies a sync ran every half minute, and monitors look at its age.
 fn body(look: &Look, healthy: bool, node_eligible: Option<bool>, fine: bool, now: Timestamp) -> Body<'_> {
     let updated = time(look.updated);
-    // One sync of ours is of both families.
-    let family = |family: Family| (family.to_string(), FamilyStatus { last_updated: updated.clone(), healthy });
+    let family = |family: &Family| (family.to_string(), FamilyStatus { last_updated: updated.clone(), healthy });
     Body {
         last_updated: if fine { now.to_string() } else { updated.clone() },
         current_time: now.to_string(),
         node_eligible,
         healthy,
-        status: Family::ALL.map(family).into_iter().collect(),
+        status: look.families.iter().map(family).collect(),
         problems: &look.problems,
     }
 }

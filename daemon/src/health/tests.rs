@@ -109,6 +109,11 @@ async fn a_change_that_waits_for_too_long_is_unhealthy_until_it_is_in_the_kernel
 }
 
 #[test]
+fn a_node_without_ipv6_says_nothing_of_it() {
+    assert_eq!(ProxyHealth::new(STALE_AFTER, false).without_ipv6().look().families, [Family::V4]);
+}
+
+#[test]
 fn the_age_of_a_change_is_told_to_the_second() {
     let health = ProxyHealth::new(STALE_AFTER, false);
     let begin = Instant::now();
