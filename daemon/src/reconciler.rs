@@ -120,7 +120,7 @@ impl Reconciler {
             committed(&outcome, table);
             outcome
         };
-        let (mut raised, mut cleared) = (Vec::new(), Vec::new());
+        let (mut raised, mut cleared, mut checks) = (Vec::new(), Vec::new(), Vec::new());
         let mut chunks = services.chunks(at_once).peekable();
         while let Some(chunk) = chunks.next() {
             chunk.iter().for_each(|key| self.decide(key));
@@ -128,22 +128,26 @@ impl Reconciler {
                 let outcome = commit(&mut self.table);
                 raised.extend(outcome.notices_raised);
                 cleared.extend(outcome.notices_cleared);
+                checks.extend(outcome.health_checks);
             }
         }
         // Also where no Service is dirty: foreign Services and the node may be.
         let outcome = commit(&mut self.table);
         raised.extend(outcome.notices_raised);
         cleared.extend(outcome.notices_cleared);
-        let committed = Committed { delta: outcome.delta, notices_raised: raised, notices_cleared: cleared };
+        checks.extend(outcome.health_checks);
+        let committed =
+            Committed { delta: outcome.delta, notices_raised: raised, notices_cleared: cleared, health_checks: checks };
         Reconciled { services: services.len(), committed }
     }
 
     /// One Service through policy.
     fn decide(&mut self, key: &ServiceKey) {
-        let desired = self
-            .index
-            .service(key)
-            .map(|service| (policy::desired(service, self.index.slices(key), &self.context), Seniority::of(service)));
+        let service = self.index.service(key);
+        let desired =
+            service.map(|service| (policy::desired(service, self.index.slices(key), &self.context), Seniority::of(service)));
+        let check = service.and_then(|service| policy::health_check(service, self.index.slices(key), &self.context));
         self.table.set_service(key.clone(), desired);
+        self.table.set_health_check(key, check);
     }
 }

@@ -3,7 +3,7 @@
 mod faults;
 mod kills;
 mod objects;
-mod served;
+pub(crate) mod served;
 
 use sheave_tests::scenario::Scenario;
 

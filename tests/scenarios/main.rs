@@ -8,6 +8,7 @@ mod conflicts;
 mod disruption;
 mod fixture;
 mod hairpin;
+mod health;
 mod kube;
 mod lab;
 mod lifecycle;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         fixture::scenarios(),
         disruption::scenarios(),
         kube::scenarios(),
+        health::scenarios(),
         stale_flows::scenarios(),
         truth_table::scenarios(),
         rows::scenarios(),

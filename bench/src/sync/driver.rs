@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, anyhow};
 use sheave::config::{Options, SourceOptions};
 use sheave::daemon::{Control, Inputs, Outputs, Reporter, SyncLoop, Watchman};
 use sheave::dataplane::nftables::NftablesPlane;
+use sheave::health::{ProxyHealth, STALE_AFTER};
 use sheave::netlink::nft::{KernelNft, NftDoor as _};
 use sheave::netlink::route::LocalAddresses;
 use sheave::source::{Change, Kind, Mark, Object};
@@ -51,6 +52,8 @@ impl Driver {
             marks: watch::Sender::new(Vec::new()),
             reporter: Reporter::default(),
             stale_flows: None,
+            metrics: Arc::default(),
+            health: Arc::new(ProxyHealth::new(STALE_AFTER, false)),
         };
         let marks = outputs.marks.subscribe();
         let cancel = CancellationToken::new();

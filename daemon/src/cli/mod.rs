@@ -10,9 +10,12 @@ mod run;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{LogDefaults, LogFormat as Format};
 use crate::daemon::with_causes;
+use crate::log_filter::LogFilter;
 
 /// Kubernetes Services in the kernel of this node, explained.
 #[derive(Debug, Parser)]
@@ -76,35 +79,38 @@ impl Cli {
         let outcome = match command {
             // Its log may be told by a file how to look.
             Command::Run(arguments) => arguments.prepare(log).and_then(run::Prepared::run),
-            Command::Config(arguments) => log.start(None).and_then(|()| config::config(arguments)),
-            Command::Cleanup(arguments) => log.start(None).and_then(|()| cleanup::cleanup(&arguments)),
-            Command::Demo(arguments) => log.start(None).and_then(|()| demo::demo(&arguments)),
+            Command::Config(arguments) => log.start(None).and_then(|_| config::config(arguments)),
+            Command::Cleanup(arguments) => log.start(None).and_then(|_| cleanup::cleanup(&arguments)),
+            Command::Demo(arguments) => log.start(None).and_then(|_| demo::demo(&arguments)),
         };
         outcome.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
     }
 }
 
 impl LogOptions {
-    /// Opens the log. What was not said on the command line is as the configuration has it.
-    fn start(&self, defaults: Option<LogDefaults>) -> Result<(), Failure> {
+    /// Opens the log. What was not said on the command line is as the configuration has it; the filter can be changed later.
+    fn start(&self, defaults: Option<LogDefaults>) -> Result<LogFilter, Failure> {
         let level = match defaults.map_or(0, |defaults| defaults.verbosity) {
             0..=3 => "info",
             4..=5 => "debug",
             _ => "trace",
         };
         let filter = self.log.as_deref().unwrap_or(level);
-        let filter = tracing_subscriber::EnvFilter::try_new(filter)
-            .map_err(|error| Failure::Usage(format!("--log {filter:?}: {error}; expected a level such as `info`")))?;
-        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        let (filter, reload) = LogFilter::new(filter).map_err(|error| Failure::Usage(format!("--log: {error}")))?;
+        let registry = tracing_subscriber::registry().with(reload);
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
         let format = self.log_format.unwrap_or(match defaults.map(|defaults| defaults.format) {
             Some(Format::Json) => LogFormat::Json,
             Some(Format::Text) | None => LogFormat::Text,
         });
         match format {
-            LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).init(),
-            LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).with_target(false).init(),
+            LogFormat::Json => registry.with(lines.json().flatten_event(true).with_current_span(false)).init(),
+            LogFormat::Text => {
+                let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+                registry.with(lines.with_ansi(colours).with_target(false)).init();
+            }
         }
-        Ok(())
+        Ok(filter)
     }
 }
 

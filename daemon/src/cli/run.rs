@@ -142,7 +142,7 @@ impl Prepared {
     /// Opens the log and does it.
     pub(super) fn run(self) -> Result<(), Failure> {
         let Self { task, settings, log } = self;
-        log.start(Some(settings.log))?;
+        let filter = log.start(Some(settings.log))?;
         let outcome = match task {
             Task::Cleanup => return cleanup::cleanup(&cleanup::Arguments::default()),
             Task::WriteConfig(path) => {
@@ -154,7 +154,7 @@ impl Prepared {
                 daemon::apply_kernel_settings(&settings.options);
                 return Ok(());
             }
-            Task::Serve(file) => daemon::run(settings, file.as_ref()),
+            Task::Serve(file) => daemon::run(settings, file.as_ref(), &filter),
         };
         outcome.map_err(|error| match error {
             error if error.is_usage() => Failure::Usage(with_causes(&error)),

@@ -52,8 +52,9 @@ const fn none(path: &'static str, means: &'static str) -> Entry {
 
 const WINDOWS: &str = "of kube-proxy on Windows";
 const NO_MARKS: &str = "packets are masqueraded by what they were addressed to, no mark is used";
-const NO_PERIOD: &str =
-    "damage is repaired when it is done, and a failed commit is tried again after half a second, then ever later up to 30 s";
+const PERIOD_IPTABLES: &str = "in mode iptables: a change that waits for the kernel for twice as long turns /healthz and /livez to 503. Nothing is synced by it: damage is repaired when it is done, and a failed commit is tried again after half a second, then ever later up to 30 s";
+const PERIOD_IPVS: &str = "in mode ipvs: as in mode iptables";
+const PERIOD_NFTABLES: &str = "in mode nftables: as in mode iptables";
 const NO_IPVS: &str = "there is no IPVS plane: the nftables plane serves mode ipvs, which has no virtual servers";
 
 /// Fields of KubeProxyConfiguration.
@@ -106,7 +107,7 @@ pub(crate) const KUBE_PROXY: &[Entry] = &[
         "iptables.minSyncPeriod",
         "in mode iptables: the least time between two commits. 0s and 1s, which kube-proxy cannot tell apart, mean that a change is committed at once",
     ),
-    none("iptables.syncPeriod", NO_PERIOD),
+    differs("iptables.syncPeriod", PERIOD_IPTABLES),
     none("ipvs.excludeCIDRs", NO_IPVS),
     differs(
         "ipvs.minSyncPeriod",
@@ -114,7 +115,7 @@ pub(crate) const KUBE_PROXY: &[Entry] = &[
     ),
     none("ipvs.scheduler", NO_IPVS),
     none("ipvs.strictARP", "no Service address is put on an interface, so the node answers ARP for none"),
-    none("ipvs.syncPeriod", NO_PERIOD),
+    differs("ipvs.syncPeriod", PERIOD_IPVS),
     none("ipvs.tcpFinTimeout", NO_IPVS),
     none("ipvs.tcpTimeout", NO_IPVS),
     none("ipvs.udpTimeout", NO_IPVS),
@@ -137,7 +138,7 @@ pub(crate) const KUBE_PROXY: &[Entry] = &[
         "nftables.minSyncPeriod",
         "in mode nftables: the least time between two commits. 0s and 1s, which kube-proxy cannot tell apart, mean that a change is committed at once",
     ),
-    none("nftables.syncPeriod", NO_PERIOD),
+    differs("nftables.syncPeriod", PERIOD_NFTABLES),
     same(
         "nodePortAddresses",
         "where NodePorts are served: CIDRs, or the one word primary. Empty: every local address in modes iptables and ipvs, primary in mode nftables",

@@ -10,8 +10,9 @@ use ipnet::IpNet;
 use super::field_error::{FieldProblem, Mistakes};
 use super::kube_proxy::{self, Conntrack, KubeProxyConfiguration};
 use super::{
-    Addresses, Configuration, ConntrackSettings, DetectLocal, FieldError, GoDuration, KernelSettings, LogDefaults, LogFormat,
-    NodePortSelection, Options, Overrides, Settings, SheaveConfiguration, SourceChoice, SourceOptions, sheave, traps,
+    Configuration, ConntrackSettings, DetectLocal, FieldError, GoDuration, KernelSettings, LogDefaults, LogFormat,
+    NodePortSelection, Options, Overrides, Servers, Settings, SheaveConfiguration, SourceChoice, SourceOptions, present, sheave,
+    traps,
 };
 use crate::model::Family;
 use crate::source::decode::address;
@@ -64,7 +65,7 @@ pub fn interpret(configuration: &Configuration, overrides: &Overrides) -> Result
         external_ips_denied: configuration.kube_proxy.feature_gates.get(traps::EXTERNAL_IPS) == Some(&false),
         min_sync_period: min_sync_period(&configuration.kube_proxy, mode),
         kernel: reader.kernel(),
-        addresses: reader.addresses(),
+        servers: reader.servers(mode),
     };
     if !reader.mistakes.found.is_empty() {
         return Err(reader.mistakes.found);
@@ -72,6 +73,7 @@ pub fn interpret(configuration: &Configuration, overrides: &Overrides) -> Result
     Ok(Settings {
         remarks: traps::remarks(configuration, mode),
         warnings: traps::warnings(configuration, mode, &cluster_cidrs),
+        configz: present::configz(configuration),
         options,
         log,
     })
@@ -227,13 +229,19 @@ impl Interpreter<'_> {
         ip.filter(|ip| !ip.is_unspecified())
     }
 
-    fn addresses(&mut self) -> Addresses {
+    fn servers(&mut self, mode: Mode) -> Servers {
         let KubeProxyConfiguration { healthz_bind_address, metrics_bind_address, bind_address_hard_fail, .. } = self.kube_proxy;
         // Empty only by flag, which turns it off; for metrics kube-proxy refuses that, too.
         let healthz =
             if healthz_bind_address.is_empty() { None } else { self.address("healthzBindAddress", healthz_bind_address) };
         let metrics = self.address("metricsBindAddress", metrics_bind_address);
-        Addresses { healthz, metrics, bind_address_hard_fail: *bind_address_hard_fail }
+        let sync_period = match mode {
+            Mode::Iptables => self.kube_proxy.iptables.sync_period,
+            Mode::Ipvs => self.kube_proxy.ipvs.sync_period,
+            Mode::Nftables => self.kube_proxy.nftables.sync_period,
+        };
+        let stale_after = sync_period.to_std().saturating_mul(2);
+        Servers { healthz, metrics, bind_address_hard_fail: *bind_address_hard_fail, stale_after }
     }
 
     fn address(&mut self, field: &str, text: &str) -> Option<SocketAddr> {

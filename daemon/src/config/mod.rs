@@ -29,6 +29,7 @@ use std::time::Duration;
 use compact_str::CompactString;
 use ipnet::IpNet;
 
+use crate::health::STALE_AFTER;
 use crate::source::kube::KubeOptions;
 
 pub use duration::GoDuration;
@@ -81,8 +82,8 @@ pub struct Options {
     pub min_sync_period: Duration,
     /// What is asked of the kernel beside rules.
     pub kernel: KernelSettings,
-    /// Where the daemon's own servers listen.
-    pub addresses: Addresses,
+    /// Where the daemon answers about itself.
+    pub servers: Servers,
 }
 
 /// `--source`.
@@ -116,15 +117,23 @@ pub enum NodePortSelection {
     Cidrs(Vec<IpNet>),
 }
 
-/// Where the daemon's own servers listen.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Addresses {
+/// The two servers that answer about the daemon itself. By default neither listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Servers {
     /// `/healthz` and `/livez`; none: not served.
     pub healthz: Option<SocketAddr>,
-    /// `/metrics`.
+    /// `/metrics` and the rest of that port; none: not served.
     pub metrics: Option<SocketAddr>,
-    /// A port that is taken ends the process, instead of being tried again.
+    /// A port that is taken at the start ends the process, instead of being tried again.
     pub bind_address_hard_fail: bool,
+    /// How long a change may wait for the kernel before `/healthz` and `/livez` say 503: twice `syncPeriod`.
+    pub stale_after: Duration,
+}
+
+impl Default for Servers {
+    fn default() -> Self {
+        Self { healthz: None, metrics: None, bind_address_hard_fail: false, stale_after: STALE_AFTER }
+    }
 }
 
 /// Settings of this process and of its network namespace (kube-proxy 6.7).
@@ -170,7 +179,7 @@ impl Options {
             external_ips_denied: false,
             min_sync_period: Duration::ZERO,
             kernel: KernelSettings::default(),
-            addresses: Addresses::default(),
+            servers: Servers::default(),
         }
     }
 }

@@ -21,6 +21,22 @@ pub fn default_documents() -> String {
     text
 }
 
+/// Both documents, by their API groups, as `/configz` has them.
+pub(super) fn configz(configuration: &Configuration) -> Value {
+    let whole = |version: &str, kind: &str, fields: Value| {
+        let mut whole = serde_json::Map::from_iter([("apiVersion".to_owned(), version.into()), ("kind".to_owned(), kind.into())]);
+        if let Value::Object(fields) = fields {
+            whole.extend(fields);
+        }
+        let group = version.split('/').next().unwrap_or(version);
+        (group.to_owned(), Value::Object(whole))
+    };
+    Value::Object(serde_json::Map::from_iter([
+        whole(kube_proxy::API_VERSION, kube_proxy::KIND, json(&configuration.kube_proxy)),
+        whole(sheave::API_VERSION, sheave::KIND, json(&configuration.sheave)),
+    ]))
+}
+
 fn document(text: &mut String, version: &str, kind: &str, catalogue: &'static [Entry], defaults: &impl Serialize) {
     _ = writeln!(text, "apiVersion: {version}\nkind: {kind}");
     object(text, catalogue, "", &json(defaults), 0);

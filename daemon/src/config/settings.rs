@@ -38,6 +38,8 @@ pub enum SourceChoice {
 pub struct Settings {
     /// For the daemon.
     pub options: Options,
+    /// Everything in force, as `/configz` tells it: the documents by their API groups.
+    pub configz: serde_json::Value,
     /// For the log, unless the command line says otherwise.
     pub log: LogDefaults,
     /// What is served otherwise than a reader of the file might think, as it should be.

@@ -56,7 +56,7 @@ fn the_configmap_of_kubeadm_means_kube_proxys_defaults_and_no_warning() {
         external_ips_denied,
         min_sync_period,
         kernel,
-        addresses,
+        servers,
     } = settings.options;
     assert_eq!(&*node_name, "host-1");
     let SourceOptions::Kube(kube) = source else { panic!("{source:?}") };
@@ -75,9 +75,9 @@ fn the_configmap_of_kubeadm_means_kube_proxys_defaults_and_no_warning() {
         ..ConntrackSettings::default()
     };
     assert_eq!(kernel.conntrack, conntrack);
-    assert_eq!(addresses.healthz, Some("0.0.0.0:10256".parse().unwrap()));
-    assert_eq!(addresses.metrics, Some("127.0.0.1:10249".parse().unwrap()));
-    assert!(!addresses.bind_address_hard_fail);
+    assert_eq!(servers.healthz, Some("0.0.0.0:10256".parse().unwrap()));
+    assert_eq!(servers.metrics, Some("127.0.0.1:10249".parse().unwrap()));
+    assert!(!servers.bind_address_hard_fail);
 }
 
 #[test]
@@ -305,13 +305,13 @@ fn every_field_that_has_an_effect_has_one() {
         "hostnameOverride" => ("", "other"),
         "iptables.localhostNodePorts" => ("", "false"),
         "iptables.masqueradeAll" => ("", "true"),
-        "iptables.minSyncPeriod" => ("", "7s"),
-        "ipvs.minSyncPeriod" => ("mode: ipvs", "7s"),
+        "iptables.minSyncPeriod" | "iptables.syncPeriod" => ("", "7s"),
+        "ipvs.minSyncPeriod" | "ipvs.syncPeriod" => ("mode: ipvs", "7s"),
         "logging.format" => ("", "json"),
         "logging.verbosity" => ("", "7"),
         "mode" => ("", "nftables"),
         "nftables.masqueradeAll" => ("mode: nftables", "true"),
-        "nftables.minSyncPeriod" => ("mode: nftables", "7s"),
+        "nftables.minSyncPeriod" | "nftables.syncPeriod" => ("mode: nftables", "7s"),
         "nodePortAddresses" => ("", "[10.0.0.0/8]"),
         other => panic!("{other} claims an effect: show it here"),
     };
@@ -342,12 +342,12 @@ fn our_own_document_is_judged_as_well() {
 fn the_family_of_the_bind_address_is_that_of_the_servers() {
     let settings = with("bindAddress: 'fd00::7'");
     assert_eq!(settings.options.node_ip, Some("fd00::7".parse().unwrap()));
-    assert_eq!(settings.options.addresses.healthz, Some("[::]:10256".parse().unwrap()));
-    assert_eq!(settings.options.addresses.metrics, Some("[::1]:10249".parse().unwrap()));
+    assert_eq!(settings.options.servers.healthz, Some("[::]:10256".parse().unwrap()));
+    assert_eq!(settings.options.servers.metrics, Some("[::1]:10249".parse().unwrap()));
     let settings = with("bindAddress: '::'\nhealthzBindAddress: 10.0.0.7\nmetricsBindAddress: '::1'");
     assert_eq!(settings.options.node_ip, None);
-    assert_eq!(settings.options.addresses.healthz, Some("10.0.0.7:10256".parse().unwrap()));
-    assert_eq!(settings.options.addresses.metrics, Some("[::1]:10249".parse().unwrap()));
+    assert_eq!(settings.options.servers.healthz, Some("10.0.0.7:10256".parse().unwrap()));
+    assert_eq!(settings.options.servers.metrics, Some("[::1]:10249".parse().unwrap()));
 }
 
 #[test]

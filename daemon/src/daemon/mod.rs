@@ -9,12 +9,14 @@
 
 mod addresses;
 mod families;
+mod instruments;
 mod kernel_settings;
 mod node;
 mod predecessor;
 mod reload;
 mod report;
 mod retry;
+mod servers;
 mod stale_flows;
 mod sync;
 mod watchman;
@@ -28,17 +30,24 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub use report::Reporter;
 pub(crate) use report::with_causes;
+pub(crate) use retry::Retry;
+use servers::Listening;
 pub use stale_flows::StaleFlows;
 pub use sync::{Control, Inputs, Outputs, SyncLoop};
 pub use watchman::Watchman;
 
 use self::kernel_settings::Sysctls;
 use crate::config::{ConfigFile, Options, Settings, SourceOptions};
-use crate::dataplane::PlaneError;
 use crate::dataplane::nftables::NftablesPlane;
+use crate::dataplane::{Dataplane as _, PlaneError};
+use crate::health::{ProxyHealth, ServiceChecks};
+use crate::http_server::BindError;
+use crate::log_filter::LogFilter;
+use crate::metrics::Metrics;
 use crate::netlink::nft::{DoorError, KernelNft, NftDoor as _};
 use crate::netlink::route::RouteError;
 use crate::source::kube::{ConnectError, EventSink, KubeSource};
@@ -70,6 +79,9 @@ pub enum DaemonError {
     /// The source or the loop came to an end that nobody asked for; the log says why.
     #[error("the sync loop has ended; the rules stay in place")]
     Ended,
+    /// An address is taken, and waiting for it was not wanted.
+    #[error("{0}; bindAddressHardFail is set")]
+    Bind(#[from] BindError),
     /// No thread, no runtime, no signal handler.
     #[error("{what}: {source}")]
     Process {
@@ -112,7 +124,7 @@ pub fn apply_kernel_settings(options: &Options) {
 ///
 /// # Errors
 /// Something that no waiting would mend, at the start. An unreachable API server is not such a thing.
-pub fn run(mut settings: Settings, file: Option<&ConfigFile>) -> Result<(), DaemonError> {
+pub fn run(mut settings: Settings, file: Option<&ConfigFile>, log: &LogFilter) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("sheave")
@@ -120,7 +132,7 @@ pub fn run(mut settings: Settings, file: Option<&ConfigFile>) -> Result<(), Daem
         .build()
         .map_err(|source| DaemonError::Process { what: "starting the runtime", source })?;
     let outcome = loop {
-        match runtime.block_on(serve(settings, file)) {
+        match runtime.block_on(serve(settings, file, log.clone())) {
             Ok(End::Restart(next)) => settings = *next,
             Ok(End::Asked) => break Ok(()),
             Err(error) => break Err(error),
@@ -131,8 +143,9 @@ pub fn run(mut settings: Settings, file: Option<&ConfigFile>) -> Result<(), Daem
     outcome
 }
 
-async fn serve(settings: Settings, file: Option<&ConfigFile>) -> Result<End, DaemonError> {
+async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter) -> Result<End, DaemonError> {
     let cancel = CancellationToken::new();
+    let listeners = TaskTracker::new();
     let mut terminate = on_signal(SignalKind::terminate())?;
     let mut interrupt = on_signal(SignalKind::interrupt())?;
 
@@ -147,7 +160,12 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>) -> Result<End, Dae
     let options = Arc::new(settings.options);
     let own_port = door.port_id();
     let plane = NftablesPlane::new(Box::new(door));
-    let stale_flows = StaleFlows::spawn()
+    let metrics = Arc::new(Metrics::new());
+    let node_expected = matches!(options.source, SourceOptions::Kube(_));
+    let no_ipv6 = families::why_no_ipv6(Path::new("/proc"));
+    let health = ProxyHealth::new(options.servers.stale_after, node_expected);
+    let health = Arc::new(if no_ipv6.is_some() { health.without_ipv6() } else { health });
+    let stale_flows = StaleFlows::spawn(metrics.clone())
         .inspect_err(|error| tracing::warn!(%error, "no conntrack: UDP flows to backends that are gone will not be cut"))
         .ok();
 
@@ -155,16 +173,33 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>) -> Result<End, Dae
     let (control, control_in) = mpsc::channel(CONTROL_QUEUED);
     let inputs =
         Inputs { changes: changes_in, control: control_in, addresses: addresses::watch_addresses(cancel.clone()).await? };
-    let reporter = start_source(&options, changes, &control, &cancel).await?;
-    let outputs =
-        Outputs { published: Arc::new(Published::default()), marks: watch::Sender::new(Vec::new()), reporter, stale_flows };
+    servers::watch_queue(&metrics, &changes);
+    let Started { reporter, watches } = start_source(&options, changes, &control, &cancel).await?;
+    if let Some(watches) = watches {
+        servers::watch_source(&metrics, &health, watches);
+    }
+    let outputs = Outputs {
+        published: Arc::new(Published::default()),
+        marks: watch::Sender::new(Vec::new()),
+        reporter: reporter.clone(),
+        stale_flows,
+        metrics: metrics.clone(),
+        health: health.clone(),
+    };
+    let checks = ServiceChecks::new(outputs.published.clone(), health.clone(), metrics.clone(), reporter.clone());
+    let plane_name = plane.name();
+    let (servers, configz) = (options.servers.clone(), watch::Sender::new(settings.configz));
+    Listening { servers, configz: configz.subscribe(), plane: plane_name, metrics, health, reporter: reporter.clone(), log }
+        .start(&listeners, &cancel)?;
+    listeners.spawn(checks.run(cancel.clone()));
     let watchman = Watchman::start(own_port, control.clone())?.holding(hold);
     // After the hold, which asks for connection tracking: before, its settings need not be there.
     apply_kernel_settings(&options);
 
-    tracing::info!(node = %options.node_name, plane = "nftables", version = env!("CARGO_PKG_VERSION"), "sheave starts");
+    tracing::info!(node = %options.node_name, plane = plane_name, version = env!("CARGO_PKG_VERSION"), "sheave starts");
+    reporter.starting();
     let mut sync_loop = SyncLoop::new(options.clone(), Box::new(plane), outputs).watched_by(watchman);
-    if let Some(reason) = families::why_no_ipv6(Path::new("/proc")) {
+    if let Some(reason) = no_ipv6 {
         tracing::info!("{reason}: only IPv4 is served");
         sync_loop = sync_loop.without_ipv6();
     }
@@ -172,7 +207,7 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>) -> Result<End, Dae
 
     let reconfigured = async {
         match file {
-            Some(file) => reload::follow(file, options, control).await,
+            Some(file) => reload::follow(file, options, &configz, control).await,
             None => std::future::pending().await,
         }
     };
@@ -193,21 +228,32 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>) -> Result<End, Dae
     cancel.cancel();
     // A commit that has begun is finished; none is begun any more.
     let _ = ended.await;
+    // A daemon that is built anew listens on the same ports.
+    listeners.close();
+    listeners.wait().await;
     Ok(end)
 }
 
-/// Starts the source and says who writes the Events.
+/// What a source brings with it.
+struct Started {
+    /// Who writes the Events.
+    reporter: Reporter,
+    /// How its watches are doing, if it has any.
+    watches: Option<Arc<kube::Health>>,
+}
+
+/// Starts the source.
 async fn start_source(
     options: &Options,
     changes: mpsc::Sender<Change>,
     control: &mpsc::Sender<Control>,
     cancel: &CancellationToken,
-) -> Result<Reporter, DaemonError> {
+) -> Result<Started, DaemonError> {
     match &options.source {
         SourceOptions::Manifests(path) => {
             let options = manifests::ManifestOptions { node_name: options.node_name.clone(), headless: false };
             manifests::spawn(path.clone(), options, changes, cancel.clone());
-            Ok(Reporter::default())
+            Ok(Started { reporter: Reporter::default(), watches: None })
         }
         SourceOptions::Kube(kube) => {
             let servers = Arc::new(kube::connect(kube).await?);
@@ -222,8 +268,10 @@ async fn start_source(
                     tokio::time::sleep(RESOLVE_AGAIN).await;
                 }
             }));
-            tokio::spawn(KubeSource::new(servers, kube.clone()).run(changes, cancel.clone()));
-            Ok(Reporter::with_events(events))
+            let source = KubeSource::new(servers, kube.clone());
+            let watches = Some(source.health());
+            tokio::spawn(source.run(changes, cancel.clone()));
+            Ok(Started { reporter: Reporter::with_events(events, options.node_name.clone()), watches })
         }
     }
 }

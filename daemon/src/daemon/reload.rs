@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::kernel_settings::{self, Sysctls};
 use super::report::with_causes;
@@ -27,7 +27,7 @@ enum Change {
 fn change(now: &Options, next: &Options) -> Change {
     if now == next {
         Change::Nothing
-    } else if (&now.node_name, &now.source, &now.addresses) == (&next.node_name, &next.source, &next.addresses) {
+    } else if (&now.node_name, &now.source, &now.servers) == (&next.node_name, &next.source, &next.servers) {
         Change::Live
     } else {
         Change::Restart
@@ -35,18 +35,27 @@ fn change(now: &Options, next: &Options) -> Change {
 }
 
 /// Follows the file, and hands what can be taken over to the loop. Returns with a change that cannot be.
-pub(super) async fn follow(file: &ConfigFile, mut now: Arc<Options>, control: mpsc::Sender<Control>) -> Settings {
+pub(super) async fn follow(
+    file: &ConfigFile,
+    mut now: Arc<Options>,
+    configz: &watch::Sender<serde_json::Value>,
+    control: mpsc::Sender<Control>,
+) -> Settings {
     let mut watch = PathWatch::new(file.path.clone());
     let mut refused = None;
     loop {
         watch.arm();
         watch.arm_links();
         match read(file, &now).await {
-            Ok((Change::Nothing, _)) => refused = None,
+            Ok((Change::Nothing, settings)) => {
+                refused = None;
+                configz.send_replace(settings.configz);
+            }
             Ok((Change::Live, settings)) => {
                 refused = None;
                 tracing::info!("the configuration has changed: taken over");
                 settings.tell();
+                configz.send_replace(settings.configz);
                 let next = Arc::new(settings.options);
                 if next.kernel != now.kernel {
                     kernel_settings::apply(&next, &Sysctls::default());
@@ -120,7 +129,7 @@ mod tests {
         let file = ConfigFile { path: path.clone(), overrides };
         let now = Arc::new(file.load().unwrap().options);
         let (control, mut told) = mpsc::channel(4);
-        let following = tokio::spawn(async move { follow(&file, now, control).await.options });
+        let following = tokio::spawn(async move { follow(&file, now, &watch::Sender::default(), control).await.options });
         let mut next = async || match told.recv().await {
             Some(Control::Options(options)) => options.detect_local.clone(),
             other => panic!("{other:?}"),

@@ -6,26 +6,57 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::dataplane::{Commit, Damage, PlaneError};
+use crate::http_server::BindError;
 use crate::model::{Index, ObjectKey, ObjectProblem, Problem, ServiceKey};
 use crate::source::Kind;
 use crate::source::kube::{EventSink, EventSubject, Remark, Severity};
 use crate::table::Notice;
 
 /// Cheap to clone; shared by the loop and whoever else has something to say.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Reporter {
     events: Option<EventSink>,
+    /// Our Node, on which Events about the daemon itself are.
+    node: Arc<str>,
     /// Whether the last commit failed.
     failing: Arc<AtomicBool>,
     /// What was told to be replaced.
     replaced: Arc<Mutex<BTreeSet<String>>>,
 }
 
+impl Default for Reporter {
+    /// A reporter that only logs.
+    fn default() -> Self {
+        Self { events: None, node: "".into(), failing: Arc::default(), replaced: Arc::default() }
+    }
+}
+
 impl Reporter {
-    /// A reporter that also writes Events.
+    /// A reporter that also writes Events, those about the daemon itself on this Node.
     #[must_use]
-    pub fn with_events(events: EventSink) -> Self {
-        Self { events: Some(events), ..Self::default() }
+    pub fn with_events(events: EventSink, node: Arc<str>) -> Self {
+        Self { events: Some(events), node, ..Self::default() }
+    }
+
+    /// The daemon has begun, in kube-proxy's words.
+    pub(crate) fn starting(&self) {
+        let event = Event { severity: Severity::Normal, reason: "Starting", action: "StartKubeProxy" };
+        self.say(self.own_node(), event, String::new());
+    }
+
+    /// A server of ours cannot listen, and tries again until it can. `reason` is kube-proxy's for the same.
+    pub(crate) fn server_failed(&self, server: &str, reason: &'static str, error: &BindError) {
+        tracing::warn!("the {server} server does not listen, trying again until it can: {}", with_causes(error));
+        let event = Event { severity: Severity::Warning, reason, action: "StartKubeproxy" };
+        self.say(self.own_node(), event, format!("starting {server} server failed: {error}"));
+    }
+
+    /// A healthCheckNodePort cannot be answered.
+    pub(crate) fn service_check_failed(&self, key: &ServiceKey, uid: &str, error: &BindError) {
+        tracing::warn!(object = %key, "healthCheckNodePort is not answered, trying again until it can be: {}", with_causes(error));
+        let subject = EventSubject { uid: some_uid(uid), ..other("v1", "Service", key.clone()) };
+        let event = Event { severity: Severity::Warning, reason: "FailedToStartServiceHealthcheck", action: "Listen" };
+        self.say(subject, event, format!("node {} failed to start healthcheck: {error}", self.node));
     }
 
     /// Fields left out of objects. The index hands out each once.
@@ -35,7 +66,7 @@ impl Reporter {
             let subject = match kind {
                 Kind::Service | Kind::ForeignService => service(&key, index),
                 Kind::EndpointSlice => other("discovery.k8s.io/v1", "EndpointSlice", key),
-                Kind::Node => other("v1", "Node", key),
+                Kind::Node => node(key.name()),
                 Kind::ServiceCidr => other("networking.k8s.io/v1", "ServiceCIDR", key),
             };
             self.event(subject, "InvalidField", "Ignored", format!("{field}: {reason}"));
@@ -112,15 +143,41 @@ impl Reporter {
 
 impl Reporter {
     fn event(&self, subject: EventSubject, reason: &'static str, action: &'static str, note: String) {
+        self.say(subject, Event { severity: Severity::Warning, reason, action }, note);
+    }
+
+    fn say(&self, subject: EventSubject, event: Event, note: String) {
         if let Some(events) = &self.events {
-            events.say(Remark { subject, severity: Severity::Warning, reason, action, note });
+            let Event { severity, reason, action } = event;
+            events.say(Remark { subject, severity, reason, action, note });
         }
+    }
+
+    fn own_node(&self) -> EventSubject {
+        node(&self.node)
     }
 }
 
+/// The words of an Event that are the same each time.
+#[derive(Clone, Copy)]
+struct Event {
+    severity: Severity,
+    reason: &'static str,
+    action: &'static str,
+}
+
 fn service(key: &ServiceKey, index: &Index) -> EventSubject {
-    let known = index.service(key).map(|service| service.uid.to_string());
-    EventSubject { uid: known.filter(|uid| !uid.is_empty()), ..other("v1", "Service", key.clone()) }
+    let uid = index.service(key).and_then(|service| some_uid(&service.uid));
+    EventSubject { uid, ..other("v1", "Service", key.clone()) }
+}
+
+/// A Node's Events carry its name as uid: that is what kubelet and kube-proxy write and what `kubectl describe node` looks for.
+fn node(name: &str) -> EventSubject {
+    EventSubject { uid: some_uid(name), ..other("v1", "Node", ObjectKey::new("", name)) }
+}
+
+fn some_uid(uid: &str) -> Option<String> {
+    (!uid.is_empty()).then(|| uid.to_owned())
 }
 
 fn other(api_version: &'static str, kind: &'static str, key: ObjectKey) -> EventSubject {

@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 ///
 /// Nodes that fail together (an API outage, a kernel update) must not come back together.
 #[derive(Clone, Debug)]
-pub(super) struct Retry {
+pub(crate) struct Retry {
     first: Duration,
     limit: Duration,
     failures: u32,
 }
 
 impl Retry {
-    pub(super) fn new(first: Duration, limit: Duration) -> Self {
+    pub(crate) fn new(first: Duration, limit: Duration) -> Self {
         Self { first, limit, failures: 0 }
     }
 
     /// The wait after another failure.
-    pub(super) fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         let bound = self.first.saturating_mul(1 << self.failures.min(16)).min(self.limit);
         self.failures = self.failures.saturating_add(1);
         // A fresh RandomState is randomly keyed: enough to spread nodes, and no crate for it.
@@ -28,7 +28,7 @@ impl Retry {
     }
 
     /// It worked: the next failure starts over.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 }

@@ -6,6 +6,7 @@
 //! is good (kubernetes#139628, #141371), a NodePort counts only at addresses where it is served, and a dump never delays a sync
 //! (kubernetes#135323). A look that fails is repeated until it works ([`seeker`]).
 
+mod counted;
 mod seeker;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use self::counted::Counted;
 use self::seeker::Seeker;
+use crate::metrics::Metrics;
 use crate::model::{Family, Protocol};
 use crate::netlink::conntrack::{Conntrack, Flow, STATUS_SEEN_REPLY};
 use crate::netlink::nft::DoorError;
@@ -149,8 +152,8 @@ impl StaleFlows {
     ///
     /// # Errors
     /// No thread, or no netlink socket.
-    pub fn spawn() -> Result<Self, DoorError> {
-        let mut seeker = Seeker::new(Conntrack::open()?);
+    pub fn spawn(metrics: Arc<Metrics>) -> Result<Self, DoorError> {
+        let mut seeker = Seeker::new(Counted::new(Conntrack::open()?, metrics));
         let mailbox = Arc::new(Mailbox::default());
         let reader = mailbox.clone();
         std::thread::Builder::new()

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::instruments::{Instruments, Took};
 use super::kernel_settings::Localnet;
 use super::node::{self, NodeFacts};
 use super::report::{Reporter, with_causes};
@@ -22,6 +23,8 @@ use super::stale_flows::{self, StaleFlows};
 use super::watchman::Watchman;
 use crate::config::Options;
 use crate::dataplane::{Commit, Damage, Dataplane, PlaneError};
+use crate::health::ProxyHealth;
+use crate::metrics::Metrics;
 use crate::netlink::route::LocalAddresses;
 use crate::reconciler::{Purpose, Reconciled, Reconciler};
 use crate::source::{Change, Mark};
@@ -69,6 +72,10 @@ pub struct Outputs {
     pub reporter: Reporter,
     /// Where stale UDP flows are looked for.
     pub stale_flows: Option<StaleFlows>,
+    /// Counters and gauges.
+    pub metrics: Arc<Metrics>,
+    /// What the probes ask for.
+    pub health: Arc<ProxyHealth>,
 }
 
 /// How far the kernel can be trusted to hold what the table says.
@@ -87,6 +94,7 @@ pub struct SyncLoop {
     options: Arc<Options>,
     plane: Box<dyn Dataplane>,
     outputs: Outputs,
+    instruments: Instruments,
     watchman: Option<Watchman>,
     reconciler: Reconciler,
     facts: NodeFacts,
@@ -118,6 +126,7 @@ impl SyncLoop {
             reconciler: Reconciler::new(node::context(&options, None, &NodeFacts::default())),
             options,
             plane,
+            instruments: Instruments::new(outputs.metrics.clone(), outputs.health.clone()),
             outputs,
             watchman: None,
             facts: NodeFacts::default(),
@@ -201,7 +210,10 @@ impl SyncLoop {
                 self.pending_marks.retain(|older| older.stream != mark.stream);
                 self.pending_marks.push(mark);
             }
-            change => self.reconciler.apply(change),
+            change => {
+                self.instruments.take_in(&change);
+                self.reconciler.apply(change);
+            }
         }
     }
 
@@ -246,6 +258,9 @@ impl SyncLoop {
     fn sync(&mut self) {
         let problems = self.reconciler.take_problems();
         self.outputs.reporter.problems(problems, self.reconciler.index());
+        if self.reconciler.index().is_complete() && self.reconciler.index().is_dirty() {
+            self.instruments.queued();
+        }
         if self.held_until.is_some() {
             tracing::debug!("changes wait for minSyncPeriod");
             return;
@@ -264,10 +279,13 @@ impl SyncLoop {
             self.node_changed();
         }
         // Readers see what the API wants even while the kernel refuses it: `explain` must be able to say so.
+        self.instruments.sync_begins(&dirty, self.reconciler.index());
         let purpose = if self.kernel == Kernel::Current { Purpose::Delta } else { Purpose::Load };
-        let published = &self.outputs.published;
-        let Reconciled { services, committed } =
-            self.reconciler.reconcile(dirty, purpose, |committed, table| published.publish(committed, table));
+        let (published, instruments) = (&self.outputs.published, &self.instruments);
+        let Reconciled { services, committed } = self.reconciler.reconcile(dirty, purpose, |committed, table| {
+            instruments.tally(committed);
+            published.publish(committed, table);
+        });
         let decided = started.elapsed();
         if !self.reconciler.table().node().serves_localhost() {
             self.localnet.follow(false);
@@ -281,7 +299,10 @@ impl SyncLoop {
             Kernel::Unloaded | Kernel::Doubtful => self.load(),
         };
         match outcome {
-            Ok(commit) => self.committed(&committed.delta, &commit, &Timing { services, decided, whole: started.elapsed() }),
+            Ok(commit) => {
+                let took = Took { services, policy: decided, whole: started.elapsed() };
+                self.committed(&committed.delta, &commit, purpose, &took);
+            }
             Err(error) => self.failed(&error),
         }
         self.outputs.reporter.notices(committed.notices_raised, committed.notices_cleared, self.reconciler.index());
@@ -307,6 +328,7 @@ impl SyncLoop {
     /// A refused change is most often the first sign of a table that somebody flushed: what helps is at hand.
     fn or_load(&mut self, outcome: Result<Commit, PlaneError>) -> Result<Commit, PlaneError> {
         outcome.or_else(|error| {
+            self.instruments.refused();
             self.outputs.reporter.refused(self.plane.name(), &error);
             self.load()
         })
@@ -329,8 +351,9 @@ impl SyncLoop {
         Ok(first.followed_by(self.plane.load(self.reconciler.table())?))
     }
 
-    fn committed(&mut self, delta: &Delta, commit: &Commit, timing: &Timing) {
+    fn committed(&mut self, delta: &Delta, commit: &Commit, purpose: Purpose, took: &Took) {
         self.kernel = Kernel::Current;
+        self.instruments.synced(commit, purpose, took, self.reconciler.table().generation());
         self.retry.reset();
         if commit.transactions > 0 && self.options.min_sync_period > Duration::ZERO {
             self.held_until = Some(Instant::now() + self.options.min_sync_period);
@@ -348,13 +371,13 @@ impl SyncLoop {
         if commit.transactions > 0 || marks.iter().any(|mark| mark.stream == "manifests") {
             tracing::info!(
                 generation = self.reconciler.table().generation(),
-                services = timing.services,
+                services = took.services,
                 elements = commit.elements,
                 transactions = commit.transactions,
-                policy_us = micros(timing.decided),
+                policy_us = micros(took.policy),
                 encode_us = micros(commit.encode),
                 kernel_us = micros(commit.kernel),
-                whole_us = micros(timing.whole),
+                whole_us = micros(took.whole),
                 mark = marks.last().map(|mark| mark.point.as_str()),
                 "synced"
             );
@@ -379,6 +402,7 @@ impl SyncLoop {
         let wait = self.retry.next();
         self.kernel = if self.kernel == Kernel::Unloaded { Kernel::Unloaded } else { Kernel::Doubtful };
         self.retry_at = Some(Instant::now() + wait);
+        self.instruments.failed(with_causes(error));
         self.outputs.reporter.commit_failed(self.plane.name(), error, wait);
     }
 
@@ -401,6 +425,7 @@ impl SyncLoop {
                 self.finish_soon();
                 self.flows_doubtful = true;
                 self.look_for_stale_flows(&Delta::default());
+                self.instruments.repaired(damage, &commit);
                 self.outputs.reporter.repaired(damage, &commit);
             }
             Err(error) => self.failed(&error),
@@ -414,6 +439,7 @@ impl SyncLoop {
 
     fn finish(&mut self) {
         self.unfinished = None;
+        self.instruments.fill(self.plane.fill());
         if self.kernel != Kernel::Current {
             return; // a load is due, and a commit after it
         }
@@ -426,6 +452,7 @@ impl SyncLoop {
             return;
         };
         // What was committed stays in force; at worst a client of a removed backend is not sticky for a while.
+        self.instruments.cleanup_failed();
         let Failed { wait, first } = self.finishing.failed(now);
         self.unfinished = Some(now + wait);
         let error = with_causes(&error);
@@ -435,13 +462,6 @@ impl SyncLoop {
             tracing::debug!(error, retry_ms = wait.as_millis(), "affinity entries of removed backends not deleted");
         }
     }
-}
-
-/// Where the time of one sync went.
-struct Timing {
-    services: usize,
-    decided: Duration,
-    whole: Duration,
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -44,6 +44,31 @@ pub trait Dataplane: Send {
     fn finish(&mut self) -> Result<Commit, PlaneError> {
         Ok(Commit::default())
     }
+
+    /// How full the plane's own objects are, for the metrics. Asked for when the loop has a moment; it asks no kernel.
+    fn fill(&self) -> Fill {
+        Fill::default()
+    }
+}
+
+/// How full a plane is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fill {
+    /// Its sets and maps.
+    pub sets: Vec<SetFill>,
+    /// Service ports that it left out because they would not fit.
+    pub not_programmed: usize,
+}
+
+/// How full one set is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetFill {
+    /// Its name, without what tells one incarnation from the next.
+    pub name: String,
+    /// Elements that we wrote.
+    pub elements: usize,
+    /// What it was made for, where it has a limit.
+    pub size: Option<usize>,
 }
 
 /// What somebody else did to our objects.

@@ -86,6 +86,12 @@ impl Index {
         std::mem::take(&mut self.pending)
     }
 
+    /// Something has changed since the last [`Index::take_dirty`].
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Problems not reported before. One that an object had already when it was last applied is not told again, so a relist
     /// is silent. Foreign Services are not examined: their faults are another proxy's to report.
     #[must_use]

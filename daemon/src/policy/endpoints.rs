@@ -61,7 +61,7 @@ fn identity(port: &SlicePort) -> (&str, Protocol) {
 }
 
 /// By name alone; an endpoint without a node is nobody's. Addresses are never compared with the node's.
-fn is_local(endpoint: &Endpoint, context: &Context) -> bool {
+pub(super) fn is_local(endpoint: &Endpoint, context: &Context) -> bool {
     endpoint.node.as_ref().is_some_and(|node| *node == context.node_name)
 }
 

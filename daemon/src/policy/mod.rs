@@ -10,6 +10,7 @@
 //! frontends.rs   what a Service port answers to
 //! endpoints.rs   slices -> one list of distinct endpoints per Service port
 //! topology.rs    that list -> backends of scope cluster and local
+//! health.rs      what a load balancer is told of this node
 //! ```
 //! What two Services dispute is not decided here but in [`crate::table`], which sees them all.
 
@@ -18,6 +19,7 @@ mod addresses;
 pub mod arbitrary;
 mod endpoints;
 mod frontends;
+mod health;
 #[cfg(any(test, feature = "arbitrary"))]
 pub mod naive;
 mod ranges;
@@ -27,6 +29,7 @@ mod tests;
 mod topology;
 mod types;
 
+pub use health::health_check;
 pub use types::{Context, Desired, DesiredPort, Seniority};
 
 use crate::model::{EndpointSlice, Family, Protocol, Service, ServicePortSpec};

@@ -1,13 +1,14 @@
 //! The rules, one table each; and all of them at once against a second implementation.
 
 mod frontends;
+mod health;
 mod properties;
 mod selection;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Context, Desired, DesiredPort, desired};
+use super::{Context, Desired, DesiredPort, desired, health_check};
 use crate::model::samples::{self, port};
 use crate::model::{
     Conditions, Endpoint, EndpointSlice, Family, Hints, ObjectKey, Protocol, Service, ServiceType, SlicePort, TrafficPolicy,

@@ -14,7 +14,9 @@ mod types;
 
 pub use delta::{AddressChange, AddressUse, Delta, PortChange, SetDelta, SlotWrite};
 pub use node_state::{Detector, LOCALHOST, NodePortAddresses, NodeState};
-pub use published::{Published, PublishedShard, ServiceState};
+pub use published::{Follower, Published, PublishedShard, ServiceState};
 pub use service_table::{Committed, ServiceTable};
 pub use slots::{BackendSet, Slot};
-pub use types::{Backend, BackendId, Frontend, FrontendAddress, FrontendKind, Notice, PortId, Scope, ServicePort, Verdict};
+pub use types::{
+    Backend, BackendId, Frontend, FrontendAddress, FrontendKind, HealthCheck, Notice, PortId, Scope, ServicePort, Verdict,
+};

@@ -4,12 +4,13 @@
 //! that, so neither a slow reader nor a reader of the whole holds up the loop.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
-use super::{Committed, Notice, ServicePort, ServiceTable};
+use super::{Committed, HealthCheck, NodeState, Notice, ServicePort, ServiceTable};
 use crate::model::ServiceKey;
 
 /// The published state of all Services. Shared by reference; the sync loop writes, everybody reads.
@@ -18,6 +19,8 @@ pub struct Published {
     shards: Box<[Mutex<Arc<Services>>]>,
     hasher: RandomState,
     generation: watch::Sender<u64>,
+    node: watch::Sender<Arc<NodeState>>,
+    followers: Mutex<Vec<Weak<Inbox>>>,
 }
 
 /// One Service as of its last change.
@@ -31,6 +34,21 @@ pub struct ServiceState {
     pub ports: Vec<Arc<ServicePort>>,
     /// What a person should know about it, sorted.
     pub notices: Vec<Notice>,
+    /// How its load balancer asks this node, if it does.
+    pub health_check: Option<HealthCheck>,
+}
+
+/// Is told which Services changed, among those it wants to hear of. What it does not take in time is merged, so it never holds more
+/// than there are Services.
+#[derive(Debug)]
+pub struct Follower {
+    inbox: Arc<Inbox>,
+}
+
+struct Inbox {
+    wants: Box<dyn Fn(&ServiceState) -> bool + Send + Sync>,
+    changed: Mutex<BTreeSet<ServiceKey>>,
+    filled: Notify,
 }
 
 /// A part of all Services, as it was at one moment.
@@ -55,18 +73,23 @@ impl Published {
             shards: (0..Self::SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             generation: watch::Sender::new(0),
+            node: watch::Sender::default(),
+            followers: Mutex::default(),
         }
     }
 
     /// Publishes what a commit changed: its Services first, then the generation. Wakes subscribers if there is anything new,
     /// notices included.
     ///
-    /// Services without a frontend and without a notice are not published.
+    /// Services without a frontend, a notice and a health check are not published.
     pub fn publish(&self, committed: &Committed, table: &ServiceTable) {
-        let Committed { delta, notices_raised, notices_cleared } = committed;
+        let Committed { delta, notices_raised, notices_cleared, health_checks } = committed;
         let ports = delta.ports.iter().flat_map(|change| change.before.iter().chain(&change.after)).map(|port| &port.id.service);
         let notices = notices_raised.iter().chain(notices_cleared).map(|notice| &notice.service);
-        let changed: BTreeSet<&ServiceKey> = ports.chain(notices).collect();
+        let changed: BTreeSet<&ServiceKey> = ports.chain(notices).chain(health_checks).collect();
+        if delta.node.is_some() {
+            self.node.send_replace(table.node().clone());
+        }
         for &key in &changed {
             self.replace(key, ServiceState::of(key, table));
         }
@@ -87,7 +110,29 @@ impl Published {
         self.generation.subscribe()
     }
 
-    /// One Service, if it has a frontend or a notice.
+    /// The node's own state, followed.
+    #[must_use]
+    pub fn node(&self) -> watch::Receiver<Arc<NodeState>> {
+        self.node.subscribe()
+    }
+
+    /// Follows the Services that are wanted, were wanted before a change, or are wanted after it. It begins with all that are wanted
+    /// now. Costs the writer one question for each changed Service.
+    #[must_use]
+    pub fn follow(&self, wants: impl Fn(&ServiceState) -> bool + Send + Sync + 'static) -> Follower {
+        let inbox = Arc::new(Inbox { wants: Box::new(wants), changed: Mutex::default(), filled: Notify::new() });
+        // Before the look at what there is: a change in between is told twice rather than never.
+        let mut followers = lock(&self.followers);
+        followers.retain(|follower| follower.strong_count() > 0);
+        followers.push(Arc::downgrade(&inbox));
+        drop(followers);
+        for shard in self.shards() {
+            shard.services().for_each(|state| inbox.offer(&state.key, None, Some(state)));
+        }
+        Follower { inbox }
+    }
+
+    /// One Service, if it has a frontend, a notice or a health check.
     #[must_use]
     pub fn service(&self, key: &ServiceKey) -> Option<Arc<ServiceState>> {
         self.shard(key).get(key).cloned()
@@ -103,6 +148,7 @@ impl Published {
 
     fn replace(&self, key: &ServiceKey, state: Option<ServiceState>) {
         let state = state.map(Arc::new);
+        let present = state.clone();
         let mut shard = self.shard(key);
         let services = Arc::make_mut(&mut shard);
         let replaced = match state {
@@ -110,6 +156,9 @@ impl Published {
             None => services.remove(key),
         };
         drop(shard);
+        for follower in lock(&self.followers).iter().filter_map(Weak::upgrade) {
+            follower.offer(key, replaced.as_deref(), present.as_deref());
+        }
         // If nobody reads it any more it is freed here, after the lock.
         drop(replaced);
     }
@@ -130,8 +179,9 @@ impl ServiceState {
     fn of(key: &ServiceKey, table: &ServiceTable) -> Option<Self> {
         let ports: Vec<_> = table.ports_of(key).cloned().collect();
         let notices = table.notices_of(key).to_vec();
-        let anything = !ports.is_empty() || !notices.is_empty();
-        anything.then(|| Self { key: key.clone(), generation: table.generation(), ports, notices })
+        let health_check = table.health_check_of(key).cloned();
+        let anything = !ports.is_empty() || !notices.is_empty() || health_check.is_some();
+        anything.then(|| Self { key: key.clone(), generation: table.generation(), ports, notices, health_check })
     }
 }
 
@@ -142,9 +192,37 @@ impl PublishedShard {
     }
 }
 
-/// A panic elsewhere leaves a shard whole: it is changed by one insert or remove.
-fn lock(shard: &Mutex<Arc<Services>>) -> MutexGuard<'_, Arc<Services>> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
+impl Follower {
+    /// Waits until some of the wanted Services have changed, and takes their names. Dropping the future loses none.
+    pub async fn changed(&self) -> BTreeSet<ServiceKey> {
+        loop {
+            let changed = std::mem::take(&mut *lock(&self.inbox.changed));
+            if !changed.is_empty() {
+                return changed;
+            }
+            self.inbox.filled.notified().await;
+        }
+    }
+}
+
+impl Inbox {
+    fn offer(&self, key: &ServiceKey, before: Option<&ServiceState>, after: Option<&ServiceState>) {
+        if before.into_iter().chain(after).any(|state| (self.wants)(state)) {
+            lock(&self.changed).insert(key.clone());
+            self.filled.notify_one();
+        }
+    }
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").field("changed", &self.changed).finish_non_exhaustive()
+    }
+}
+
+/// A panic elsewhere leaves what is locked whole: it is changed by one insert, remove or take.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::addresses::{Addresses, Hairpins};
 use super::claims::{Claimant, Claims};
 use super::delta::AddressUse;
 use super::node_state::NodeState;
-use super::types::{Backend, Frontend, FrontendAddress, FrontendKind, Notice, PortId, ServicePort};
+use super::types::{Backend, Frontend, FrontendAddress, FrontendKind, HealthCheck, Notice, PortId, ServicePort};
 use crate::model::ServiceKey;
 use crate::policy::{Desired, Seniority};
 
@@ -35,6 +35,8 @@ pub struct ServiceTable {
     hairpins: Hairpins,
     /// ClusterIPs of Services that another proxy serves.
     foreign: HashMap<ServiceKey, Vec<IpAddr>>,
+    /// Of the few Services that have one.
+    health_checks: HashMap<ServiceKey, HealthCheck>,
     node: Arc<NodeState>,
     staged: Staged,
 }
@@ -45,6 +47,7 @@ struct Staged {
     /// By key, so that a commit does the same things in the same order whatever came first.
     services: BTreeMap<ServiceKey, Option<(Desired, Seniority)>>,
     foreign: BTreeMap<ServiceKey, Vec<IpAddr>>,
+    health_checks: BTreeMap<ServiceKey, Option<HealthCheck>>,
     node: Option<NodeState>,
 }
 
@@ -118,6 +121,12 @@ impl ServiceTable {
     #[must_use]
     pub fn notices_of(&self, service: &ServiceKey) -> &[Notice] {
         self.services.get(service).map_or(&[], |entry| &entry.notices)
+    }
+
+    /// How a Service's load balancer asks this node, if it does.
+    #[must_use]
+    pub fn health_check_of(&self, service: &ServiceKey) -> Option<&HealthCheck> {
+        self.health_checks.get(service)
     }
 
     /// The Service port that holds this frontend.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use compact_str::CompactString;
@@ -134,6 +135,20 @@ pub struct BackendId {
     pub generation: u64,
 }
 
+/// A Service whose load balancer asks each node whether it has endpoints (`spec.healthCheckNodePort`, kube-proxy 6.2).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HealthCheck {
+    /// The port on this node at which it asks.
+    pub port: NonZeroU16,
+    /// The Service's `metadata.uid`, for whoever has to complain about the port.
+    pub uid: CompactString,
+    /// Ready endpoints on this node, by distinct IPv4 address; `None` where the Service has no ClusterIP of the family. Terminating
+    /// ones do not count, though they may still get traffic: the load balancer shall look elsewhere in good time.
+    pub local_v4: Option<u32>,
+    /// The same of IPv6.
+    pub local_v6: Option<u32>,
+}
+
 /// Something a person should know about a Service: a conflict lost, an address refused. Becomes a warning line and an Event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Notice {
@@ -143,6 +158,17 @@ pub struct Notice {
     pub reason: &'static str,
     /// One line that names the field and what to do.
     pub message: String,
+}
+
+impl HealthCheck {
+    /// Ready endpoints on this node in a family, if the Service exists in it.
+    #[must_use]
+    pub fn local(&self, family: Family) -> Option<u32> {
+        match family {
+            Family::V4 => self.local_v4,
+            Family::V6 => self.local_v6,
+        }
+    }
 }
 
 impl FrontendAddress {

@@ -34,7 +34,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::netlink::nft::{Batch, NftDoor};
 use crate::table::{Delta, PortId, ServicePort, ServiceTable};
 
-use super::{Commit, Damage, Dataplane, PlaneError};
+use super::{Commit, Damage, Dataplane, Fill, PlaneError, SetFill};
 use affinity::Affinity;
 use names::{Instances, SetId};
 use skeleton::{Features, LARGEST_CLASS, Skeleton};
@@ -140,6 +140,13 @@ impl Dataplane for NftablesPlane {
 
     fn finish(&mut self) -> Result<Commit, PlaneError> {
         self.finish_affinity()
+    }
+
+    fn fill(&self) -> Fill {
+        let Some(live) = &self.live else { return Fill::default() };
+        let size = |set: &SetId| live.sizes.get(set).map(|size| usize::try_from(*size).unwrap_or(usize::MAX));
+        let fill = |(set, elements): (&SetId, &usize)| SetFill { name: set.to_string(), elements: *elements, size: size(set) };
+        Fill { sets: live.counts.iter().map(fill).collect(), not_programmed: live.spoiled.len() }
     }
 }
 

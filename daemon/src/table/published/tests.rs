@@ -83,3 +83,55 @@ fn the_whole_is_read_while_it_changes() {
     assert_eq!(count(&now), 250);
     assert!(now.iter().all(|shard| shard.generation == table.generation()));
 }
+
+fn check(local: u32) -> HealthCheck {
+    HealthCheck { port: 30_999.try_into().unwrap(), uid: "uid".into(), local_v4: Some(local), local_v6: None }
+}
+
+#[test]
+fn a_health_check_is_published_when_it_changes_and_only_then() {
+    let (published, mut table) = (Published::new(), ServiceTable::default());
+    let staged = |table: &mut ServiceTable, check| {
+        table.set_health_check(&key("a"), check);
+        let committed = publish(&published, table, []);
+        (committed.health_checks.len(), committed.delta.is_empty())
+    };
+    let of = |name: &str| service(1, [port(name, "").cluster_ip("10.96.0.1", 80)]);
+    publish(&published, &mut table, [("a", of("a"))]);
+    assert_eq!(staged(&mut table, Some(check(2))), (1, true), "no plane has to do with it");
+    let state = published.service(&key("a")).unwrap();
+    assert_eq!(state.health_check, Some(check(2)));
+    assert_eq!(staged(&mut table, Some(check(2))), (0, true));
+    assert!(Arc::ptr_eq(&state, &published.service(&key("a")).unwrap()));
+
+    publish(&published, &mut table, [("a", of("a"))]);
+    assert_eq!(published.service(&key("a")).unwrap().health_check, Some(check(2)), "a change of ports leaves it alone");
+    assert_eq!(staged(&mut table, None), (1, true));
+    assert_eq!(published.service(&key("a")).unwrap().health_check, None);
+    assert_eq!(staged(&mut table, None), (0, true));
+}
+
+#[tokio::test]
+async fn a_follower_hears_of_the_wanted_services_alone_and_of_their_end() {
+    let (published, mut table) = (Published::new(), ServiceTable::default());
+    let of = |name: &str, address| service(1, [port(name, "").cluster_ip(address, 80)]);
+    table.set_health_check(&key("before"), Some(check(1)));
+    publish(&published, &mut table, [("before", of("before", "10.96.0.1")), ("other", of("other", "10.96.0.2"))]);
+
+    let follower = published.follow(|state| state.health_check.is_some());
+    assert_eq!(follower.changed().await, BTreeSet::from([key("before")]), "it begins with what there is");
+
+    table.set_health_check(&key("new"), Some(check(1)));
+    publish(&published, &mut table, [("new", of("new", "10.96.0.3")), ("other", None)]);
+    table.set_health_check(&key("before"), None);
+    publish(&published, &mut table, [("before", None)]);
+    assert_eq!(follower.changed().await, BTreeSet::from([key("before"), key("new")]), "what is not taken in time is merged");
+
+    publish(&published, &mut table, [("other", of("other", "10.96.0.2"))]);
+    // Asked once, not waited for.
+    let nothing = tokio::time::timeout(std::time::Duration::ZERO, follower.changed()).await;
+    assert!(nothing.is_err(), "{nothing:?}");
+    drop(follower);
+    drop(published.follow(|_| true));
+    assert_eq!(lock(&published.followers).len(), 1, "who is gone is forgotten at the next occasion");
+}

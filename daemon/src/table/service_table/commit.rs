@@ -17,7 +17,7 @@ use crate::policy::{Desired, DesiredPort, Seniority};
 use crate::table::claims::{Claim, Claimant};
 use crate::table::refusal::Refusal;
 use crate::table::slots::{BackendSet, SetChange};
-use crate::table::types::{Backend, Frontend, FrontendAddress, FrontendKind};
+use crate::table::types::{Backend, Frontend, FrontendAddress, FrontendKind, HealthCheck};
 use crate::table::{Delta, NodeState, Notice, PortChange, Scope, ServicePort};
 
 /// What one commit did.
@@ -29,6 +29,8 @@ pub struct Committed {
     pub notices_raised: Vec<Notice>,
     /// Notices that held until now. One whose text changes (another holder, say) is cleared and raised.
     pub notices_cleared: Vec<Notice>,
+    /// Services whose [`crate::table::HealthCheck`] came, went or changed. No plane has to do with it.
+    pub health_checks: Vec<ServiceKey>,
 }
 
 /// A Service to settle: what it asks for.
@@ -67,6 +69,14 @@ impl ServiceTable {
         self.staged.foreign.insert(key, addresses);
     }
 
+    /// Stages how a Service's load balancer asks this node. Nearly all have nothing to ask, and cost nothing here.
+    pub fn set_health_check(&mut self, key: &ServiceKey, check: Option<HealthCheck>) {
+        let staged = &mut self.staged.health_checks;
+        if check.is_some() || self.health_checks.contains_key(key) || staged.contains_key(key) {
+            staged.insert(key.clone(), check);
+        }
+    }
+
     /// Stages the node's own state.
     pub fn set_node(&mut self, node: NodeState) {
         self.staged.node = Some(node);
@@ -82,7 +92,7 @@ impl ServiceTable {
     /// A first fill of 250,000 backends makes a delta of 30 MB that no plane wants, since planes load first: commit every few
     /// hundred Services then, and drop the deltas.
     pub fn commit(&mut self) -> Committed {
-        let Staged { services, foreign, node } = std::mem::take(&mut self.staged);
+        let Staged { services, foreign, health_checks, node } = std::mem::take(&mut self.staged);
         for (key, addresses) in foreign {
             self.own_foreign(key, addresses);
         }
@@ -100,6 +110,7 @@ impl ServiceTable {
         for (key, wanted) in work {
             self.settle(key, wanted, &mut committed);
         }
+        committed.health_checks = self.settle_health_checks(health_checks);
         committed.delta.addresses = self.addresses.take_changes();
         committed.delta.hairpins = self.hairpins.take_changes();
         if let Some(node) = node.filter(|node| *node != *self.node) {
@@ -111,6 +122,20 @@ impl ServiceTable {
         }
         committed.delta.generation = self.generation;
         committed
+    }
+
+    fn settle_health_checks(&mut self, staged: BTreeMap<ServiceKey, Option<HealthCheck>>) -> Vec<ServiceKey> {
+        let mut changed = Vec::new();
+        for (key, check) in staged {
+            if self.health_checks.get(&key) != check.as_ref() {
+                match check {
+                    Some(check) => self.health_checks.insert(key.clone(), check),
+                    None => self.health_checks.remove(&key),
+                };
+                changed.push(key);
+            }
+        }
+        changed
     }
 
     /// Generation of a commit that changes something.

@@ -1,0 +1,123 @@
+//! The servers that answer about the daemon itself, and what they look at when somebody asks.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::report::Reporter;
+use super::retry::Retry;
+use crate::config::Servers;
+use crate::health::{HealthServer, ProxyHealth};
+use crate::http_server::{self, Answer, BindError};
+use crate::log_filter::LogFilter;
+use crate::metrics::{Admin, AdminParts, Metrics};
+use crate::source::{Change, kube};
+
+/// What the servers need.
+pub(super) struct Listening {
+    pub(super) servers: Servers,
+    /// What `/configz` tells.
+    pub(super) configz: watch::Receiver<serde_json::Value>,
+    pub(super) plane: &'static str,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) health: Arc<ProxyHealth>,
+    pub(super) reporter: Reporter,
+    pub(super) log: LogFilter,
+}
+
+/// One of them, in words.
+#[derive(Clone, Copy)]
+struct Name {
+    server: &'static str,
+    /// kube-proxy's reason for the Event.
+    reason: &'static str,
+}
+
+const HEALTHZ: Name = Name { server: "healthz", reason: "FailedToStartProxierHealthcheck" };
+const METRICS: Name = Name { server: "metrics", reason: "FailedToStartMetricServer" };
+
+impl Listening {
+    /// Listens at both addresses, from now on or as soon as they can be had. When the tasks have ended, nobody listens any more.
+    ///
+    /// # Errors
+    /// An address is taken, and `bind_address_hard_fail` is set.
+    pub(super) fn start(self, tasks: &TaskTracker, cancel: &CancellationToken) -> Result<(), BindError> {
+        let Self { servers: Servers { healthz, metrics: metrics_address, bind_address_hard_fail: hard, stale_after: _ }, .. } =
+            &self;
+        let health_server: Arc<dyn Answer> = Arc::new(HealthServer::new(self.health.clone(), self.metrics.clone()));
+        let admin: Arc<dyn Answer> = Arc::new(Admin::new(AdminParts {
+            metrics: self.metrics.clone(),
+            health: self.health.clone(),
+            plane: self.plane,
+            configz: self.configz.clone(),
+            log: self.log.clone(),
+        }));
+        self.serve(HEALTHZ, *healthz, *hard, &health_server, tasks, cancel)?;
+        self.serve(METRICS, *metrics_address, *hard, &admin, tasks, cancel)
+    }
+
+    fn serve(
+        &self,
+        name: Name,
+        address: Option<SocketAddr>,
+        hard_fail: bool,
+        answer: &Arc<dyn Answer>,
+        tasks: &TaskTracker,
+        cancel: &CancellationToken,
+    ) -> Result<(), BindError> {
+        let Some(address) = address else { return Ok(()) };
+        let begin = |listener: TcpListener| tasks.spawn(http_server::serve(listener, answer.clone(), cancel.clone()));
+        match http_server::bind(address, true) {
+            Ok(listener) => {
+                begin(listener);
+            }
+            Err(error) => {
+                let failures = self.metrics.listeners.bind_failures.of([name.server]);
+                failures.inc();
+                self.reporter.server_failed(name.server, name.reason, &error);
+                if hard_fail {
+                    return Err(error);
+                }
+                let (health, cancel, answer) = (self.health.clone(), cancel.clone(), answer.clone());
+                health.problem(name.server, Some(error.to_string()));
+                tasks.spawn(async move {
+                    // kube-proxy tries every 5 s.
+                    let retry = Retry::new(Duration::from_secs(1), Duration::from_secs(5));
+                    let failed = |error: &BindError, _| {
+                        failures.inc();
+                        health.problem(name.server, Some(error.to_string()));
+                    };
+                    if let Some(listener) = http_server::listen(address, true, retry, &cancel, failed).await {
+                        health.problem(name.server, None);
+                        tracing::info!("the {} server listens on {address} at last", name.server);
+                        http_server::serve(listener, answer, cancel).await;
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Lets scrapes see how full the channel to the loop is. Holds no end of it: the source's is the one whose end is told.
+pub(super) fn watch_queue(metrics: &Metrics, changes: &mpsc::Sender<Change>) {
+    let changes = changes.downgrade();
+    metrics.before_each_scrape(move |metrics| {
+        if let Some(changes) = changes.upgrade() {
+            let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+            metrics.queue.capacity.set(number(changes.max_capacity()));
+            metrics.queue.length.set(number(changes.max_capacity().saturating_sub(changes.capacity())));
+        }
+    });
+}
+
+/// Lets scrapes and probes see how the watches are doing.
+pub(super) fn watch_source(metrics: &Metrics, health: &ProxyHealth, watches: Arc<kube::Health>) {
+    health.follow_watches(watches.clone());
+    metrics.before_each_scrape(move |metrics| metrics.watches(&watches));
+}

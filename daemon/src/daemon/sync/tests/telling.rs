@@ -1,0 +1,112 @@
+//! What the loop tells metrics and health.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::{SyncLoop, options, outputs};
+use crate::dataplane::{Commit, Damage, Dataplane, PlaneError};
+use crate::model::{EndpointSlice, ObjectKey, samples};
+use crate::source::{Change, Kind, Object};
+use crate::table::{Delta, ServiceTable};
+
+/// A plane without a kernel that refuses as often as it is told.
+struct Stubborn {
+    refusals: Arc<AtomicU32>,
+}
+
+impl Stubborn {
+    fn answer(&self) -> Result<Commit, PlaneError> {
+        let refuses = self.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        let source = std::io::Error::from(std::io::ErrorKind::OutOfMemory);
+        let refusal = PlaneError::Kernel { call: "commit", subject: "table inet sheave".to_owned(), source };
+        if refuses { Err(refusal) } else { Ok(Commit { transactions: 1, elements: 3, ..Commit::default() }) }
+    }
+}
+
+impl Dataplane for Stubborn {
+    fn name(&self) -> &'static str {
+        "stubborn"
+    }
+
+    fn load(&mut self, _: &ServiceTable) -> Result<Commit, PlaneError> {
+        self.answer()
+    }
+
+    fn apply(&mut self, _: &Delta, _: &ServiceTable) -> Result<Commit, PlaneError> {
+        self.answer()
+    }
+
+    fn repair(&mut self, _: &Damage, _: &ServiceTable) -> Result<Commit, PlaneError> {
+        self.answer()
+    }
+
+    fn is_whole(&mut self) -> bool {
+        true
+    }
+}
+
+/// A slice of `default/web`, in IPv4.
+fn slice(endpoints: u8, trigger: jiff::Timestamp) -> Change {
+    let endpoints = (1..=endpoints).map(|host| samples::endpoint(std::net::Ipv4Addr::new(10, 0, 0, host).into()));
+    let slice = samples::slice(ObjectKey::new("default", "web-a"), ObjectKey::new("default", "web"), endpoints);
+    let trigger_time = Some(i64::try_from(trigger.as_nanosecond()).unwrap());
+    Change::Applied(Object::EndpointSlice(Box::new(EndpointSlice { trigger_time, ..slice })))
+}
+
+/// What a scraper reads of these series.
+fn told<const N: usize>(sync_loop: &SyncLoop, series: [&str; N]) -> [f64; N] {
+    let text = sync_loop.outputs.metrics.text();
+    series.map(|series| {
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_else(|| panic!("no {series} in {text}"))
+    })
+}
+
+#[test]
+fn a_change_is_pending_until_the_kernel_takes_it_and_its_latency_is_counted_once() {
+    const PENDING: &str = "kubeproxy_sync_proxy_rules_endpoint_changes_pending";
+    const LATENCIES: &str = "kubeproxy_network_programming_duration_seconds_count{ip_family=\"IPv4\"}";
+    const FAILURES: &str = "kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family=\"IPv6\"}";
+    const CURRENT: &str = "sheave_kernel_current";
+    let refusals = Arc::new(AtomicU32::new(0));
+    let plane = Stubborn { refusals: Arc::clone(&refusals) };
+    let mut sync_loop = SyncLoop::new(Arc::new(options()), Box::new(plane), outputs());
+    let before = jiff::Timestamp::now();
+    sync_loop.take_one(Change::Applied(Object::Service(Box::new(samples::service(
+        ObjectKey::new("default", "web"),
+        std::net::Ipv4Addr::new(10, 96, 0, 1).into(),
+    )))));
+    // Of the past, and news to us alone.
+    sync_loop.take_one(slice(1, before));
+    for kind in [Kind::Node, Kind::ServiceCidr, Kind::ForeignService, Kind::Service, Kind::EndpointSlice] {
+        sync_loop.take_one(Change::Listed(kind));
+    }
+    assert!(!sync_loop.outputs.health.look().is_healthy(), "nothing is programmed");
+    sync_loop.sync();
+    assert_eq!(told(&sync_loop, [PENDING, LATENCIES, FAILURES, CURRENT]), [0.0, 0.0, 0.0, 1.0]);
+    assert!(sync_loop.outputs.health.look().is_healthy());
+
+    // The change is refused, and so is the whole table.
+    refusals.store(2, Ordering::Relaxed);
+    sync_loop.take_one(slice(2, jiff::Timestamp::now()));
+    sync_loop.sync();
+    assert_eq!(told(&sync_loop, [PENDING, LATENCIES, FAILURES, CURRENT]), [1.0, 0.0, 2.0, 0.0]);
+    let problems = sync_loop.outputs.health.look().problems;
+    assert_eq!(problems, ["commit: commit table inet sheave: out of memory"]);
+
+    // Its time has come again.
+    sync_loop.retry_at = None;
+    sync_loop.sync();
+    assert_eq!(told(&sync_loop, [PENDING, LATENCIES, FAILURES, CURRENT]), [0.0, 1.0, 2.0, 1.0]);
+    assert_eq!(sync_loop.outputs.health.look().problems, Vec::<String>::new());
+    let [loads, changes, endpoints] = told(
+        &sync_loop,
+        ["sheave_syncs_total{kind=\"load\"}", "sheave_syncs_total{kind=\"change\"}", "sheave_backends{ip_family=\"IPv4\"}"],
+    );
+    assert_eq!((loads, changes, endpoints), (2.0, 0.0, 2.0));
+
+    // The same change with another time is no change.
+    sync_loop.take_one(slice(2, jiff::Timestamp::now()));
+    sync_loop.sync();
+    assert_eq!(told(&sync_loop, [PENDING, LATENCIES]), [0.0, 1.0]);
+}

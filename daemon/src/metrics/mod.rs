@@ -1,0 +1,232 @@
+//! Metrics: kube-proxy's by their names, types, labels and buckets, and our own.
+//!
+//! ```text
+//! sync loop, threads, servers ── counters where things happen ──► Book ──► /metrics
+//! watches, queues, /proc ─────── looked at when somebody asks ──►
+//! ```
+//! `docs/metrics.md` is written from the book; a test compares the two.
+
+mod book;
+mod exposition;
+mod process;
+mod reference;
+mod server;
+mod sync;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+
+use self::book::{Book, seconds};
+pub(crate) use self::book::{Labelled, PerFamily};
+use self::process::ProcessMetrics;
+pub(crate) use self::server::{Admin, AdminParts};
+pub(crate) use self::sync::SyncMetrics;
+use crate::source::kube::{self, StreamState};
+
+/// All metrics of the process.
+pub struct Metrics {
+    pub(crate) sync: SyncMetrics,
+    pub(crate) flows: FlowMetrics,
+    pub(crate) probes: ProbeMetrics,
+    pub(crate) listeners: ListenerMetrics,
+    /// Changes that wait for the loop, and room for more.
+    pub(crate) queue: QueueMetrics,
+    watches: WatchMetrics,
+    process: ProcessMetrics,
+    book: Book,
+    refresh: Mutex<Vec<Refresh>>,
+}
+
+/// Brings gauges up to date before they are told.
+type Refresh = Box<dyn Fn(&Metrics) + Send>;
+
+/// Of the thread that looks for stale flows.
+#[derive(Debug)]
+pub(crate) struct FlowMetrics {
+    /// A dump and the deletions after it.
+    pub(crate) duration: PerFamily<Histogram>,
+    pub(crate) deleted: PerFamily<Counter>,
+    pub(crate) failures: PerFamily<Counter>,
+}
+
+/// Of the health server.
+#[derive(Debug)]
+pub(crate) struct ProbeMetrics {
+    pub(crate) healthz: Labelled<1, Counter>,
+    pub(crate) livez: Labelled<1, Counter>,
+}
+
+/// Of whatever listens.
+#[derive(Debug)]
+pub(crate) struct ListenerMetrics {
+    /// Addresses that answer for a healthCheckNodePort.
+    pub(crate) health_check_node_ports: Gauge,
+    /// By server.
+    pub(crate) bind_failures: Labelled<1, Counter>,
+}
+
+/// Of the channel from the source to the loop.
+#[derive(Debug)]
+pub(crate) struct QueueMetrics {
+    pub(crate) length: Gauge,
+    pub(crate) capacity: Gauge,
+}
+
+/// Of the watches; taken from [`kube::Health`].
+#[derive(Debug)]
+struct WatchMetrics {
+    up: Labelled<1, Gauge>,
+    lists: Labelled<1, Counter>,
+    failures: Labelled<1, Counter>,
+    requests: Labelled<3, Counter>,
+}
+
+impl Metrics {
+    /// All of them, at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut book = Book::default();
+        let book = &mut book;
+        let sync = SyncMetrics::new(book);
+        let flows = FlowMetrics::new(book);
+        let probes = ProbeMetrics {
+            healthz: book.labelled(
+                "kubeproxy_proxy_healthz_total",
+                ["code"],
+                "Cumulative proxy healthz HTTP status",
+                Counter::default,
+            ),
+            livez: book.labelled("kubeproxy_proxy_livez_total", ["code"], "Cumulative proxy livez HTTP status", Counter::default),
+        };
+        let listeners = ListenerMetrics {
+            health_check_node_ports: book.one(
+                "sheave_health_check_listeners",
+                "Addresses at which a healthCheckNodePort of some Service is answered",
+                Gauge::default,
+            ),
+            bind_failures: book.labelled(
+                "sheave_listen_failures_total",
+                ["server"],
+                "Attempts to listen that failed: healthz, metrics or healthCheckNodePort; they are repeated until one succeeds",
+                Counter::default,
+            ),
+        };
+        let queue = QueueMetrics {
+            length: book.one("sheave_queue_length", "Changes that wait for the sync loop", Gauge::default),
+            capacity: book.one("sheave_queue_capacity", "Changes that may wait; then the source waits", Gauge::default),
+        };
+        let watches = WatchMetrics::new(book);
+        let process = ProcessMetrics::new(book);
+        book.labelled("sheave_build_info", ["version"], "1, with the version of this program as a label", Gauge::<i64>::default)
+            .of([env!("CARGO_PKG_VERSION")])
+            .set(1);
+        let book = std::mem::take(book);
+        Self { sync, flows, probes, listeners, queue, watches, process, book, refresh: Mutex::default() }
+    }
+
+    /// Calls this before each scrape, to set what is cheaper looked at then than kept up to date.
+    pub(crate) fn before_each_scrape(&self, refresh: impl Fn(&Self) + Send + 'static) {
+        self.refreshers().push(Box::new(refresh));
+    }
+
+    /// Everything as of now, in the Prometheus text format 0.0.4.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.process.refresh();
+        for refresh in self.refreshers().iter() {
+            refresh(self);
+        }
+        self.book.text()
+    }
+
+    /// Takes over how the watches are doing.
+    pub(crate) fn watches(&self, health: &kube::Health) {
+        let WatchMetrics { up, lists, failures, requests } = &self.watches;
+        for stream in health.streams() {
+            let live = matches!(stream.state, StreamState::Live | StreamState::Absent);
+            up.of([stream.stream]).set(live.into());
+            lists.of([stream.stream]).inner().store(stream.lists, Ordering::Relaxed);
+            failures.of([stream.stream]).inner().store(stream.failures, Ordering::Relaxed);
+        }
+        for ((code, host), count) in health.requests() {
+            requests.of([&code, &host, "GET"]).inner().store(count, Ordering::Relaxed);
+        }
+    }
+
+    fn refreshers(&self) -> std::sync::MutexGuard<'_, Vec<Refresh>> {
+        self.refresh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl FlowMetrics {
+    fn new(book: &mut Book) -> Self {
+        Self {
+            duration: book.per_family(
+                "kubeproxy_conntrack_reconciler_sync_duration_seconds",
+                "ReconcileConntrackFlowsLatency in seconds: one look for stale flows, deletions included",
+                seconds,
+            ),
+            deleted: book.per_family(
+                "kubeproxy_conntrack_reconciler_deleted_entries_total",
+                "Cumulative conntrack flows deleted by conntrack reconciler",
+                Counter::default,
+            ),
+            failures: book.per_family(
+                "sheave_conntrack_failures_total",
+                "Looks for stale flows that failed; the next change of a UDP Service looks again",
+                Counter::default,
+            ),
+        }
+    }
+}
+
+impl WatchMetrics {
+    fn new(book: &mut Book) -> Self {
+        Self {
+            up: book.labelled(
+                "sheave_watch_up",
+                ["stream"],
+                "1 while the watch follows the API server, 0 while it is starting or failing; what it delivered stays in force",
+                Gauge::default,
+            ),
+            lists: book.labelled(
+                "sheave_watch_lists_total",
+                ["stream"],
+                "Complete lists that the watch has delivered",
+                Counter::default,
+            ),
+            failures: book.labelled(
+                "sheave_watch_failures_total",
+                ["stream"],
+                "Failed attempts of the watch to follow the API server",
+                Counter::default,
+            ),
+            requests: book.labelled(
+                "rest_client_requests_total",
+                ["code", "host", "method"],
+                "Lists and watches asked of the API server, by status code (or <error>), host and method",
+                Counter::default,
+            ),
+        }
+    }
+}
