@@ -40,6 +40,7 @@ use skeleton::{Features, LARGEST_CLASS, Skeleton};
 
 pub use hold::{HOLD_TABLE, NatHold, is_held};
 pub use names::{LAYOUT, TABLE};
+pub use skeleton::NAT_PRIORITY;
 
 /// Renders the ServiceTable into `table inet sheave`.
 pub struct NftablesPlane {

@@ -27,8 +27,12 @@ pub(crate) struct Hook {
     pub(crate) priority: i32,
 }
 
-/// `dstnat` and `srcnat`, as in `enum nf_ip_hook_priorities`.
+/// Where we translate destinations: just before `dstnat` of `enum nf_ip_hook_priorities`, where kube-proxy does. Once a chain has
+/// translated a connection the kernel asks no further one (`nf_nat_inet_fn` in net/netfilter/nf_nat_core.c), so while both sets of
+/// rules exist ours decide.
+pub const NAT_PRIORITY: i32 = DSTNAT - 1;
 const DSTNAT: i32 = -100;
+/// `srcnat`, and for the same reason just before it.
 const SRCNAT: i32 = 100;
 const FILTER: i32 = 0;
 
@@ -76,7 +80,7 @@ fn base_chains(features: &Features, names: &Instances) -> Vec<Chain> {
         }
     }
     for (name, hook) in [("nat-prerouting", nftnl::Hook::PreRouting), ("nat-output", nftnl::Hook::Out)] {
-        chains.push(base(name, true, hook, DSTNAT, vec![to(any, "services", &always)]));
+        chains.push(base(name, true, hook, NAT_PRIORITY, vec![to(any, "services", &always)]));
     }
     let learn = to(new_translated, "learn", &learns);
     let verdicts = to(new, "verdicts", &always);
@@ -89,7 +93,7 @@ fn base_chains(features: &Features, names: &Instances) -> Vec<Chain> {
         chains.push(base("learn-postrouting", false, nftnl::Hook::PostRouting, SRCNAT - 10, vec![learn]));
     }
     let masquerading = to(translated, "masquerading", &always);
-    chains.push(base("nat-postrouting", true, nftnl::Hook::PostRouting, SRCNAT, vec![masquerading]));
+    chains.push(base("nat-postrouting", true, nftnl::Hook::PostRouting, SRCNAT - 1, vec![masquerading]));
     chains
 }
 
