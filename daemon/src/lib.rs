@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod dataplane;
+pub mod migration;
 pub mod model;
 pub mod netlink;
 pub mod policy;

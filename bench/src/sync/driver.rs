@@ -118,5 +118,6 @@ fn options() -> Options {
         masquerade_all: false,
         node_ports: NodePortSelection::Primary,
         external_ips_denied: false,
+        adopt: false,
     }
 }

@@ -4,6 +4,7 @@
 
 mod cleanup;
 mod demo;
+mod migrate;
 mod run;
 
 use std::process::ExitCode;
@@ -31,6 +32,8 @@ enum Command {
     Run(Box<run::Arguments>),
     /// Remove everything sheave put into this kernel, and nothing else
     Cleanup(cleanup::Arguments),
+    /// Come from kube-proxy, and go back
+    Migrate(migrate::Arguments),
     /// Watch a Service being load-balanced, in network namespaces that vanish afterwards
     Demo(demo::Arguments),
 }
@@ -74,6 +77,7 @@ impl Cli {
         let outcome = match self.command {
             Command::Run(arguments) => run::run(*arguments),
             Command::Cleanup(arguments) => cleanup::cleanup(&arguments),
+            Command::Migrate(arguments) => migrate::migrate(&arguments),
             Command::Demo(arguments) => demo::demo(&arguments),
         };
         outcome.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)

@@ -29,6 +29,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "PLANE", default_value = "auto")]
     plane: PlaneArgument,
 
+    /// Take over from kube-proxy: serve beside it, and remove its rules once ours are complete and it has ended
+    #[arg(long)]
+    adopt: bool,
+
     /// API server to use, several to be tried in turn [default: the kubeconfig's, else the one of the pod's environment]
     #[arg(long, value_name = "URL", value_delimiter = ',', help_heading = "API server")]
     api_server: Vec<String>,
@@ -118,6 +122,7 @@ impl Arguments {
             masquerade_all: self.masquerade_all,
             node_ports: node_ports(&self.nodeport_addresses)?,
             external_ips_denied: external_ips_denied(&self.feature_gates)?,
+            adopt: self.adopt,
             source: match self.source {
                 SourceArgument::Manifests(path) => SourceOptions::Manifests(path),
                 SourceArgument::Kube => SourceOptions::Kube(KubeOptions {

@@ -23,6 +23,8 @@ pub struct Options {
     pub node_ports: NodePortSelection,
     /// Feature gate `AllowServiceExternalIPs=false`.
     pub external_ips_denied: bool,
+    /// Take over from kube-proxy: serve beside it, and remove what is its own once it has ended.
+    pub adopt: bool,
 }
 
 /// `--source`.

@@ -7,6 +7,7 @@
 //!   signals                                └─► Published, marks
 //! ```
 
+mod adoption;
 mod node;
 mod report;
 mod retry;
@@ -20,7 +21,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use report::Reporter;
@@ -62,6 +63,15 @@ pub enum DaemonError {
     /// The API server cannot even be tried: a kubeconfig, a URL or a service account is wrong.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// Two masters of the same Services; nothing was begun.
+    #[error(
+        "kube-proxy runs on this node ({signs}): stop it first, or start with --adopt, which serves beside it and removes its rules \
+         once it has ended; `sheave migrate check` says more"
+    )]
+    KubeProxyRuns {
+        /// What says that it does.
+        signs: String,
+    },
     /// The source or the loop came to an end that nobody asked for; the log says why.
     #[error("the sync loop has ended; the rules stay in place")]
     Ended,
@@ -119,6 +129,7 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     }
+    let adoption = adoption::prepare(options.adopt).await?;
     let own_port = door.port_id();
     let plane = NftablesPlane::new(Box::new(door));
     let stale_flows = StaleFlows::spawn()
@@ -136,7 +147,12 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
     watchman.hold();
 
     tracing::info!(node = %options.node_name, plane = "nftables", version = env!("CARGO_PKG_VERSION"), "sheave starts");
-    let sync_loop = SyncLoop::new(Arc::new(options), Box::new(plane), outputs).watched_by(watchman);
+    let mut sync_loop = SyncLoop::new(Arc::new(options), Box::new(plane), outputs).watched_by(watchman);
+    if let Some(adoption) = adoption {
+        let (told, first_commit) = oneshot::channel();
+        sync_loop = sync_loop.telling_the_first_commit(told);
+        tokio::spawn(cancel.clone().run_until_cancelled_owned(adoption.run(first_commit)));
+    }
     let sync = spawn_loop(sync_loop, inputs, cancel.clone())?;
 
     let mut ended = tokio::task::spawn_blocking(move || sync.join());
