@@ -32,6 +32,8 @@ pub(crate) struct Hook {
 /// rules exist ours decide.
 pub const NAT_PRIORITY: i32 = DSTNAT - 1;
 const DSTNAT: i32 = -100;
+/// The base chains that do so.
+pub(crate) const TRANSLATING: [&str; 2] = ["nat-prerouting", "nat-output"];
 /// `srcnat`, and for the same reason just before it.
 const SRCNAT: i32 = 100;
 const FILTER: i32 = 0;
@@ -79,7 +81,7 @@ fn base_chains(features: &Features, names: &Instances) -> Vec<Chain> {
             chains.push(base(name, false, hook, DSTNAT - 10, vec![to(new, "firewall", &ranges)]));
         }
     }
-    for (name, hook) in [("nat-prerouting", nftnl::Hook::PreRouting), ("nat-output", nftnl::Hook::Out)] {
+    for (name, hook) in TRANSLATING.into_iter().zip([nftnl::Hook::PreRouting, nftnl::Hook::Out]) {
         chains.push(base(name, true, hook, NAT_PRIORITY, vec![to(any, "services", &always)]));
     }
     let learn = to(new_translated, "learn", &learns);
