@@ -10,6 +10,7 @@ mod hairpin;
 mod kube;
 mod lab;
 mod lifecycle;
+mod migrate;
 mod network_policy;
 mod node_ports;
 mod rows;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         source_ranges::scenarios(),
         hairpin::scenarios(),
         lifecycle::scenarios(),
+        migrate::scenarios(),
         affinity::scenarios(),
         conflicts::scenarios(),
         udp_flows::scenarios(),
