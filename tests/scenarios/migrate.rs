@@ -4,10 +4,11 @@ mod adopt;
 mod back;
 mod check;
 mod first_boot;
+mod ipvs;
 mod replica;
 
 use sheave_tests::scenario::Scenario;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    [adopt::scenarios(), back::scenarios(), check::scenarios(), first_boot::scenarios()].concat()
+    [adopt::scenarios(), back::scenarios(), check::scenarios(), first_boot::scenarios(), ipvs::scenarios()].concat()
 }

@@ -2,20 +2,28 @@
 
 use crate::{
     disruption::traffic,
-    fixture::{Cluster, DETECT_PODS, Endpoint, Service, node, service_cidr},
+    fixture::{Cluster, DETECT_PODS, node, service_cidr},
 };
 use anyhow::{Context as _, ensure};
+use serde_json::json;
 use sheave_lab::{Outcome, Protocol, Request};
 use sheave_tests::{
     apiserver::{ApiServer, Config},
     scenario::Scenario,
     scenarios,
+    world::executable,
 };
-use std::{net::TcpListener, time::Duration};
+use std::{
+    io::{BufRead as _, BufReader},
+    net::TcpListener,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     scenarios!("migrate":
         first_boot_needs_no_service_network needs ["nftables", "tool:nft"];
+        an_api_server_that_needs_a_service_proxy_is_warned_of needs ["nftables"];
     )
     .to_vec()
 }
@@ -30,9 +38,14 @@ fn first_boot_needs_no_service_network() -> anyhow::Result<()> {
     let cidrs = ["172.30.0.0/16", "fd00:172:30::/48"].map(str::parse);
     let service_cidrs = cidrs.into_iter().collect::<Result<_, _>>()?;
     let api = ApiServer::start(Config { listener: Some(listener), service_cidrs, ..Config::default() })?;
-    let kubernetes =
-        Service::new("kubernetes", "172.30.0.1").only(Protocol::Tcp, 443, 6443).endpoint(Endpoint::at("192.168.0.50"));
-    let objects = [node(), service_cidr()].into_iter().chain(kubernetes.documents()).chain(traffic::web().documents());
+    // What a real API server says of itself; the Service it has made already.
+    let kubernetes = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": { "namespace": "default", "name": "kubernetes", "labels": { "kubernetes.io/service-name": "kubernetes" } },
+        "endpoints": [{ "addresses": ["192.168.0.50"], "conditions": { "ready": true } }],
+        "ports": [{ "name": "https", "protocol": "TCP", "port": 6443 }],
+    });
+    let objects = [node(), service_cidr(), kubernetes].into_iter().chain(traffic::web().documents());
     for mut object in objects {
         if let Some(metadata) = object["metadata"].as_object_mut() {
             metadata.remove("uid");
@@ -55,4 +68,28 @@ fn first_boot_needs_no_service_network() -> anyhow::Result<()> {
     ensure!(cluster.node().run(|| std::net::TcpStream::connect(CLUSTER_IP).is_ok())?, "the API server's ClusterIP");
     drop(api);
     Ok(())
+}
+
+/// A pod's environment names the API server's ClusterIP and nothing else.
+fn an_api_server_that_needs_a_service_proxy_is_warned_of() -> anyhow::Result<()> {
+    let cluster = traffic::cluster()?;
+    // The sandbox's own /run.
+    let account = std::path::Path::new("/run/secrets/kubernetes.io/serviceaccount");
+    std::fs::create_dir_all(account)?;
+    for (file, text) in [("token", "secret"), ("namespace", "kube-system"), ("ca.crt", "")] {
+        std::fs::write(account.join(file), text)?;
+    }
+    let mut command = Command::new(executable()?);
+    command.args(["run", "--node-name", "test-node"]).stdin(Stdio::null()).stderr(Stdio::piped());
+    command.env("KUBERNETES_SERVICE_HOST", "172.30.0.1").env("KUBERNETES_SERVICE_PORT", "443").env_remove("KUBECONFIG");
+    let mut daemon = cluster.node().spawn(command)?;
+    let log = BufReader::new(daemon.child().stderr.take().context("its standard error is a pipe")?);
+    for line in log.lines() {
+        let line = line?;
+        if line.contains("ClusterIP") {
+            ensure!(["WARN", "172.30.0.1", "--api-server", "--kubeconfig"].iter().all(|words| line.contains(words)), "{line}");
+            return Ok(());
+        }
+    }
+    anyhow::bail!("it ended without a warning")
 }
