@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::DaemonError;
 use super::report::with_causes;
 use super::retry::Retry;
+use crate::migration::check::{Finding, Kind, Report, Severity};
 use crate::migration::presence::{self, Listeners, Sign};
 use crate::migration::removal::{self, Removal};
 use crate::migration::{MigrationError, State, sentence};
@@ -57,6 +58,12 @@ pub(super) async fn prepare(adopt: bool) -> Result<Option<Adoption>, DaemonError
     if adopt {
         if !signs.is_empty() {
             tracing::info!("kube-proxy runs ({running}): our rules come before its own, and its own go when it has ended");
+        }
+        if !found.is_empty() {
+            // What nobody but a person can do, and `sheave migrate check` would have said.
+            let findings = blocking(|| Ok(Report::look(&mut KernelNft::open()?)?.findings)).await.unwrap_or_default();
+            let manual = |finding: &&Finding| finding.severity == Severity::Manual && finding.kind != Kind::KubeProxyRuns;
+            findings.iter().filter(manual).for_each(|finding| tracing::warn!("{}", finding.text));
         }
         return Ok(Some(Adoption { looks: if signs.is_empty() { 1 } else { LOOKS } }));
     }

@@ -376,3 +376,6 @@ impl Verdict {
 fn table_of<const N: usize>(message: &Message<'_>, fields: &Fields<'_, N>) -> Option<ForeignTable> {
     Some(ForeignTable::new(TableFamily(message.family()?), fields.text(tab::NAME)?))
 }
+
+#[cfg(test)]
+mod tests;
