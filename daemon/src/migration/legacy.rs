@@ -1,7 +1,7 @@
 //! iptables-legacy: the kernel tells which tables there are, and only its own tool writes one without losing what others write.
 //!
 //! The kernel takes an x_tables table whole or not at all, and who may write when is settled by a lock file that the tool knows and a
-//! daemon in a container cannot see. So without the tool we say that there are tables, and leave them alone.
+//! daemon in a container cannot see. So without the tool we say whose chains are there, and leave them alone.
 
 use std::fs;
 use std::io::{self, Write as _};

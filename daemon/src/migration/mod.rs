@@ -28,6 +28,7 @@ use crate::netlink::ipset::{Ipset, IpsetError};
 use crate::netlink::ipvs::{Ipvs, IpvsError, VirtualServer};
 use crate::netlink::nft::{CommitError, DoorError, ForeignRule, ForeignTable, KernelNft, RuleVerdict, TableFamily};
 use crate::netlink::route::{self, Dummy, RouteError};
+use crate::netlink::xtables;
 
 /// The table of kube-proxy's nftables mode, one in each family.
 const TABLE: &str = "kube-proxy";
@@ -49,7 +50,7 @@ pub struct State {
     pub tables: Vec<Table>,
     /// Its share of iptables' tables, of both backends.
     pub iptables: Vec<Iptables>,
-    /// Tables of iptables-legacy that exist and could not be read: some of it may be kube-proxy's.
+    /// Tables of iptables-legacy that have chains of kube-proxy's, or may have, and cannot be read or written here.
     pub unread: Vec<Unread>,
     /// Its ipsets.
     pub ipsets: Vec<String>,
@@ -204,6 +205,10 @@ impl State {
                             self.iptables.push(Iptables { backend: Backend::Legacy, family, table: name, share });
                         }
                     }
+                    // Without the tool the kernel still says which chains there are: if none is kube-proxy's, nothing is missing.
+                    Err(_)
+                        if xtables::chains(family, &name)
+                            .is_ok_and(|names| !names.iter().any(|name| iptables::is_chain(name))) => {}
                     Err(error) => self.unread.push(Unread { family, table: name, reason: error.to_string() }),
                 }
             }

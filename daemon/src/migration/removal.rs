@@ -157,7 +157,8 @@ impl std::fmt::Display for super::Unread {
         let Self { family, table, reason } = self;
         write!(
             f,
-            "table {} {table} of iptables-legacy, in which kube-proxy may have rules: {reason}; run `kube-proxy --cleanup` if it has",
+            "table {} {table} of iptables-legacy, which has chains of kube-proxy's: {reason}; once kube-proxy is stopped, run \
+             `kube-proxy --cleanup`",
             family_word(*family)
         )
     }

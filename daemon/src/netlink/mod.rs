@@ -6,6 +6,7 @@
 //! nft::Monitor    what others did to our table
 //! ipset           names of sets, and the end of one
 //! ipvs            virtual servers, and the end of one
+//! xtables         chains of iptables-legacy's tables
 //! conntrack       UDP flows that outlived their backend
 //! ```
 //! Each door is synchronous: nfnetlink queues every reply before `sendmsg` returns, so there is nothing to wait for, and a
@@ -23,6 +24,7 @@ pub mod message;
 pub mod nft;
 pub mod route;
 pub mod socket;
+pub mod xtables;
 
 #[cfg(test)]
 mod robustness;

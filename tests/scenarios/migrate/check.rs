@@ -108,9 +108,13 @@ fn check_names_what_others_have() -> anyhow::Result<()> {
 /// A container without iptables-legacy, on a node that has its tables.
 fn check_says_what_it_cannot_read() -> anyhow::Result<()> {
     let cluster = traffic::cluster()?;
-    run(&cluster, "iptables-legacy", &["-t", "nat", "-N", "KUBE-SERVICES"])?;
     let program = executable()?;
     let bare = ["PATH=/nowhere", &program.to_string_lossy(), "migrate", "check"];
+    // Somebody else's chains are nothing to speak of.
+    run(&cluster, "iptables-legacy", &["-t", "filter", "-N", "DOCKER"])?;
+    let done = cluster.node().exec("env", &bare)?;
+    ensure!(done.status.success(), "{done:?}");
+    run(&cluster, "iptables-legacy", &["-t", "nat", "-N", "KUBE-SERVICES"])?;
     let done = cluster.node().exec("env", &bare)?;
     ensure!(done.status.code() == Some(1), "{done:?}");
     let named = ["table ip nat of iptables-legacy", "iptables-legacy-save is not installed", "kube-proxy --cleanup"];
