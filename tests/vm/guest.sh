@@ -7,7 +7,6 @@ echo "booted at $(uptime)" >"$work/times"
 
 for module in nf_tables nft_ct nft_masq nft_nat nft_redir nft_reject_inet nft_chain_nat nft_numgen nft_hash nft_fib_inet \
     nft_limit nf_conntrack nf_conntrack_netlink nfnetlink af_packet veth bridge br_netfilter sctp ip_vs ip_vs_rr ip_vs_sh \
-    ip_set ip_set_hash_ip ip_set_hash_ipport ip_set_bitmap_port \
     ip_vs_wrr ip_vs_lc xt_ipvs dummy bonding 8021q sch_netem sch_ingress cls_bpf tun; do
     modprobe "$module" 2>/dev/null || echo "vm: no module $module" >>"$work/output"
 done

@@ -20,8 +20,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     .to_vec()
 }
 
-/// The findings' kinds with their severity, and the exit code.
-fn check(cluster: &Cluster) -> anyhow::Result<(Value, Vec<(String, String)>, Option<i32>)> {
+/// The kind of a finding, and its severity.
+type Finding = (String, String);
+
+/// The report, its findings in short, and the exit code.
+fn check(cluster: &Cluster) -> anyhow::Result<(Value, Vec<Finding>, Option<i32>)> {
     let before = ruleset(cluster)?;
     let done = cluster.sheave(&["migrate", "check", "-o", "json"])?;
     assert_eq!(ruleset(cluster)?, before, "it changes nothing");
@@ -32,7 +35,7 @@ fn check(cluster: &Cluster) -> anyhow::Result<(Value, Vec<(String, String)>, Opt
     Ok((report, findings, done.status.code()))
 }
 
-fn is(kind: &str, severity: &str) -> (String, String) {
+fn is(kind: &str, severity: &str) -> Finding {
     (kind.to_owned(), severity.to_owned())
 }
 
