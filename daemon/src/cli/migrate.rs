@@ -26,8 +26,8 @@ enum Command {
     Check(CheckArguments),
     /// Give this node back to kube-proxy: wait until its rules are complete, then remove ours
     ///
-    /// Start kube-proxy and stop `sheave run`, in any order. Exit codes: 0 given back; 1 kube-proxy did not come in time, or `sheave
-    /// run` did not end: nothing was removed.
+    /// A `sheave run` that is alive is asked to stand down. Exit codes: 0 given back; 1 kube-proxy did not come in time: nothing was
+    /// removed.
     Back(BackArguments),
 }
 

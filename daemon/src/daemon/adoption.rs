@@ -78,6 +78,11 @@ pub(super) async fn prepare(adopt: bool) -> Result<Option<Adoption>, DaemonError
     Ok(None)
 }
 
+/// Whether kube-proxy runs here.
+pub(super) async fn kube_proxy_runs() -> bool {
+    blocking(find).await.is_ok_and(|found| !found.signs.is_empty())
+}
+
 fn find() -> Result<Found, MigrationError> {
     let state = State::look(&mut KernelNft::open()?)?;
     let listeners = if state.is_empty() { Listeners::Ignore } else { Listeners::Count };

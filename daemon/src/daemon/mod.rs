@@ -8,6 +8,7 @@
 //! ```
 
 mod adoption;
+mod handover;
 mod node;
 mod report;
 mod retry;
@@ -129,6 +130,14 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     }
+    if handover::is_requested() {
+        if adoption::kube_proxy_runs().await {
+            tracing::info!("this node was given back to kube-proxy, which runs: waiting for the end, without serving");
+            handover::stand_by(&mut terminate, &mut interrupt).await;
+            return Ok(());
+        }
+        handover::withdraw();
+    }
     let adoption = adoption::prepare(options.adopt).await?;
     let own_port = door.port_id();
     let plane = NftablesPlane::new(Box::new(door));
@@ -159,6 +168,13 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping, the rules stay in place"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping, the rules stay in place"),
+        () = handover::requested() => {
+            cancel.cancel();
+            let _ = ended.await;
+            handover::stand_down();
+            handover::stand_by(&mut terminate, &mut interrupt).await;
+            return Ok(());
+        }
         // Better no process, which whoever started it notices, than one that serves nothing.
         _ = &mut ended => return Err(DaemonError::Ended),
     }

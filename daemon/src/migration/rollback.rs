@@ -8,18 +8,51 @@ use std::time::{Duration, Instant};
 use super::presence::{self, Listeners};
 use super::{MigrationError, State, address};
 use crate::dataplane::nftables::{self, TABLE};
-use crate::netlink::nft::{ForeignTable, KernelNft, NftDoor as _, TableFamily};
+use crate::netlink::nft::{Batch, DoorError, ForeignTable, KernelNft, NftDoor as _, TableFamily};
 
+/// The table by which a `sheave run` that is alive is asked to stand down.
+pub(super) const REQUEST_TABLE: &str = "sheave-back";
 /// How often it is looked whether kube-proxy has come. Nothing tells: it may program any of four subsystems.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Addresses that an answer names at most.
 const NAMED: usize = 5;
 
+/// Asks whatever `sheave run` is alive to stand down, and those that start beside a kube-proxy not to serve.
+fn request(door: &mut KernelNft) -> Result<(), MigrationError> {
+    let mut batch = Batch::new();
+    batch.add_table(REQUEST_TABLE, None);
+    door.commit(batch)?;
+    Ok(())
+}
+
+/// Whether it was asked.
+///
+/// # Errors
+/// See [`DoorError`].
+pub fn is_requested(door: &mut KernelNft) -> Result<bool, DoorError> {
+    door.table_exists(REQUEST_TABLE)
+}
+
+/// Forgets that it was asked.
+///
+/// # Errors
+/// See [`MigrationError`].
+pub fn withdraw(door: &mut KernelNft) -> Result<(), MigrationError> {
+    if is_requested(door)? {
+        let mut batch = Batch::new();
+        batch.delete_table(REQUEST_TABLE);
+        door.commit(batch)?;
+    }
+    Ok(())
+}
+
 /// What still keeps our rules in place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Waiting {
-    /// A `sheave run` is alive, and would restore them at once.
+    /// A `sheave run` is alive, and would restore them at once; it is asked to stand down.
     SheaveRuns,
+    /// It has done so, or ended.
+    StandsDown,
     /// No kube-proxy runs.
     NoKubeProxy,
     /// It runs and has no rules yet.
@@ -46,15 +79,28 @@ pub enum Outcome {
 pub fn give_back(door: &mut KernelNft, limit: Duration, mut told: impl FnMut(&Waiting)) -> anyhow::Result<Outcome> {
     let started = Instant::now();
     let mut last = None;
+    let mut asked = false;
     loop {
-        if !door.table_exists(TABLE)? && !nftables::is_held(door)? {
-            return Ok(Outcome::NothingHere);
+        let held = nftables::is_held(door)?;
+        if !door.table_exists(TABLE)? && !held {
+            return Ok(if asked { Outcome::GivenBack } else { Outcome::NothingHere });
         }
-        let Some(waiting) = waiting(door)? else {
-            nftables::cleanup(door)?;
-            return Ok(Outcome::GivenBack);
+        let waiting = match waiting(door)? {
+            // The one that was asked is on its way to remove them itself.
+            None if asked && last == Some(Waiting::SheaveRuns) => Waiting::StandsDown,
+            None => {
+                nftables::cleanup(door)?;
+                withdraw(door)?;
+                return Ok(Outcome::GivenBack);
+            }
+            Some(waiting) => waiting,
         };
+        if waiting == Waiting::SheaveRuns && !asked {
+            request(door)?;
+            asked = true;
+        }
         if started.elapsed() >= limit {
+            withdraw(door)?;
             return Ok(Outcome::TooLate(waiting));
         }
         if last.as_ref() != Some(&waiting) {
@@ -96,7 +142,8 @@ fn own_cluster_ips(door: &mut KernelNft) -> Result<BTreeSet<IpAddr>, MigrationEr
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::SheaveRuns => f.write_str("`sheave run` serves this node and would restore its rules at once: stop it"),
+            Self::SheaveRuns => f.write_str("`sheave run` serves this node, and is asked to stand down"),
+            Self::StandsDown => f.write_str("`sheave run` has stood down or ended"),
             Self::NoKubeProxy => f.write_str(
                 "no kube-proxy runs on this node: no process of that name, nobody who listens on its ports 10256 and 10249",
             ),

@@ -2,6 +2,7 @@
 
 use super::State;
 use super::check::{Finding, Kind, Severity};
+use super::rollback::REQUEST_TABLE;
 use crate::dataplane::nftables::{HOLD_TABLE, NAT_PRIORITY, TABLE as OWN_TABLE};
 use crate::netlink::nft::{BaseInfo, ForeignChain, ForeignRule, ForeignTable, RuleVerdict, TableFamily};
 
@@ -21,7 +22,7 @@ pub(super) struct Surroundings<'a> {
 /// Whether a table is one of those that packets of Services pass and that belong to others.
 pub(super) fn is_foreign(table: &ForeignTable) -> bool {
     let routed = [TableFamily::IPV4, TableFamily::IPV6, TableFamily::INET].contains(&table.family);
-    let ours = table.family == TableFamily::INET && [OWN_TABLE, HOLD_TABLE].contains(&table.name.as_str());
+    let ours = table.family == TableFamily::INET && [OWN_TABLE, HOLD_TABLE, REQUEST_TABLE].contains(&table.name.as_str());
     routed && !ours && table.name != super::TABLE
 }
 

@@ -18,6 +18,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     scenarios!("migrate":
         back_to_nftables_with_kube_proxy_first needs ["nftables", "tool:nft"], within 90 s;
         back_to_nftables_with_sheave_stopped_first needs ["nftables", "tool:nft"], within 90 s;
+        back_to_nftables_with_sheave_alive needs ["nftables", "tool:nft"], within 90 s;
         back_to_iptables_nft needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], within 90 s;
         back_to_iptables_legacy needs ["nftables", "tool:nft", "tool:iptables-legacy-restore"], within 90 s;
         back_without_kube_proxy_removes_nothing needs ["nftables", "tool:nft"];
@@ -106,6 +107,35 @@ fn rollback(mode: Mode, kube_proxy_first: bool) -> anyhow::Result<()> {
     old.finish()?;
     new.finish()?;
     traffic::welcomed(&newcomers.stop())
+}
+
+/// A DaemonSet's pod that nobody has stopped: it stands down when it is asked, and stays down when it is restarted.
+fn back_to_nftables_with_sheave_alive() -> anyhow::Result<()> {
+    let mut cluster = traffic::cluster()?;
+    cluster.start(&DETECT_PODS)?;
+    let old = Traffic::start(&cluster).context("through our rules")?;
+    let newcomers = traffic::newcomers(&cluster)?;
+    Mode::Nftables.write_rules(&cluster)?;
+    let kube_proxy = KubeProxy::start(&cluster)?;
+    Back::start(&cluster)?.ends_well()?;
+    let no_rules = |cluster: &Cluster| -> anyhow::Result<()> {
+        let left = ruleset(cluster)?;
+        ensure!(left.matches("table inet sheave").count() == 1 && left.contains("table inet sheave-back {\n}"), "{left}");
+        Ok(())
+    };
+    no_rules(&cluster)?;
+    cluster.kill()?;
+    cluster.launch()?;
+    cluster.await_log("this node was given back", PATIENCE)?;
+    no_rules(&cluster)?;
+    Traffic::start(&cluster).context("through kube-proxy's rules")?.finish()?;
+    old.finish()?;
+    traffic::welcomed(&newcomers.stop())?;
+    ensure!(cluster.terminate()?.success());
+    ensure!(!ruleset(&cluster)?.contains("sheave"), "something of ours is left");
+    // Whoever starts it again wants it to serve.
+    drop(kube_proxy);
+    cluster.restart()
 }
 
 fn back_without_kube_proxy_removes_nothing() -> anyhow::Result<()> {
