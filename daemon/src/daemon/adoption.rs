@@ -38,6 +38,8 @@ struct Found {
 pub(super) struct Adoption {
     /// Looks in a row at which kube-proxy must be gone.
     looks: u32,
+    /// What somebody on kube-proxy's ports means, from what was found at the start.
+    listeners: Listeners,
 }
 
 /// Looks whether kube-proxy is here, before anything of ours is.
@@ -65,7 +67,8 @@ pub(super) async fn prepare(adopt: bool) -> Result<Option<Adoption>, DaemonError
             let manual = |finding: &&Finding| finding.severity == Severity::Manual && finding.kind != Kind::KubeProxyRuns;
             findings.iter().filter(manual).for_each(|finding| tracing::warn!("{}", finding.text));
         }
-        return Ok(Some(Adoption { looks: if signs.is_empty() { 1 } else { LOOKS } }));
+        let looks = if signs.is_empty() { 1 } else { LOOKS };
+        return Ok(Some(Adoption { looks, listeners: listeners(&state) }));
     }
     if !found.is_empty() {
         tracing::warn!(
@@ -85,8 +88,11 @@ pub(super) async fn kube_proxy_runs() -> bool {
 
 fn find() -> Result<Found, MigrationError> {
     let state = State::look(&mut KernelNft::open()?)?;
-    let listeners = if state.is_empty() { Listeners::Ignore } else { Listeners::Count };
-    Ok(Found { signs: presence::signs(listeners), state })
+    Ok(Found { signs: presence::signs(listeners(&state)), state })
+}
+
+fn listeners(state: &State) -> Listeners {
+    if state.is_empty() { Listeners::Ignore } else { Listeners::Count }
 }
 
 impl Adoption {
@@ -99,7 +105,8 @@ impl Adoption {
         let mut retry = Retry::new(Duration::from_secs(1), Duration::from_secs(60));
         let mut told = Told::default();
         loop {
-            let wait = match blocking(look).await {
+            let listeners = self.listeners;
+            let wait = match blocking(move || look(listeners)).await {
                 Ok(Look::Nothing) => return tracing::debug!("nothing of kube-proxy's is on this node"),
                 Ok(Look::Running(signs)) => {
                     self.looks = LOOKS;
@@ -133,13 +140,14 @@ enum Look {
     LeftOver,
 }
 
-fn look() -> Result<Look, MigrationError> {
-    let Found { state, signs } = find()?;
-    Ok(match (state.is_empty() && state.unread.is_empty(), signs.is_empty()) {
-        (_, false) => Look::Running(signs),
-        (true, true) => Look::Nothing,
-        (false, true) => Look::LeftOver,
-    })
+/// Every second for as long as kube-proxy runs: its rules, which may be many, are read only when it does not.
+fn look(listeners: Listeners) -> Result<Look, MigrationError> {
+    let signs = presence::signs(listeners);
+    if !signs.is_empty() {
+        return Ok(Look::Running(signs));
+    }
+    let state = State::look(&mut KernelNft::open()?)?;
+    Ok(if state.is_empty() && state.unread.is_empty() { Look::Nothing } else { Look::LeftOver })
 }
 
 fn remove() -> Result<Removal, MigrationError> {
@@ -191,7 +199,9 @@ impl Told {
 }
 
 /// Netlink answers at once, and rtnetlink's client wants a runtime of its own there: a thread that may block.
-async fn blocking<T: Send + 'static>(work: fn() -> Result<T, MigrationError>) -> Result<T, MigrationError> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, MigrationError> + Send + 'static,
+) -> Result<T, MigrationError> {
     let joined = tokio::task::spawn_blocking(work).await;
     joined.unwrap_or_else(|error| {
         Err(MigrationError::Process { what: "looking for kube-proxy", source: std::io::Error::other(error) })

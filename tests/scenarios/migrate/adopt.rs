@@ -11,40 +11,42 @@ use sheave_tests::{scenario::Scenario, scenarios};
 use std::{net::TcpListener, time::Duration};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    scenarios!("migrate":
-        from_nftables_with_kube_proxy_running needs ["nftables", "tool:nft"], within 90 s;
-        from_nftables_with_kube_proxy_stopped needs ["nftables", "tool:nft"], within 90 s;
-        from_iptables_nft_with_kube_proxy_running needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], within 90 s;
-        from_iptables_nft_with_kube_proxy_stopped needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], within 90 s;
-        from_iptables_legacy needs ["nftables", "tool:nft", "tool:iptables-legacy-restore"], within 90 s;
+    let under_traffic = scenarios!("disruption":
+        migrate_from_nftables_with_kube_proxy_running needs ["nftables", "tool:nft"], within 90 s;
+        migrate_from_nftables_with_kube_proxy_stopped needs ["nftables", "tool:nft"], within 90 s;
+        migrate_from_iptables_nft_with_kube_proxy_running needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], within 90 s;
+        migrate_from_iptables_nft_with_kube_proxy_stopped needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], within 90 s;
+        migrate_from_iptables_legacy needs ["nftables", "tool:nft", "tool:iptables-legacy-restore"], within 90 s;
+    );
+    let quiet = scenarios!("migrate":
         ours_decide_while_both_exist needs ["nftables", "tool:nft"];
         beside_a_running_kube_proxy_it_refuses needs ["nftables", "tool:nft"];
         beside_what_kube_proxy_left_it_warns needs ["nftables", "tool:nft"];
         what_is_not_kube_proxys_stays needs ["nftables", "tool:nft", "tool:iptables-nft", "tool:ipset"];
-    )
-    .to_vec()
+    );
+    [&under_traffic[..], &quiet].concat()
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const REMOVED: &str = "kube-proxy's rules are removed";
 
-fn from_nftables_with_kube_proxy_running() -> anyhow::Result<()> {
+fn migrate_from_nftables_with_kube_proxy_running() -> anyhow::Result<()> {
     migration(Mode::Nftables, true)
 }
 
-fn from_nftables_with_kube_proxy_stopped() -> anyhow::Result<()> {
+fn migrate_from_nftables_with_kube_proxy_stopped() -> anyhow::Result<()> {
     migration(Mode::Nftables, false)
 }
 
-fn from_iptables_nft_with_kube_proxy_running() -> anyhow::Result<()> {
+fn migrate_from_iptables_nft_with_kube_proxy_running() -> anyhow::Result<()> {
     migration(Mode::IptablesNft, true)
 }
 
-fn from_iptables_nft_with_kube_proxy_stopped() -> anyhow::Result<()> {
+fn migrate_from_iptables_nft_with_kube_proxy_stopped() -> anyhow::Result<()> {
     migration(Mode::IptablesNft, false)
 }
 
-fn from_iptables_legacy() -> anyhow::Result<()> {
+fn migrate_from_iptables_legacy() -> anyhow::Result<()> {
     migration(Mode::IptablesLegacy, true)
 }
 

@@ -15,17 +15,19 @@ use std::{
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    scenarios!("migrate":
-        back_to_nftables_with_kube_proxy_first needs ["nftables", "tool:nft"], within 90 s;
-        back_to_nftables_with_sheave_stopped_first needs ["nftables", "tool:nft"], within 90 s;
-        back_to_nftables_with_sheave_alive needs ["nftables", "tool:nft"], within 90 s;
-        back_to_iptables_nft needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], within 90 s;
-        back_to_iptables_legacy needs ["nftables", "tool:nft", "tool:iptables-legacy-restore"], within 90 s;
+    let under_traffic = scenarios!("disruption":
+        migrate_back_to_nftables_with_kube_proxy_first needs ["nftables", "tool:nft"], within 90 s;
+        migrate_back_to_nftables_with_sheave_stopped_first needs ["nftables", "tool:nft"], within 90 s;
+        migrate_back_to_nftables_with_sheave_alive needs ["nftables", "tool:nft"], within 90 s;
+        migrate_back_to_iptables_nft needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], within 90 s;
+        migrate_back_to_iptables_legacy needs ["nftables", "tool:nft", "tool:iptables-legacy-restore"], within 90 s;
+    );
+    let quiet = scenarios!("migrate":
         back_without_kube_proxy_removes_nothing needs ["nftables", "tool:nft"];
         back_waits_for_every_cluster_ip needs ["nftables", "tool:nft"];
         back_where_nothing_is_ours_is_done needs ["nftables"];
-    )
-    .to_vec()
+    );
+    [&under_traffic[..], &quiet].concat()
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -63,19 +65,19 @@ impl Back {
     }
 }
 
-fn back_to_nftables_with_kube_proxy_first() -> anyhow::Result<()> {
+fn migrate_back_to_nftables_with_kube_proxy_first() -> anyhow::Result<()> {
     rollback(Mode::Nftables, true)
 }
 
-fn back_to_nftables_with_sheave_stopped_first() -> anyhow::Result<()> {
+fn migrate_back_to_nftables_with_sheave_stopped_first() -> anyhow::Result<()> {
     rollback(Mode::Nftables, false)
 }
 
-fn back_to_iptables_nft() -> anyhow::Result<()> {
+fn migrate_back_to_iptables_nft() -> anyhow::Result<()> {
     rollback(Mode::IptablesNft, true)
 }
 
-fn back_to_iptables_legacy() -> anyhow::Result<()> {
+fn migrate_back_to_iptables_legacy() -> anyhow::Result<()> {
     rollback(Mode::IptablesLegacy, false)
 }
 
@@ -110,7 +112,7 @@ fn rollback(mode: Mode, kube_proxy_first: bool) -> anyhow::Result<()> {
 }
 
 /// A DaemonSet's pod that nobody has stopped: it stands down when it is asked, and stays down when it is restarted.
-fn back_to_nftables_with_sheave_alive() -> anyhow::Result<()> {
+fn migrate_back_to_nftables_with_sheave_alive() -> anyhow::Result<()> {
     let mut cluster = traffic::cluster()?;
     cluster.start(&DETECT_PODS)?;
     let old = Traffic::start(&cluster).context("through our rules")?;
