@@ -4,12 +4,13 @@
 CARGO ?= cargo
 # What the crates link (libnftnl, libmnl) and what the scenarios use as real clients and as oracles.
 BUILD_PACKAGES := pkg-config libnftnl-dev libmnl-dev
-TEST_PACKAGES  := nftables iproute2 conntrack curl procps iptables ipset ipvsadm
+# netbase: /etc/protocols, by which nft lists `tcp` and not `6`, and /etc/hosts, for localhost.
+TEST_PACKAGES  := nftables iproute2 conntrack curl procps netbase iptables ipset ipvsadm
 
-.PHONY: help demo test mutants test-vm lint bench build deps-build deps-test
+.PHONY: help demo test mutants test-vm test-vm-all lint bench build deps-build deps-test
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 deps-build:
 	@scripts/need $(BUILD_PACKAGES)
@@ -30,8 +31,11 @@ test: deps-test ## prove it: unit tests, properties, scenarios with real packets
 mutants: deps-build ## break policy and table one rule at a time; every break must fail a test
 	scripts/mutants
 
-test-vm: deps-test ## the plane and the SCTP scenarios on Debian's own kernel in qemu (no KVM needed)
+test-vm: deps-test ## the plane and the SCTP scenarios on Debian's own kernel in qemu (no KVM needed), as in `make test`
 	scripts/test-vm
+
+test-vm-all: deps-test ## that, and the nftables scenarios over TCP and UDP on that second kernel too
+	scripts/test-vm all
 
 lint: deps-build ## rustfmt, clippy with the workspace's lints, cargo-deny
 	scripts/lint

@@ -12,7 +12,7 @@ use sheave::model::{EndpointSlice, Index, Protocol, Service, ServiceCidr, SliceP
 use sheave::policy::{self, Context, Seniority, arbitrary};
 use sheave::reconciler::{Purpose, Reconciled, Reconciler};
 use sheave::source::{Change, Kind, Object};
-use sheave::table::{Detector, NodePortAddresses, NodeState, ServiceTable};
+use sheave::table::{Detector, LOCALHOST, NodePortAddresses, NodeState, ServiceTable};
 
 /// What a node lives through.
 #[derive(Clone, Debug)]
@@ -108,8 +108,8 @@ fn facts() -> impl Strategy<Value = Facts> {
         Detector::InterfacePrefix("veth".into()),
     ]);
     let mut addresses = arbitrary::NODE_IPS.to_vec();
-    addresses.extend([IpAddr::from([192, 0, 2, 7]), IpAddr::from([203, 0, 113, 2])]);
-    let addresses = subsequence(addresses, 0..=4).prop_map(|list| list.into_iter().collect());
+    addresses.extend([IpAddr::from([192, 0, 2, 7]), IpAddr::from([203, 0, 113, 2]), LOCALHOST]);
+    let addresses = subsequence(addresses, 0..=5).prop_map(|list| list.into_iter().collect());
     (detector, prop::bool::weighted(0.2), any::<[bool; 2]>(), addresses)
         .prop_map(|(detector, masquerade_all, match_all, addresses)| Facts { detector, masquerade_all, match_all, addresses })
 }

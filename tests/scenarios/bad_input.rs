@@ -10,6 +10,7 @@ use std::time::Duration;
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let mut scenarios = in_lanes!("bad_input":
         a_broken_file_keeps_its_last_good_version;
+        a_file_that_is_emptied_or_unreadable_keeps_its_last_good_version;
         fields_that_make_no_sense_are_left_out;
         names_of_maximal_length;
     );
@@ -57,6 +58,30 @@ fn a_broken_file_keeps_its_last_good_version(lanes: &[Lane]) -> anyhow::Result<(
     served("remote")
 }
 
+/// Truncated, as editors and `cp` do before they write; then a link to nowhere. What is meant to go has its file removed.
+fn a_file_that_is_emptied_or_unreadable_keeps_its_last_good_version(lanes: &[Lane]) -> anyhow::Result<()> {
+    let cluster = Cluster::start()?;
+    cluster.services(&[&web()])?;
+    let served = || ask(&cluster, lanes, "172.30.0.41", 80, &Expect::by(&["local"]));
+    served()?;
+    let file = cluster.manifests().join("world.yaml");
+    std::fs::write(&file, "")?;
+    cluster.await_sync()?;
+    cluster.await_log("world.yaml: is empty now (to remove its objects, remove the file): its last good version stays", SOON)?;
+    served()?;
+    std::fs::remove_file(&file)?;
+    std::os::unix::fs::symlink("nowhere.yaml", cluster.manifests().join(".link"))?;
+    cluster.await_sync()?;
+    ask(&cluster, lanes, "172.30.0.41", 80, &Expect::Dropped)?;
+    cluster.services(&[&web()])?;
+    std::fs::rename(cluster.manifests().join(".link"), &file)?;
+    cluster.await_sync()?;
+    cluster.await_log("world.yaml: cannot be read (a link to nowhere.yaml: ", SOON)?;
+    served()?;
+    cluster.remove_file("world.yaml")?;
+    ask(&cluster, lanes, "172.30.0.41", 80, &Expect::Dropped)
+}
+
 fn fields_that_make_no_sense_are_left_out(lanes: &[Lane]) -> anyhow::Result<()> {
     let cluster = Cluster::start()?;
     let [v4, v6] = dual("4.3.2.1");
@@ -95,6 +120,7 @@ fn fields_that_make_no_sense_are_left_out(lanes: &[Lane]) -> anyhow::Result<()> 
     }
     checks.run()?;
     cluster.await_log("\"no-address\" is not an IP address", SOON)?;
+    cluster.await_log("no address: this endpoint is left out", SOON)?;
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use std::{
 pub(crate) fn scenarios() -> Vec<Scenario> {
     in_lanes!("conflicts":
         the_older_service_keeps_the_address;
+        a_newcomer_without_an_age_takes_nothing;
         the_next_one_serves_when_the_holder_goes;
         another_port_of_a_shared_address_is_no_conflict;
         a_cluster_ip_is_nobodys_external_ip;
@@ -53,6 +54,34 @@ fn the_older_service_keeps_the_address(lanes: &[Lane]) -> anyhow::Result<()> {
     }
     cluster.await_log("4.3.2.1:80/TCP belongs to ns/old:tcp-80/TCP (IPv4), which is older", SOON)?;
     Ok(())
+}
+
+/// Nobody writes a creationTimestamp by hand. A file that comes later, with a name that sorts before all others, waits for its turn.
+fn a_newcomer_without_an_age_takes_nothing(lanes: &[Lane]) -> anyhow::Result<()> {
+    let cluster = Cluster::start()?;
+    let claim = |service: Service| service.node_port(30_001).external_ip("4.3.2.1");
+    let incumbent = claim(Service::new("svc1", "172.30.0.41").port(80).endpoint(Endpoint::local("10.180.0.1")));
+    let newcomer = claim(Service::new("a-new", "172.30.0.42").port(80).endpoint(Endpoint::remote("10.180.2.1")));
+    let holder = |name| {
+        let mut checks = Checks::default();
+        for &lane in lanes {
+            checks.ask(lane, cluster.client(), ("192.168.0.2", 30_001), Expect::by(&[name]));
+            checks.ask(lane, cluster.client(), ("4.3.2.1", 80), Expect::by(&[name]));
+        }
+        checks.run()
+    };
+    cluster.services(&[&incumbent])?;
+    holder("local")?;
+    cluster.objects("a-new.yaml", newcomer.documents())?;
+    holder("local")?;
+    cluster.await_log("belongs to ns/svc1", SOON)?;
+    // An edit makes nobody younger.
+    cluster.services(&[&claim(Service::new("svc1", "172.30.0.41").port(80)).with_endpoints([Endpoint::local("10.180.0.1")])])?;
+    holder("local")?;
+    cluster.services(&[])?;
+    holder("remote")?;
+    cluster.services(&[&incumbent])?;
+    holder("remote")
 }
 
 fn the_next_one_serves_when_the_holder_goes(lanes: &[Lane]) -> anyhow::Result<()> {

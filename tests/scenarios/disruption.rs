@@ -3,7 +3,7 @@
 mod commands;
 mod node;
 mod repair;
-mod restart;
+pub(crate) mod restart;
 pub(crate) mod ruleset;
 pub(crate) mod traffic;
 

@@ -6,7 +6,7 @@ mod lane;
 mod objects;
 mod ping;
 
-pub(crate) use check::{Checks, Expect, eventually};
+pub(crate) use check::{Checks, Expect, eventually, scenarios};
 pub(crate) use cluster::{Cluster, DETECT_PODS, Pods};
 pub(crate) use lane::{Family, Lane, SCTP, TCP_UDP};
 pub(crate) use objects::{Endpoint, Service, dual, node, node_in_zone, service_cidr};

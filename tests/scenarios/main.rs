@@ -3,6 +3,7 @@
 mod affinity;
 mod bad_input;
 mod command_line;
+mod configuration;
 mod conflicts;
 mod disruption;
 mod fixture;
@@ -17,7 +18,6 @@ mod rows;
 mod source_ranges;
 mod stale_flows;
 mod truth_table;
-mod udp_flows;
 mod verdicts;
 
 use std::process::ExitCode;
@@ -25,6 +25,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let scenarios = [
         lab::scenarios(),
+        fixture::scenarios(),
         disruption::scenarios(),
         kube::scenarios(),
         stale_flows::scenarios(),
@@ -37,8 +38,8 @@ fn main() -> ExitCode {
         lifecycle::scenarios(),
         migrate::scenarios(),
         affinity::scenarios(),
+        configuration::scenarios(),
         conflicts::scenarios(),
-        udp_flows::scenarios(),
         network_policy::scenarios(),
         bad_input::scenarios(),
         command_line::scenarios(),

@@ -6,7 +6,7 @@ mod addressing;
 mod policies;
 mod terminating;
 
-use crate::fixture::in_lanes;
+use crate::fixture::{Checks, Cluster, Expect, Lane, in_lanes};
 use addressing::{
     extra_addresses_with_leading_zeros, extra_headless_label_on_the_slice, extra_service_proxy_name,
     extra_two_entries_for_one_endpoint, row_01_cluster_ip_general, row_02_cluster_ip_hairpin, row_03_one_port_in_three_protocols,
@@ -45,4 +45,15 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         extra_two_entries_for_one_endpoint;
         extra_addresses_with_leading_zeros;
     )
+}
+
+/// Whoever asks at the ClusterIP of the rows, 172.30.0.41, port 80, meets this.
+fn everybody_meets(cluster: &Cluster, lanes: &[Lane], expect: &Expect) -> anyhow::Result<()> {
+    let mut checks = Checks::default();
+    for &lane in lanes {
+        for from in [&cluster.pod, cluster.node(), cluster.client()] {
+            checks.ask(lane, from, ("172.30.0.41", 80), expect.clone());
+        }
+    }
+    checks.run()
 }

@@ -1,7 +1,7 @@
-//! UDP flows that connection tracking would send to where no backend is any more: a client that never pauses keeps its source port
-//! for ever, and so its entry.
+//! A UDP client that keeps its 5-tuple: to the kernel one connection, as long as it talks, to a backend that may be long gone
+//! (kube-proxy's section 5.1).
 
-use crate::fixture::{Cluster, DETECT_PODS, Endpoint, Pods, Service, dual};
+use crate::fixture::{Cluster, Endpoint, Service, dual, node};
 use anyhow::{Context as _, ensure};
 use sheave::netlink::conntrack::{Conntrack, Flow, Selection};
 use sheave_lab::{Host, Port, Protocol, TcpFlow, UdpFlow, UdpReport};
@@ -17,7 +17,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         no_backends_are_a_refusal_and_new_ones_are_found needs ["nftables"];
         a_flow_to_a_deleted_service_ends needs ["nftables"];
         a_flow_that_was_there_before_the_service_is_served needs ["nftables"];
+        an_answer_that_was_under_way_keeps_nobody needs ["nftables", "tool:conntrack"];
         a_changed_target_port_moves_the_flow needs ["nftables"];
+        a_changed_target_port_on_another_pod_moves_the_flow needs ["nftables"];
         flows_to_others_on_the_same_port_are_left_alone needs ["nftables"];
         a_terminating_backend_that_serves_keeps_its_flow needs ["nftables"];
         tcp_is_never_cut needs ["nftables"];
@@ -45,15 +47,15 @@ fn on(backends: &[&str]) -> Service {
     dns().with_endpoints(backends.iter().map(|address| Endpoint::at(address)))
 }
 
-fn cluster() -> anyhow::Result<Cluster> {
-    let mut cluster = Cluster::new(Pods::Routed)?;
-    cluster.start(&DETECT_PODS)?;
-    Ok(cluster)
-}
-
-/// One flow by each way in each family: ClusterIP from a pod, NodePort and VIP from outside.
+/// From everywhere to every kind of frontend, in both families.
 fn flows(cluster: &Cluster) -> anyhow::Result<Vec<(String, UdpFlow)>> {
-    let ways = [(&cluster.pod, CLUSTER_IP, 53), (cluster.client(), "192.168.0.2", NODE_PORT), (cluster.client(), VIP, 53)];
+    let ways = [
+        (&cluster.pod, CLUSTER_IP, 53),
+        (cluster.node(), CLUSTER_IP, 53),
+        (cluster.client(), CLUSTER_IP, 53),
+        (cluster.client(), VIP, 53),
+        (cluster.client(), "192.168.0.2", NODE_PORT),
+    ];
     let start = |host: &Host, address: String, port: u16| {
         let to = if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
         let flow = UdpFlow::start(host, &to, PACE)?;
@@ -62,19 +64,20 @@ fn flows(cluster: &Cluster) -> anyhow::Result<Vec<(String, UdpFlow)>> {
     ways.into_iter().flat_map(|(host, v4, port)| dual(v4).map(|address| start(host, address, port))).collect()
 }
 
-/// Waits until each flow is answered by this backend, as many times as show that it stays.
+/// Waits until each flow is answered by this server, and then by no other.
 fn all_answered_by(flows: &[(String, UdpFlow)], by: &str) -> anyhow::Result<()> {
-    for (name, flow) in flows {
-        let before = flow.report().by.get(by).copied().unwrap_or(0);
-        // Answers of others may be under way still: as many again must come, and then of this one.
-        loop {
-            let report = flow.await_answers(10, PATIENCE).with_context(|| format!("{name}: {:?}", brief(&flow.report())))?;
-            if report.by.get(by).copied().unwrap_or(0) >= before + 10 {
-                break;
-            }
-            ensure!(report.sent < 100 * u64::from(PACE), "{name} is not answered by {by}: {:?}", brief(&report));
-        }
-    }
+    flows.iter().try_for_each(|flow| answered_by(flow, by))
+}
+
+fn answered_by((name, flow): &(String, UdpFlow), by: &str) -> anyhow::Result<()> {
+    let count = |report: &UdpReport| report.by.get(by).copied().unwrap_or(0);
+    let before = count(&flow.report());
+    // Answers of others may be under way still, until this one has answered.
+    let grown = flow.await_report(PATIENCE, |report| count(report) > before);
+    let then = grown.with_context(|| format!("{name} is not answered by {by}: {}", brief(&flow.report())))?;
+    let others = |report: &UdpReport| report.answered - count(report);
+    let now = flow.await_answers(20, PATIENCE)?;
+    ensure!(others(&now) == others(&then), "{name} is answered by others than {by}: {}, then {}", brief(&then), brief(&now));
     Ok(())
 }
 
@@ -105,14 +108,14 @@ fn tracked(cluster: &Cluster) -> anyhow::Result<Vec<Flow>> {
         let mut conntrack = Conntrack::open()?;
         let mut flows = Vec::new();
         for ipv6 in [false, true] {
-            conntrack.dump(Selection::udp(ipv6), |flow| flows.push(*flow))?;
+            conntrack.dump(Selection { ipv6, protocol: 17 }, |flow| flows.push(*flow))?;
         }
         Ok(flows)
     })?
 }
 
 fn a_flow_leaves_a_backend_that_is_gone() -> anyhow::Result<()> {
-    let cluster = cluster()?;
+    let cluster = Cluster::start()?;
     cluster.services(&[&on(&[LOCAL])])?;
     let flows = flows(&cluster)?;
     all_answered_by(&flows, "local")?;
@@ -125,8 +128,9 @@ fn a_flow_leaves_a_backend_that_is_gone() -> anyhow::Result<()> {
     all_answered_by(&flows, "local")
 }
 
+/// kube-proxy forgets these flows up to 1.36 (kubernetes#139628): they are sent to nobody, for hours.
 fn no_backends_are_a_refusal_and_new_ones_are_found() -> anyhow::Result<()> {
-    let cluster = cluster()?;
+    let cluster = Cluster::start()?;
     cluster.services(&[&on(&[LOCAL])])?;
     let flows = flows(&cluster)?;
     all_answered_by(&flows, "local")?;
@@ -145,29 +149,77 @@ fn no_backends_are_a_refusal_and_new_ones_are_found() -> anyhow::Result<()> {
     all_answered_by(&flows, "remote")
 }
 
+/// And these, too (kubernetes#141371): the next pod with the address would get what was not meant for it.
 fn a_flow_to_a_deleted_service_ends() -> anyhow::Result<()> {
-    let cluster = cluster()?;
+    let cluster = Cluster::start()?;
     cluster.services(&[&on(&[LOCAL])])?;
     let flows = flows(&cluster)?;
     all_answered_by(&flows, "local")?;
-    // Its address may be another pod's tomorrow.
     cluster.services(&[])?;
-    none_answered(&flows)
+    none_answered(&flows)?;
+    // Nor is a flow kept from those whose addresses these are, where ClusterIPs are outside of any ServiceCIDR.
+    cluster.services(&[&on(&[LOCAL])])?;
+    all_answered_by(&flows, "local")?;
+    cluster.elsewhere(&[CLUSTER_IP, VIP])?;
+    cluster.node().serve(&[Port::udp(NODE_PORT)])?;
+    cluster.objects("cluster.yaml", [node()])?;
+    cluster.services(&[])?;
+    for flow in &flows {
+        let name = if flow.0.ends_with(&format!(":{NODE_PORT}")) { "test-node" } else { "elsewhere" };
+        answered_by(flow, name)?;
+    }
+    Ok(())
 }
 
+/// Their first datagrams went untranslated towards an address that nobody has: there is a connection already, of the wrong kind.
 fn a_flow_that_was_there_before_the_service_is_served() -> anyhow::Result<()> {
-    let cluster = cluster()?;
+    let cluster = Cluster::start()?;
+    cluster.objects("cluster.yaml", [node()])?;
     let flows = flows(&cluster)?;
-    for (_, flow) in &flows {
-        flow.await_sent(10, PATIENCE)?;
+    for (name, flow) in &flows {
+        let report = flow.await_sent(10, PATIENCE)?;
+        ensure!(report.answered == 0, "{name} has an answer before there is a Service: {}", brief(&report));
     }
     ensure!(!tracked(&cluster)?.is_empty(), "the flows are known, and known as untranslated");
     cluster.services(&[&on(&[LOCAL])])?;
     all_answered_by(&flows, "local")
 }
 
+/// Somebody at the address has answered before there was a Service, and an answer of theirs is under way when the entry is deleted:
+/// it makes one of the opposite direction, here made by hand, in which what the client sends is a reply and is not translated.
+fn an_answer_that_was_under_way_keeps_nobody() -> anyhow::Result<()> {
+    const CLIENT_PORT: u16 = 40_053;
+    let cluster = Cluster::start()?;
+    let elsewhere = cluster.elsewhere(&[CLUSTER_IP])?;
+    cluster.objects("cluster.yaml", [node()])?;
+    let to = SocketAddr::new(CLUSTER_IP.parse()?, 53);
+    let socket = cluster.pod.run(|| UdpSocket::bind(("0.0.0.0", CLIENT_PORT)))??;
+    socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+    let mut answer = [0; 2048];
+    let mut ask = |socket: &UdpSocket| -> anyhow::Result<bool> {
+        socket.send_to(b"question", to)?;
+        Ok(socket.recv_from(&mut answer).is_ok())
+    };
+    let asked = (0..100).find_map(|_| ask(&socket).map(|answered| answered.then_some(())).transpose());
+    asked.context("nobody answers before there is a Service")??;
+    cluster.services(&[&on(&[LOCAL])])?;
+    cluster.await_log("stale UDP flows deleted", PATIENCE)?;
+    elsewhere.stop_serving();
+    let (client, port) = (cluster.pod.ipv4(), CLIENT_PORT);
+    let reversed = format!(
+        "-I -p udp -s {CLUSTER_IP} -d {client} --sport 53 --dport {port} -r {client} -q {CLUSTER_IP} --reply-port-src {port} \
+         --reply-port-dst 53 -t 600"
+    );
+    let made = cluster.node().exec("conntrack", &reversed.split_whitespace().collect::<Vec<_>>())?;
+    ensure!(made.status.success(), "{made:?}");
+    cluster.await_log("answers under way had made", PATIENCE)?;
+    let asked = (0..100).find_map(|_| ask(&socket).map(|answered| answered.then_some(())).transpose());
+    asked.context("the Service does not answer")??;
+    Ok(())
+}
+
 fn a_changed_target_port_moves_the_flow() -> anyhow::Result<()> {
-    let cluster = cluster()?;
+    let cluster = Cluster::start()?;
     cluster.services(&[&on(&[LOCAL])])?;
     let flows = flows(&cluster)?;
     all_answered_by(&flows, "local")?;
@@ -180,8 +232,23 @@ fn a_changed_target_port_moves_the_flow() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The pod that answers then answers on the new port only.
+fn a_changed_target_port_on_another_pod_moves_the_flow() -> anyhow::Result<()> {
+    const SECOND: &str = "10.180.0.12";
+    let cluster = Cluster::start()?;
+    cluster.local.stop_serving();
+    let at = |target| Service::new("dns", CLUSTER_IP).only(Protocol::Udp, 53, target).node_port(NODE_PORT).vip(VIP);
+    cluster.local_pod("second", SECOND)?;
+    cluster.services(&[&at(80).endpoint(Endpoint::at(SECOND))])?;
+    let flows = flows(&cluster)?;
+    all_answered_by(&flows, "second")?;
+    cluster.local.serve(&[Port::udp(5353)])?;
+    cluster.services(&[&at(5353).endpoint(Endpoint::at(LOCAL))])?;
+    all_answered_by(&flows, "local")
+}
+
 fn flows_to_others_on_the_same_port_are_left_alone() -> anyhow::Result<()> {
-    let cluster = cluster()?;
+    let cluster = Cluster::start()?;
     cluster.services(&[&on(&[LOCAL])])?;
     // A host of the LAN with a server at the number of the NodePort, and one at the Service's port.
     let stranger = cluster.lan_host("stranger", "192.168.0.77", None)?;
@@ -220,7 +287,7 @@ fn flows_to_others_on_the_same_port_are_left_alone() -> anyhow::Result<()> {
 }
 
 fn a_terminating_backend_that_serves_keeps_its_flow() -> anyhow::Result<()> {
-    let cluster = cluster()?;
+    let cluster = Cluster::start()?;
     cluster.services(&[&on(&[LOCAL])])?;
     let flows = flows(&cluster)?;
     all_answered_by(&flows, "local")?;
@@ -237,7 +304,7 @@ fn a_terminating_backend_that_serves_keeps_its_flow() -> anyhow::Result<()> {
 }
 
 fn tcp_is_never_cut() -> anyhow::Result<()> {
-    let cluster = cluster()?;
+    let cluster = Cluster::start()?;
     cluster.services(&[&on(&[LOCAL])])?;
     let ways = [(&cluster.pod, format!("{CLUSTER_IP}:53")), (cluster.client(), format!("192.168.0.2:{NODE_PORT}"))];
     let tcp: Vec<TcpFlow> = ways.iter().map(|(host, to)| TcpFlow::start(host, to, 100_000)).collect::<Result<_, _>>()?;
@@ -255,7 +322,7 @@ fn tcp_is_never_cut() -> anyhow::Result<()> {
 }
 
 fn changes_while_nobody_is_there_are_caught_up_with() -> anyhow::Result<()> {
-    let mut cluster = cluster()?;
+    let mut cluster = Cluster::start()?;
     cluster.services(&[&on(&[LOCAL])])?;
     let flows = flows(&cluster)?;
     all_answered_by(&flows, "local")?;
@@ -269,7 +336,7 @@ fn changes_while_nobody_is_there_are_caught_up_with() -> anyhow::Result<()> {
 fn a_full_table_delays_no_sync() -> anyhow::Result<()> {
     /// Different flows; the default limit of small machines is 262,144 for all namespaces together.
     const ENTRIES: usize = 100_000;
-    let cluster = cluster()?;
+    let cluster = Cluster::start()?;
     cluster.services(&[&on(&[LOCAL])])?;
     let flows = flows(&cluster)?;
     all_answered_by(&flows, "local")?;

@@ -7,17 +7,22 @@
 //! A child process, because a namespace belongs to threads, a daemon under test to a process group, and a crash to nobody else.
 
 mod child;
+mod report;
 
-use crate::scenario::child::Ending;
+use crate::scenario::{
+    child::Ending,
+    report::{Report, circumstances},
+};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use sheave_lab::{Capability, enter_sandbox};
 use std::{
-    collections::BTreeSet,
-    env, fs,
-    path::PathBuf,
+    env,
     process::ExitCode,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 /// One scenario: a function that builds a lab, does things, and asserts.
@@ -45,8 +50,10 @@ const CHILD_ARGUMENT: &str = "--sheave-scenario";
 const SKIPPED: u8 = 77;
 /// How a skipped scenario says what it lacks.
 const LACKS: &str = "lacks: ";
-/// Names a file of capabilities that may be lacking. With it, a skip for any other reason is a failure.
-const ALLOWED_SKIPS: &str = "SHEAVE_ALLOWED_SKIPS";
+/// How a scenario that passed says that datagrams had to be sent again.
+const REPEATED: &str = "datagrams sent again: ";
+/// How many datagrams this scenario has sent again.
+static REPEATS: AtomicUsize = AtomicUsize::new(0);
 /// Multiplies the time limits: for emulated machines.
 const PATIENCE: &str = "SHEAVE_TEST_PATIENCE";
 
@@ -82,7 +89,13 @@ impl Scenario {
             return ExitCode::from(SKIPPED);
         }
         match (self.run)() {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(()) => {
+                match REPEATS.load(Ordering::Relaxed) {
+                    0 => {}
+                    repeats => say(&format!("{REPEATED}{repeats}")),
+                }
+                ExitCode::SUCCESS
+            }
             Err(error) => say_failed(&error),
         }
     }
@@ -98,20 +111,39 @@ impl Scenario {
     }
 
     /// Runs in the runner: starts the child and judges how it ended.
-    fn run_apart(self, skips: &Skips) -> Result<Completion, Failed> {
-        let limit = patiently(self.limit);
-        match child::run(&[CHILD_ARGUMENT, self.name], limit) {
-            Err(error) => Err(Failed::from(format!("cannot start a process for the scenario: {error}"))),
-            Ok(Ending::Exited { status: 0, .. }) => Ok(Completion::Completed),
-            Ok(Ending::Exited { status, output }) if status == i32::from(SKIPPED) => {
-                let lacking = output.lines().find_map(|line| line.strip_prefix(LACKS)).unwrap_or("what it did not name");
-                skips.note(self.name, lacking)
+    fn run_apart(self, report: &Report) -> Result<Completion, Failed> {
+        let (limit, start) = (patiently(self.limit), Instant::now());
+        let ending = child::run(&[CHILD_ARGUMENT, self.name], limit);
+        let fail = |how: String, output: &str| {
+            Err(report.fail(self.name, &format!("{how}, {}", circumstances(start.elapsed(), limit)), output))
+        };
+        match ending {
+            Err(error) => fail(format!("cannot start a process for the scenario: {error}"), ""),
+            Ok(Ending::Exited { status: 0, output }) => {
+                if let Some(datagrams) = said(&output, REPEATED).and_then(|number| number.parse().ok()) {
+                    report.repeat(self.name, datagrams);
+                }
+                Ok(Completion::Completed)
             }
-            Ok(Ending::Exited { status, output }) => Err(Failed::from(format!("ended with status {status}\n{output}"))),
-            Ok(Ending::Killed { signal, output }) => Err(Failed::from(format!("killed by signal {signal}\n{output}"))),
-            Ok(Ending::TooLate { output }) => Err(Failed::from(format!("not done within {limit:?}\n{output}"))),
+            Ok(Ending::Exited { status, output }) if status == i32::from(SKIPPED) => {
+                report.skip(self.name, said(&output, LACKS).unwrap_or("what it did not name"))
+            }
+            Ok(Ending::Exited { status, output }) => fail(format!("ended with status {status}"), &output),
+            Ok(Ending::Killed { signal, output }) => fail(format!("killed by signal {signal}"), &output),
+            Ok(Ending::TooLate { output }) => fail("not done in time".to_owned(), &output),
         }
     }
+}
+
+/// What a scenario said to the runner, after the words that mark it.
+fn said<'a>(output: &'a str, mark: &str) -> Option<&'a str> {
+    output.lines().find_map(|line| line.strip_prefix(mark))
+}
+
+/// Notes that a question over UDP got its answer only when it was sent again, and returns how many did so far in this scenario.
+/// The report of a run names every scenario in which it happened: a loss is never silent.
+pub fn note_repeat() -> usize {
+    REPEATS.fetch_add(1, Ordering::Relaxed) + 1
 }
 
 /// A time limit as it is for this machine: longer on an emulated one.
@@ -136,56 +168,19 @@ pub fn main(scenarios: &[Scenario]) -> ExitCode {
             None => say_failed(&anyhow::anyhow!("no scenario is called {wanted:?}")),
         };
     }
-    let skips = match Skips::from_environment() {
-        Ok(skips) => Arc::new(skips),
+    let report = match Report::from_environment() {
+        Ok(report) => Arc::new(report),
         Err(error) => return say_failed(&error),
     };
     let trials = scenarios.iter().map(|&scenario| {
-        let skips = Arc::clone(&skips);
-        Trial::ignorable_test(scenario.name, move || scenario.run_apart(&skips))
+        let report = Arc::clone(&report);
+        Trial::ignorable_test(scenario.name, move || scenario.run_apart(&report))
     });
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials.collect());
-    for line in skips.lines() {
+    for line in report.last_words() {
         say(&line);
     }
     conclusion.exit_code()
-}
-
-/// What was skipped, and what may be.
-struct Skips {
-    /// `None`: anything may.
-    allowed: Option<BTreeSet<String>>,
-    noted: Mutex<BTreeSet<String>>,
-}
-
-impl Skips {
-    fn from_environment() -> anyhow::Result<Self> {
-        let allowed = match env::var_os(ALLOWED_SKIPS).map(PathBuf::from) {
-            None => None,
-            Some(path) => {
-                let text = fs::read_to_string(&path)
-                    .map_err(|error| anyhow::anyhow!("cannot read {ALLOWED_SKIPS}={}: {error}", path.display()))?;
-                let entries = text.lines().filter_map(|line| line.split('#').next()).map(str::trim);
-                Some(entries.filter(|entry| !entry.is_empty()).map(str::to_owned).collect())
-            }
-        };
-        Ok(Self { allowed, noted: Mutex::default() })
-    }
-
-    /// Judges a skip: allowed, or a failure.
-    fn note(&self, name: &str, lacking: &str) -> Result<Completion, Failed> {
-        let unexpected =
-            self.allowed.as_ref().is_some_and(|allowed| lacking.split(' ').any(|capability| !allowed.contains(capability)));
-        if unexpected {
-            return Err(Failed::from(format!("skipped, which {ALLOWED_SKIPS} does not allow: needs {lacking}")));
-        }
-        self.noted.lock().unwrap_or_else(PoisonError::into_inner).insert(format!("skipped: {name} needs {lacking}"));
-        Ok(Completion::ignored_with(format!("needs {lacking}")))
-    }
-
-    fn lines(&self) -> Vec<String> {
-        self.noted.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
-    }
 }
 
 #[expect(clippy::print_stdout, reason = "a test binary reports on standard output")]

@@ -1,13 +1,15 @@
 #!/bin/bash
 # What the guest does: load modules (there is no udev, and a namespace may not load any), run the command, say how it ended.
-# The one argument is the directory that both sides write to.
-work=$1
+# The first argument is the directory that both sides write to; with --bare after it, no module is loaded.
+work=$1 bare=${2:-}
 uptime() { cut -d' ' -f1 /proc/uptime; }
 echo "booted at $(uptime)" >"$work/times"
 
-for module in nf_tables nft_ct nft_masq nft_nat nft_redir nft_reject_inet nft_chain_nat nft_numgen nft_hash nft_fib_inet \
+modules=(nf_tables nft_ct nft_masq nft_nat nft_redir nft_reject_inet nft_chain_nat nft_numgen nft_hash nft_fib_inet \
     nft_limit nf_conntrack nf_conntrack_netlink nfnetlink af_packet veth bridge br_netfilter sctp ip_vs ip_vs_rr ip_vs_sh \
-    ip_vs_wrr ip_vs_lc xt_ipvs dummy bonding 8021q sch_netem sch_ingress cls_bpf tun; do
+    ip_vs_wrr ip_vs_lc xt_ipvs dummy bonding 8021q sch_netem sch_ingress cls_bpf tun)
+[ "$bare" = --bare ] && modules=()
+for module in "${modules[@]}"; do
     modprobe "$module" 2>/dev/null || echo "vm: no module $module" >>"$work/output"
 done
 echo "modules at $(uptime)" >>"$work/times"

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
-use sheave::config::{DetectLocal, NodePortSelection, Options, SourceOptions};
+use sheave::config::{Options, SourceOptions};
 use sheave::daemon::{Control, Inputs, Outputs, Reporter, SyncLoop, Watchman};
 use sheave::dataplane::nftables::NftablesPlane;
 use sheave::netlink::nft::{KernelNft, NftDoor as _};
@@ -110,14 +110,6 @@ impl Drop for Driver {
 }
 
 fn options() -> Options {
-    Options {
-        node_name: NODE.into(),
-        // Never read: the bench is the source.
-        source: SourceOptions::Manifests(PathBuf::new()),
-        detect_local: DetectLocal::ClusterCidr(Vec::new()),
-        masquerade_all: false,
-        node_ports: NodePortSelection::Primary,
-        external_ips_denied: false,
-        adopt: false,
-    }
+    // The source is never read: the bench is it.
+    Options::new(NODE.into(), SourceOptions::Manifests(PathBuf::new()))
 }

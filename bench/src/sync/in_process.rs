@@ -1,13 +1,10 @@
 //! In process: the loop alone, fed with objects as a source would decode them.
 
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use sheave::model::{
-    Conditions, Endpoint, EndpointSlice, Family, Interner, ObjectKey, Protocol, Service, ServiceKey, ServicePortSpec,
-    ServiceType, SlicePort, TrafficPolicy,
-};
+use sheave::model::{Endpoint, EndpointSlice, Family, Interner, ObjectKey, Protocol, Service, ServiceKey, samples};
 use sheave::source::{Change, Object};
 use sheave_lab::Namespace;
 use sheave_tests::apiserver::load::{EndpointAddress, Shape};
@@ -80,22 +77,11 @@ impl Cluster {
 
     fn service(&self, number: u32) -> Service {
         Service {
-            key: key(number),
             uid: format!("00000000-0000-4000-9000-{number:012x}").into(),
             created: Some(1_767_225_600),
-            kind: ServiceType::ClusterIp,
             cluster_ips: self.shape.cluster_ips(number).into(),
-            headless: false,
-            external_name: None,
-            external_ips: Vec::new(),
-            vips: Vec::new(),
-            source_ranges: Vec::new(),
-            internal_traffic_policy: TrafficPolicy::Cluster,
-            external_traffic_policy: TrafficPolicy::Cluster,
-            affinity: None,
-            health_check_node_port: 0,
-            ports: vec![ServicePortSpec { name: PORT.into(), protocol: Protocol::Tcp, port: 80, node_port: 0 }],
-            problems: Vec::new(),
+            ports: vec![samples::port(PORT, Protocol::Tcp, 80)],
+            ..samples::service(key(number), IpAddr::V4(Ipv4Addr::UNSPECIFIED))
         }
     }
 
@@ -107,21 +93,13 @@ impl Cluster {
             Some((at, instead)) if *at == place => self.endpoint(instead),
             _ => self.endpoint(&shape.first_endpoint(number, place, Family::V4)),
         });
-        Object::EndpointSlice(Box::new(EndpointSlice {
-            endpoints: endpoints.collect(),
-            key: ObjectKey::new(NAMESPACE, &format!("{}-ipv4-{part}", Shape::service_name(number))),
-            service: key(number),
-            family: Family::V4,
-            ports: vec![SlicePort { name: PORT.into(), protocol: Protocol::Tcp, port: 8080 }],
-            trigger_time: None,
-            problems: Vec::new(),
-        }))
+        let name = ObjectKey::new(NAMESPACE, &format!("{}-ipv4-{part}", Shape::service_name(number)));
+        let ports = vec![samples::slice_port(PORT, Protocol::Tcp, 8080)];
+        Object::EndpointSlice(Box::new(EndpointSlice { ports, ..samples::slice(name, key(number), endpoints) }))
     }
 
     fn endpoint(&mut self, endpoint: &EndpointAddress) -> Endpoint {
-        let node: Arc<str> = self.names.intern(&endpoint.node);
-        let conditions = Conditions { ready: true, serving: true, terminating: false };
-        Endpoint { address: endpoint.address, conditions, node: Some(node), hints: None }
+        Endpoint { node: Some(self.names.intern(&endpoint.node)), ..samples::endpoint(endpoint.address) }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::netlink::nft::{KernelNft, NftDoor as _};
 const NOTHING: &str = "nothing of sheave is in this kernel";
 
 /// Flags of `sheave cleanup`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct Arguments {
     /// Only say what would be removed
     #[arg(long)]

@@ -3,6 +3,7 @@
 //! Exit codes: 0 yes, done; 1 no, differs or failed; 2 wrong usage; 3 the other side (kernel, API server, daemon) cannot be reached.
 
 mod cleanup;
+mod config;
 mod demo;
 mod migrate;
 mod run;
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::config::{LogDefaults, LogFormat as Format};
 use crate::daemon::with_causes;
 
 /// Kubernetes Services in the kernel of this node, explained.
@@ -30,6 +32,8 @@ enum Command {
     ///
     /// Stops on SIGTERM or SIGINT and leaves its rules in place, so that a restart cuts nothing. `sheave cleanup` removes them.
     Run(Box<run::Arguments>),
+    /// Print the default configuration, or say what a configuration file comes to
+    Config(config::Arguments),
     /// Remove everything sheave put into this kernel, and nothing else
     Cleanup(cleanup::Arguments),
     /// Come from kube-proxy, and go back
@@ -41,13 +45,13 @@ enum Command {
 /// How to talk.
 #[derive(Debug, clap::Args)]
 struct LogOptions {
-    /// What to log: a level (error, warn, info, debug, trace), or directives such as `info,sheave::source=debug`
-    #[arg(long, global = true, value_name = "FILTER", default_value = "info", env = "SHEAVE_LOG", help_heading = "Logging")]
-    log: String,
+    /// What to log: a level (error, warn, info, debug, trace), or directives such as `info,sheave::source=debug` [default: info]
+    #[arg(long, global = true, value_name = "FILTER", env = "SHEAVE_LOG", help_heading = "Logging")]
+    log: Option<String>,
 
-    /// One line for people, or one JSON object per line
-    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", help_heading = "Logging")]
-    log_format: LogFormat,
+    /// One line for people, or one JSON object per line [default: text]
+    #[arg(long, global = true, value_name = "FORMAT", help_heading = "Logging")]
+    log_format: Option<LogFormat>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -71,25 +75,36 @@ impl Cli {
     /// Runs the command.
     #[must_use]
     pub fn execute(self) -> ExitCode {
-        if let Err(failure) = self.log.start() {
-            return failure.report();
-        }
-        let outcome = match self.command {
-            Command::Run(arguments) => run::run(*arguments),
-            Command::Cleanup(arguments) => cleanup::cleanup(&arguments),
-            Command::Migrate(arguments) => migrate::migrate(&arguments),
-            Command::Demo(arguments) => demo::demo(&arguments),
+        let Self { command, log } = self;
+        let outcome = match command {
+            // Its log may be told by a file how to look.
+            Command::Run(arguments) => arguments.prepare(log).and_then(run::Prepared::run),
+            Command::Config(arguments) => log.start(None).and_then(|()| config::config(arguments)),
+            Command::Cleanup(arguments) => log.start(None).and_then(|()| cleanup::cleanup(&arguments)),
+            Command::Migrate(arguments) => log.start(None).and_then(|()| migrate::migrate(&arguments)),
+            Command::Demo(arguments) => log.start(None).and_then(|()| demo::demo(&arguments)),
         };
         outcome.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
     }
 }
 
 impl LogOptions {
-    fn start(&self) -> Result<(), Failure> {
-        let filter = tracing_subscriber::EnvFilter::try_new(&self.log)
-            .map_err(|error| Failure::Usage(format!("--log {:?}: {error}; expected a level such as `info`", self.log)))?;
+    /// Opens the log. What was not said on the command line is as the configuration has it.
+    fn start(&self, defaults: Option<LogDefaults>) -> Result<(), Failure> {
+        let level = match defaults.map_or(0, |defaults| defaults.verbosity) {
+            0..=3 => "info",
+            4..=5 => "debug",
+            _ => "trace",
+        };
+        let filter = self.log.as_deref().unwrap_or(level);
+        let filter = tracing_subscriber::EnvFilter::try_new(filter)
+            .map_err(|error| Failure::Usage(format!("--log {filter:?}: {error}; expected a level such as `info`")))?;
         let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-        match self.log_format {
+        let format = self.log_format.unwrap_or(match defaults.map(|defaults| defaults.format) {
+            Some(Format::Json) => LogFormat::Json,
+            Some(Format::Text) | None => LogFormat::Text,
+        });
+        match format {
             LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).init(),
             LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).with_target(false).init(),
         }

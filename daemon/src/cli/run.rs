@@ -1,33 +1,39 @@
 //! `sheave run`.
 
+mod flags;
+
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Args, ValueEnum};
-use compact_str::CompactString;
-use ipnet::IpNet;
+use clap::Args;
 
-use super::Failure;
-use crate::config::{DetectLocal, NodePortSelection, Options, SourceOptions};
-use crate::daemon::with_causes;
-use crate::source::kube::KubeOptions;
+use self::flags::KubeProxyFlags;
+use super::{Failure, LogOptions, cleanup};
+use crate::config::{self, ConfigFile, Configuration, Overrides, Settings, SheaveConfiguration, SourceChoice};
+use crate::daemon::{self, with_causes};
 
-/// Flags of `sheave run`.
+/// Flags of `sheave run`. Those of sheave go before a configuration file, those of kube-proxy are ignored beside one.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
+    /// Configuration: a KubeProxyConfiguration, a SheaveConfiguration, or both as two YAML documents; read again when it changes.
+    /// See `sheave config`
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
     /// Where Services come from: `kube` (an API server), or `manifests=PATH` (a directory or file of ordinary YAML or JSON,
-    /// watched for changes; needs no cluster)
-    #[arg(long, value_name = "SOURCE", default_value = "kube", value_parser = parse_source)]
-    source: SourceArgument,
+    /// watched for changes; needs no cluster) [default: kube]
+    #[arg(long, value_name = "SOURCE", value_parser = parse_source)]
+    source: Option<SourceChoice>,
 
     /// Name of this node's Node object [default: the host name, lower case]
     #[arg(long, value_name = "NAME", visible_alias = "hostname-override", env = "NODE_NAME")]
     node_name: Option<String>,
 
-    /// What carries the traffic
-    #[arg(long, value_name = "PLANE", default_value = "auto")]
-    plane: PlaneArgument,
+    /// What carries the traffic: auto (the best that this kernel has; today that is nftables), or nftables (NAT by nftables,
+    /// Linux 5.13 or later) [default: auto]
+    #[arg(long, value_name = "PLANE", value_parser = ["auto", "nftables"])]
+    plane: Option<String>,
 
     /// Take over from kube-proxy: serve beside it, and remove its rules once ours are complete and it has ended
     #[arg(long)]
@@ -37,178 +43,164 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "URL", value_delimiter = ',', help_heading = "API server")]
     api_server: Vec<String>,
 
-    /// Credentials and address of the API server
-    #[arg(long, value_name = "FILE", env = "KUBECONFIG", help_heading = "API server")]
-    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    kube_proxy: KubeProxyFlags,
 
-    /// CIDRs of the cluster's pods, both families: how traffic from pods is told from any other
-    #[arg(long, value_name = "CIDR", value_delimiter = ',', help_heading = "Node")]
-    cluster_cidr: Vec<IpNet>,
+    #[command(flatten)]
+    klog: KlogFlags,
 
-    /// How traffic from pods is told from any other
-    #[arg(long, value_name = "MODE", default_value = "ClusterCIDR", help_heading = "Node")]
-    detect_local_mode: DetectLocalMode,
+    /// How long the next object of a streaming list may take before the list is asked for in pages instead
+    #[arg(long, value_name = "SECONDS", hide = true, value_parser = parse_seconds)]
+    streaming_list_patience: Option<Duration>,
 
-    /// Bridge of the pods, for BridgeInterface
-    #[arg(long, value_name = "NAME", help_heading = "Node")]
-    pod_bridge_interface: Option<String>,
+    /// One more API server, as kube-proxy calls it
+    #[arg(long, value_name = "URL", hide_short_help = true, help_heading = "From kube-proxy")]
+    master: Option<String>,
 
-    /// Beginning of the names of the pods' interfaces, for InterfaceNamePrefix
-    #[arg(long, value_name = "PREFIX", help_heading = "Node")]
-    pod_interface_name_prefix: Option<String>,
+    /// Make the kernel settings of the configuration, and end
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, hide_short_help = true, help_heading = "From kube-proxy")]
+    init_only: bool,
 
-    /// Where NodePorts are served: `primary` (the node's IP), or CIDRs that this node's addresses are picked by
-    #[arg(long, value_name = "CIDR", value_delimiter = ',', default_value = "primary", help_heading = "Node")]
-    nodeport_addresses: Vec<String>,
+    /// The same as `sheave cleanup`
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, hide_short_help = true, help_heading = "From kube-proxy")]
+    cleanup: bool,
 
-    /// Masquerade all traffic to ClusterIPs, from pods too
-    #[arg(long, help_heading = "Node")]
-    masquerade_all: bool,
-
-    /// Kubernetes feature gates; AllowServiceExternalIPs is the one that matters here
-    #[arg(long, value_name = "GATE=BOOL", value_delimiter = ',', help_heading = "Node")]
-    feature_gates: Vec<String>,
+    /// Write the default configuration to this file, and end
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = "From kube-proxy")]
+    write_config_to: Option<PathBuf>,
 }
 
-#[derive(Clone, Debug)]
-enum SourceArgument {
-    Kube,
-    Manifests(PathBuf),
+/// kube-proxy's flags about its log. They count beside a configuration file.
+#[derive(Debug, Args)]
+struct KlogFlags {
+    /// Verbosity as kube-proxy counts it: from 4 on debug, from 6 on trace
+    #[arg(short = 'v', long = "v", value_name = "LEVEL", hide_short_help = true, help_heading = "From kube-proxy")]
+    verbosity: Option<u32>,
+
+    #[arg(long, hide = true)]
+    vmodule: Option<String>,
+
+    #[arg(long, value_parser = ["text", "json"], hide = true)]
+    logging_format: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum PlaneArgument {
-    /// The best that this kernel has; today that is nftables
-    Auto,
-    /// NAT by nftables, Linux 5.13 or later
-    Nftables,
+/// What is to be done, once the log is open.
+pub(super) struct Prepared {
+    task: Task,
+    settings: Settings,
+    log: LogOptions,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-#[value(rename_all = "verbatim")]
-enum DetectLocalMode {
-    /// By source address, within --cluster-cidr; without any, no traffic counts as coming from pods
-    ClusterCIDR,
-    /// By source address, within the Node's own spec.podCIDRs
-    NodeCIDR,
-    /// By the bridge it comes in through
-    BridgeInterface,
-    /// By the name of the interface it comes in through
-    InterfaceNamePrefix,
-}
-
-pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
-    let options = arguments.into_options()?;
-    crate::daemon::run(options).map_err(|error| match error {
-        error if error.is_usage() => Failure::Usage(with_causes(&error)),
-        error if error.is_unreachable() => Failure::Unreachable(error.into()),
-        error => Failure::No(error.into()),
-    })
+enum Task {
+    Serve(Option<ConfigFile>),
+    InitOnly,
+    Cleanup,
+    WriteConfig(PathBuf),
 }
 
 impl Arguments {
-    fn into_options(self) -> Result<Options, Failure> {
-        // One plane so far: both words mean it.
-        let (PlaneArgument::Auto | PlaneArgument::Nftables) = self.plane;
-        let node_name = node_name(self.node_name)?;
-        Ok(Options {
-            node_name: node_name.clone(),
-            detect_local: detect_local(
-                self.detect_local_mode,
-                &self.cluster_cidr,
-                self.pod_bridge_interface,
-                self.pod_interface_name_prefix,
-            )?,
-            masquerade_all: self.masquerade_all,
-            node_ports: node_ports(&self.nodeport_addresses)?,
-            external_ips_denied: external_ips_denied(&self.feature_gates)?,
+    /// Reads and judges everything. The log is not open yet: how it looks may stand in the file.
+    pub(super) fn prepare(self, log: LogOptions) -> Result<Prepared, Failure> {
+        let overrides = Overrides {
+            node_name: node_name(self.node_name)?,
+            host_name: host_name()?,
+            plane: self.plane,
             adopt: self.adopt,
-            source: match self.source {
-                SourceArgument::Manifests(path) => SourceOptions::Manifests(path),
-                SourceArgument::Kube => SourceOptions::Kube(KubeOptions {
-                    kubeconfig: self.kubeconfig,
-                    api_servers: self.api_server,
-                    node_name,
-                    ..KubeOptions::default()
-                }),
-            },
+            source: self.source,
+            api_servers: self.api_server.into_iter().chain(self.master).collect(),
+            several_cidrs: self.config.is_none(),
+            streaming_list: self.streaming_list_patience,
+        };
+        let (file, mut settings) = match self.config {
+            Some(path) => {
+                let file = ConfigFile { path, overrides };
+                let mut settings =
+                    file.load().with_context(|| format!("configuration {}", file.path.display())).map_err(Failure::No)?;
+                if !self.kube_proxy.given().is_empty() {
+                    let ignored = self.kube_proxy.given().join(", ");
+                    settings.warnings.push(format!("ignored beside --config, as by kube-proxy: {ignored}"));
+                }
+                (Some(file), settings)
+            }
+            None => (None, from_flags(self.kube_proxy, &overrides)?),
+        };
+        if self.klog.vmodule.is_some() {
+            settings.warnings.push("--vmodule: it names Go files and has no effect; --log takes directives".to_owned());
+        }
+        if let Some(verbosity) = self.klog.verbosity {
+            settings.log.verbosity = verbosity;
+        }
+        if let Some(format) = self.klog.logging_format {
+            settings.log.format = if format == "json" { config::LogFormat::Json } else { config::LogFormat::Text };
+        }
+        let task = match self.write_config_to {
+            Some(path) => Task::WriteConfig(path),
+            None if self.cleanup => Task::Cleanup,
+            None if self.init_only => Task::InitOnly,
+            None => Task::Serve(file),
+        };
+        Ok(Prepared { task, settings, log })
+    }
+}
+
+impl Prepared {
+    /// Opens the log and does it.
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let Self { task, settings, log } = self;
+        log.start(Some(settings.log))?;
+        let outcome = match task {
+            Task::Cleanup => return cleanup::cleanup(&cleanup::Arguments::default()),
+            Task::WriteConfig(path) => {
+                let written = std::fs::write(&path, config::default_documents());
+                return written.with_context(|| format!("write {}", path.display())).map_err(Failure::No);
+            }
+            Task::InitOnly => {
+                settings.tell();
+                daemon::apply_kernel_settings(&settings.options);
+                return Ok(());
+            }
+            Task::Serve(file) => daemon::run(settings, file.as_ref()),
+        };
+        outcome.map_err(|error| match error {
+            error if error.is_usage() => Failure::Usage(with_causes(&error)),
+            error if error.is_unreachable() => Failure::Unreachable(error.into()),
+            error => Failure::No(error.into()),
         })
     }
 }
 
-fn parse_source(text: &str) -> Result<SourceArgument, String> {
+fn from_flags(flags: KubeProxyFlags, overrides: &Overrides) -> Result<Settings, Failure> {
+    let configuration = Configuration { kube_proxy: flags.into_configuration(), sheave: SheaveConfiguration::default() };
+    let mut settings = config::interpret(&configuration, overrides).map_err(|errors| {
+        Failure::Usage(errors.iter().map(|error| flags::in_flags(&error.to_string())).collect::<Vec<_>>().join("\n"))
+    })?;
+    settings.warnings.iter_mut().for_each(|warning| *warning = flags::in_flags(warning));
+    Ok(settings)
+}
+
+fn parse_source(text: &str) -> Result<SourceChoice, String> {
     match text.split_once('=') {
-        None if text == "kube" => Ok(SourceArgument::Kube),
-        Some(("manifests", path)) if !path.is_empty() => Ok(SourceArgument::Manifests(path.into())),
+        None if text == "kube" => Ok(SourceChoice::Kube),
+        Some(("manifests", path)) if !path.is_empty() => Ok(SourceChoice::Manifests(path.into())),
         _ => Err("expected `kube` or `manifests=PATH`, for example manifests=/etc/sheave/manifests".to_owned()),
     }
 }
 
-fn node_name(given: Option<String>) -> Result<Arc<str>, Failure> {
-    let name = match given {
-        Some(name) => name,
-        None => nix::unistd::gethostname()
-            .context("reading the host name; give --node-name")
-            .map_err(Failure::No)?
-            .to_string_lossy()
-            .into_owned(),
-    };
-    let name = name.trim().to_lowercase();
-    if name.is_empty() {
-        return Err(Failure::Usage("--node-name is empty; expected the name of this node's Node object".to_owned()));
-    }
-    Ok(name.into())
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<u32>().ok().filter(|seconds| *seconds > 0);
+    seconds.map(|seconds| Duration::from_secs(seconds.into())).ok_or_else(|| "expected whole seconds, at least 1".to_owned())
 }
 
-fn detect_local(
-    mode: DetectLocalMode,
-    cluster_cidrs: &[IpNet],
-    bridge: Option<String>,
-    prefix: Option<String>,
-) -> Result<DetectLocal, Failure> {
-    let needed = |value: Option<String>, flag: &str, mode: &str| {
-        value
-            .filter(|text| !text.is_empty())
-            .map(CompactString::from)
-            .ok_or_else(|| Failure::Usage(format!("--detect-local-mode {mode} needs {flag}")))
-    };
-    Ok(match mode {
-        DetectLocalMode::ClusterCIDR => DetectLocal::ClusterCidr(cluster_cidrs.iter().map(IpNet::trunc).collect()),
-        DetectLocalMode::NodeCIDR => DetectLocal::NodeCidr,
-        DetectLocalMode::BridgeInterface => {
-            DetectLocal::BridgeInterface(needed(bridge, "--pod-bridge-interface", "BridgeInterface")?)
+fn node_name(given: Option<String>) -> Result<Option<String>, Failure> {
+    match given {
+        Some(name) if name.trim().is_empty() => {
+            Err(Failure::Usage("--node-name is empty; expected the name of this node's Node object".to_owned()))
         }
-        DetectLocalMode::InterfaceNamePrefix => {
-            DetectLocal::InterfaceNamePrefix(needed(prefix, "--pod-interface-name-prefix", "InterfaceNamePrefix")?)
-        }
-    })
+        given => Ok(given),
+    }
 }
 
-fn node_ports(given: &[String]) -> Result<NodePortSelection, Failure> {
-    if given.iter().any(|entry| entry == "primary") {
-        return match given {
-            [_] => Ok(NodePortSelection::Primary),
-            _ => Err(Failure::Usage("--nodeport-addresses: `primary` stands alone, it does not go with CIDRs".to_owned())),
-        };
-    }
-    let cidrs = given.iter().map(|text| {
-        text.parse::<IpNet>().map_err(|error| {
-            Failure::Usage(format!("--nodeport-addresses: {text:?}: {error}; expected `primary` or CIDRs such as 192.168.0.0/24"))
-        })
-    });
-    Ok(NodePortSelection::Cidrs(cidrs.collect::<Result<_, _>>()?))
-}
-
-/// Only one gate means anything here. Others are kube-proxy's business and are let pass, as a shared configuration may name them.
-fn external_ips_denied(gates: &[String]) -> Result<bool, Failure> {
-    let mut denied = false;
-    for gate in gates {
-        let value = gate.split_once('=').and_then(|(name, value)| Some((name, value.parse::<bool>().ok()?)));
-        match value {
-            Some(("AllowServiceExternalIPs", allowed)) => denied = !allowed,
-            Some((name, _)) => tracing::warn!("--feature-gates: {name} is not known here and has no effect"),
-            None => return Err(Failure::Usage(format!("--feature-gates: {gate:?}; expected NAME=true or NAME=false"))),
-        }
-    }
-    Ok(denied)
+fn host_name() -> Result<String, Failure> {
+    let name = nix::unistd::gethostname().context("reading the host name; give --node-name").map_err(Failure::No)?;
+    Ok(name.to_string_lossy().into_owned())
 }

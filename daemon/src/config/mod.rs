@@ -1,15 +1,65 @@
 //! What the daemon was told to do, after parsing and validation. Flags and files end here; nothing past this line reads either.
+//!
+//! ```text
+//! file ─► Tree ─► Documents ─┐
+//! flags ─────────────────────┴─► Configuration ─► interpret ─► Settings { Options, warnings }
+//! ```
+//! Flags and file are two spellings of one [`KubeProxyConfiguration`], so that a thing means the same in both.
 
+mod catalogue;
+mod duration;
+mod field_error;
+mod file;
+mod interpret;
+mod kube_proxy;
+mod present;
+mod settings;
+mod sheave;
+mod traps;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use compact_str::CompactString;
 use ipnet::IpNet;
 
 use crate::source::kube::KubeOptions;
 
-/// Everything `sheave run` needs to know.
+pub use duration::GoDuration;
+pub use field_error::{FieldError, FieldProblem};
+pub use file::{ConfigError, Documents, parse, read};
+pub use interpret::interpret;
+pub use kube_proxy::KubeProxyConfiguration;
+pub use present::{default_documents, explained, non_defaults};
+pub use settings::{LogDefaults, LogFormat, Overrides, Settings, SourceChoice};
+pub use sheave::SheaveConfiguration;
+
+/// What was asked for, complete: nothing is unset any more.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Configuration {
+    /// kube-proxy's part.
+    pub kube_proxy: KubeProxyConfiguration,
+    /// Ours.
+    pub sheave: SheaveConfiguration,
+}
+
+/// A file, with what the command line says over its head; read again whenever it changes.
 #[derive(Clone, Debug)]
+pub struct ConfigFile {
+    /// The file.
+    pub path: PathBuf,
+    /// What the command line says.
+    pub overrides: Overrides,
+}
+
+/// Everything `sheave run` needs to know.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// Our Node's name: trimmed and lower-cased, as kube-proxy does.
     pub node_name: Arc<str>,
@@ -21,14 +71,24 @@ pub struct Options {
     pub masquerade_all: bool,
     /// Where NodePorts are served.
     pub node_ports: NodePortSelection,
+    /// NodePorts are served at 127.0.0.1 as well, to processes of the node.
+    pub localhost_node_ports: bool,
+    /// Takes the place of the Node's IP of its family (`bindAddress`).
+    pub node_ip: Option<IpAddr>,
     /// Feature gate `AllowServiceExternalIPs=false`.
     pub external_ips_denied: bool,
     /// Take over from kube-proxy: serve beside it, and remove what is its own once it has ended.
     pub adopt: bool,
+    /// The least time between two commits; none: a change is committed at once.
+    pub min_sync_period: Duration,
+    /// What is asked of the kernel beside rules.
+    pub kernel: KernelSettings,
+    /// Where the daemon's own servers listen.
+    pub addresses: Addresses,
 }
 
 /// `--source`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum SourceOptions {
     /// A Kubernetes API server.
     Kube(KubeOptions),
@@ -56,4 +116,93 @@ pub enum NodePortSelection {
     Primary,
     /// Addresses of this node within these; a family without any serves all its local addresses.
     Cidrs(Vec<IpNet>),
+}
+
+/// Where the daemon's own servers listen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// `/healthz` and `/livez`; none: not served.
+    pub healthz: Option<SocketAddr>,
+    /// `/metrics`.
+    pub metrics: Option<SocketAddr>,
+    /// A port that is taken ends the process, instead of being tried again.
+    pub bind_address_hard_fail: bool,
+}
+
+/// Settings of this process and of its network namespace (kube-proxy 6.7).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelSettings {
+    /// `oom_score_adj`, -1000 to 1000.
+    pub oom_score_adj: i32,
+    /// Of connection tracking.
+    pub conntrack: ConntrackSettings,
+}
+
+/// `conntrack`. Zero leaves the kernel's value alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConntrackSettings {
+    /// Entries for each CPU.
+    pub max_per_core: u32,
+    /// Entries at least.
+    pub min: u32,
+    /// An established TCP connection without packets is forgotten after this.
+    pub tcp_established: Duration,
+    /// One that waits for the node's side to close.
+    pub tcp_close_wait: Duration,
+    /// A UDP flow of one direction.
+    pub udp: Duration,
+    /// A UDP flow that was answered.
+    pub udp_stream: Duration,
+    /// Segments outside of the window are not invalid.
+    pub tcp_be_liberal: bool,
+}
+
+impl Options {
+    /// A name and a source, and nothing else: no CIDRs, NodePorts at the node's IP, no servers, kernel settings left alone.
+    #[must_use]
+    pub fn new(node_name: Arc<str>, source: SourceOptions) -> Self {
+        Self {
+            node_name,
+            source,
+            detect_local: DetectLocal::ClusterCidr(Vec::new()),
+            masquerade_all: false,
+            node_ports: NodePortSelection::Primary,
+            localhost_node_ports: false,
+            node_ip: None,
+            external_ips_denied: false,
+            adopt: false,
+            min_sync_period: Duration::ZERO,
+            kernel: KernelSettings::default(),
+            addresses: Addresses::default(),
+        }
+    }
+}
+
+impl ConfigFile {
+    /// Reads the file and says what it comes to.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load(&self) -> Result<Settings, ConfigError> {
+        let documents = read(&self.path)?;
+        let mut settings = interpret(&Configuration::of(&documents), &self.overrides).map_err(ConfigError::Invalid)?;
+        settings.warnings.splice(0..0, documents.warnings);
+        Ok(settings)
+    }
+}
+
+impl Configuration {
+    /// Defaults filled in. Without a KubeProxyConfiguration the mode is nftables, which is what this daemon does.
+    #[must_use]
+    pub fn of(documents: &Documents) -> Self {
+        let mut kube_proxy = documents.kube_proxy.clone().unwrap_or_else(Self::native);
+        kube_proxy.set_defaults();
+        Self { kube_proxy, sheave: documents.sheave.clone().unwrap_or_default() }
+    }
+
+    /// A KubeProxyConfiguration of mode nftables that says nothing else.
+    #[must_use]
+    pub fn native() -> KubeProxyConfiguration {
+        KubeProxyConfiguration { mode: "nftables".to_owned(), ..KubeProxyConfiguration::default() }
+    }
 }

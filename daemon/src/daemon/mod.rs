@@ -7,9 +7,14 @@
 //!   signals                                └─► Published, marks
 //! ```
 
+mod addresses;
 mod adoption;
+mod families;
 mod handover;
+mod kernel_settings;
 mod node;
+mod predecessor;
+mod reload;
 mod report;
 mod retry;
 mod stale_flows;
@@ -17,6 +22,7 @@ mod sync;
 mod watchman;
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -31,11 +37,12 @@ pub use stale_flows::StaleFlows;
 pub use sync::{Control, Inputs, Outputs, SyncLoop};
 pub use watchman::Watchman;
 
-use crate::config::{Options, SourceOptions};
+use self::kernel_settings::Sysctls;
+use crate::config::{ConfigFile, Options, Settings, SourceOptions};
 use crate::dataplane::PlaneError;
-use crate::dataplane::nftables::{self, NftablesPlane};
+use crate::dataplane::nftables::NftablesPlane;
 use crate::netlink::nft::{DoorError, KernelNft, NftDoor as _};
-use crate::netlink::route::{self, RouteError};
+use crate::netlink::route::RouteError;
 use crate::source::kube::{ConnectError, EventSink, KubeSource};
 use crate::source::{Change, kube, manifests};
 use crate::table::Published;
@@ -44,8 +51,6 @@ use crate::table::Published;
 const CHANGES_QUEUED: usize = 1024;
 /// Repairs and node matters on their way to the loop.
 const CONTROL_QUEUED: usize = 64;
-/// How often a second daemon looks whether the first has ended.
-const LOOK_FOR_PREDECESSOR: Duration = Duration::from_millis(100);
 /// The API server's names are resolved again this often.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(300);
 
@@ -101,44 +106,66 @@ impl DaemonError {
     }
 }
 
-/// Serves this node until SIGTERM or SIGINT. Rules stay in place.
+/// Why the inside of the daemon came to its end without a failure.
+enum End {
+    /// Somebody asked for it.
+    Asked,
+    /// With this configuration it has to be built anew.
+    Restart(Box<Settings>),
+}
+
+/// Makes the kernel settings of a configuration, without serving anything.
+pub fn apply_kernel_settings(options: &Options) {
+    kernel_settings::apply(options, &Sysctls::default());
+}
+
+/// Serves this node until SIGTERM or SIGINT. Rules stay in place. A configuration that came from a file is followed.
 ///
 /// # Errors
 /// Something that no waiting would mend, at the start. An unreachable API server is not such a thing.
-pub fn run(options: Options) -> Result<(), DaemonError> {
+pub fn run(mut settings: Settings, file: Option<&ConfigFile>) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("sheave")
         .enable_all()
         .build()
         .map_err(|source| DaemonError::Process { what: "starting the runtime", source })?;
-    let outcome = runtime.block_on(serve(options));
+    let outcome = loop {
+        match runtime.block_on(serve(settings, file)) {
+            Ok(End::Restart(next)) => settings = *next,
+            Ok(End::Asked) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
     // A source that is in the middle of a request is not waited for: nothing it could still say matters.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(options: Options) -> Result<(), DaemonError> {
+async fn serve(settings: Settings, file: Option<&ConfigFile>) -> Result<End, DaemonError> {
     let cancel = CancellationToken::new();
     let mut terminate = on_signal(SignalKind::terminate())?;
     let mut interrupt = on_signal(SignalKind::interrupt())?;
 
     // The kernel first: if it says no, a person should hear that and not a word about API servers.
     let mut door = KernelNft::open()?;
-    tokio::select! {
-        ended = predecessor_ended(&mut door) => ended?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
-    }
+    let hold = tokio::select! {
+        hold = predecessor::take_over(&mut door) => hold?,
+        _ = terminate.recv() => return Ok(End::Asked),
+        _ = interrupt.recv() => return Ok(End::Asked),
+    };
     if handover::is_requested() {
         if adoption::kube_proxy_runs().await {
             tracing::info!("this node was given back to kube-proxy, which runs: waiting for the end, without serving");
+            drop(hold);
             handover::stand_by(&mut terminate, &mut interrupt).await;
-            return Ok(());
+            return Ok(End::Asked);
         }
         handover::withdraw();
     }
-    let adoption = adoption::prepare(options.adopt).await?;
+    let adoption = adoption::prepare(settings.options.adopt).await?;
+    settings.tell();
+    let options = Arc::new(settings.options);
     let own_port = door.port_id();
     let plane = NftablesPlane::new(Box::new(door));
     let stale_flows = StaleFlows::spawn()
@@ -147,16 +174,21 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
 
     let (changes, changes_in) = mpsc::channel(CHANGES_QUEUED);
     let (control, control_in) = mpsc::channel(CONTROL_QUEUED);
-    let inputs = Inputs { changes: changes_in, control: control_in, addresses: route::watch_addresses(cancel.clone()).await? };
+    let inputs =
+        Inputs { changes: changes_in, control: control_in, addresses: addresses::watch_addresses(cancel.clone()).await? };
     let reporter = start_source(&options, changes, &control, &cancel).await?;
     let outputs =
         Outputs { published: Arc::new(Published::default()), marks: watch::Sender::new(Vec::new()), reporter, stale_flows };
-    let mut watchman = Watchman::start(own_port, control)?;
-    // From here on a second daemon waits, and not only once the first lists have come.
-    watchman.hold();
+    let watchman = Watchman::start(own_port, control.clone())?.holding(hold);
+    // After the hold, which asks for connection tracking: before, its settings need not be there.
+    apply_kernel_settings(&options);
 
     tracing::info!(node = %options.node_name, plane = "nftables", version = env!("CARGO_PKG_VERSION"), "sheave starts");
-    let mut sync_loop = SyncLoop::new(Arc::new(options), Box::new(plane), outputs).watched_by(watchman);
+    let mut sync_loop = SyncLoop::new(options.clone(), Box::new(plane), outputs).watched_by(watchman);
+    if let Some(reason) = families::why_no_ipv6(Path::new("/proc")) {
+        tracing::info!("{reason}: only IPv4 is served");
+        sync_loop = sync_loop.without_ipv6();
+    }
     if let Some(adoption) = adoption {
         let (told, first_commit) = oneshot::channel();
         sync_loop = sync_loop.telling_the_first_commit(told);
@@ -164,37 +196,37 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
     }
     let sync = spawn_loop(sync_loop, inputs, cancel.clone())?;
 
+    let reconfigured = async {
+        match file {
+            Some(file) => reload::follow(file, options, control).await,
+            None => std::future::pending().await,
+        }
+    };
     let mut ended = tokio::task::spawn_blocking(move || sync.join());
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: stopping, the rules stay in place"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: stopping, the rules stay in place"),
+    let end = tokio::select! {
+        _ = terminate.recv() => {
+            tracing::info!("SIGTERM: stopping, the rules stay in place");
+            End::Asked
+        }
+        _ = interrupt.recv() => {
+            tracing::info!("SIGINT: stopping, the rules stay in place");
+            End::Asked
+        }
+        settings = reconfigured => End::Restart(Box::new(settings)),
         () = handover::requested() => {
             cancel.cancel();
             let _ = ended.await;
             handover::stand_down();
             handover::stand_by(&mut terminate, &mut interrupt).await;
-            return Ok(());
+            return Ok(End::Asked);
         }
         // Better no process, which whoever started it notices, than one that serves nothing.
         _ = &mut ended => return Err(DaemonError::Ended),
-    }
+    };
     cancel.cancel();
     // A commit that has begun is finished; none is begun any more.
     let _ = ended.await;
-    Ok(())
-}
-
-/// Two daemons on one node would mend each other's tables for ever. The one that runs holds a table that goes with it
-/// (docs/decisions/nat-hold.md), so the second one waits for its end: what a rolling update wants, and a person is told.
-async fn predecessor_ended(door: &mut KernelNft) -> Result<(), DoorError> {
-    let mut told = false;
-    while nftables::is_held(door)? {
-        if !std::mem::replace(&mut told, true) {
-            tracing::warn!("another `sheave run` serves this node: waiting for it to end");
-        }
-        tokio::time::sleep(LOOK_FOR_PREDECESSOR).await;
-    }
-    Ok(())
+    Ok(end)
 }
 
 /// Starts the source and says who writes the Events.

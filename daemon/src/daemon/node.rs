@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use crate::config::{DetectLocal, NodePortSelection, Options};
 use crate::model::{Family, Node, ServiceCidr};
 use crate::policy::Context;
-use crate::table::{Detector, NodePortAddresses, NodeState};
+use crate::table::{Detector, LOCALHOST, NodePortAddresses, NodeState};
 
 /// What the outside says about this node; changes while we run.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +17,8 @@ pub(super) struct NodeFacts {
     pub(super) local: BTreeSet<IpAddr>,
     /// Addresses of the API server.
     pub(super) api_servers: BTreeSet<IpAddr>,
+    /// As it was found at the start.
+    pub(super) ipv6_off: bool,
 }
 
 /// Node-level inputs of the planes.
@@ -26,11 +28,16 @@ pub(super) fn node_state<'a>(
     cidrs: impl Iterator<Item = &'a ServiceCidr>,
     facts: &NodeFacts,
 ) -> NodeState {
+    let node_ports = |family| node_ports(&options.node_ports, family, node_ip(options, node, family), &facts.local);
+    let mut node_ports_v4 = node_ports(Family::V4);
+    if options.localhost_node_ports {
+        node_ports_v4.addresses.insert(LOCALHOST);
+    }
     NodeState {
         detector: detector(&options.detect_local, node),
         masquerade_all: options.masquerade_all,
-        node_ports_v4: node_ports(&options.node_ports, Family::V4, node, &facts.local),
-        node_ports_v6: node_ports(&options.node_ports, Family::V6, node, &facts.local),
+        node_ports_v4,
+        node_ports_v6: node_ports(Family::V6),
         service_cidrs: cidrs.flat_map(|object| object.cidrs.iter().copied()).collect(),
     }
 }
@@ -40,11 +47,17 @@ pub(super) fn context(options: &Options, node: Option<&Node>, facts: &NodeFacts)
     Context {
         node_name: options.node_name.clone(),
         zone: node.and_then(|node| node.zone.clone()),
-        node_ips: Family::ALL.iter().filter_map(|family| node?.ip(*family)).collect(),
+        node_ips: Family::ALL.iter().filter_map(|family| node_ip(options, node, *family)).collect(),
         external_ips_denied: options.external_ips_denied,
         api_servers: facts.api_servers.clone(),
+        ipv6_off: facts.ipv6_off,
         ..Context::default()
     }
+}
+
+/// The Node's, unless `bindAddress` is some address in particular (kube-proxy 6.6).
+fn node_ip(options: &Options, node: Option<&Node>, family: Family) -> Option<IpAddr> {
+    options.node_ip.filter(|ip| Family::of(*ip) == family).or_else(|| node?.ip(family))
 }
 
 fn detector(options: &DetectLocal, node: Option<&Node>) -> Detector {
@@ -61,9 +74,14 @@ fn detector(options: &DetectLocal, node: Option<&Node>) -> Detector {
     }
 }
 
-fn node_ports(selection: &NodePortSelection, family: Family, node: Option<&Node>, local: &BTreeSet<IpAddr>) -> NodePortAddresses {
+fn node_ports(
+    selection: &NodePortSelection,
+    family: Family,
+    node_ip: Option<IpAddr>,
+    local: &BTreeSet<IpAddr>,
+) -> NodePortAddresses {
     let ranges: Vec<IpNet> = match selection {
-        NodePortSelection::Primary => node.and_then(|node| node.ip(family)).map(IpNet::from).into_iter().collect(),
+        NodePortSelection::Primary => node_ip.map(IpNet::from).into_iter().collect(),
         NodePortSelection::Cidrs(cidrs) => cidrs.iter().copied().filter(|cidr| Family::of(cidr.addr()) == family).collect(),
     };
     // A /0 says "anywhere", and so does nothing at all for this family.
@@ -88,35 +106,44 @@ fn is_link_local(ip: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{NodeAddress, NodeAddressKind};
+    use crate::config;
+    use crate::model::samples;
 
     fn ips(texts: &[&str]) -> BTreeSet<IpAddr> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
     fn node(addresses: &[&str]) -> Node {
-        Node {
-            name: "n".into(),
-            addresses: addresses
-                .iter()
-                .map(|text| NodeAddress { kind: NodeAddressKind::Internal, address: text.parse().unwrap() })
-                .collect(),
-            zone: None,
-            pod_cidrs: Vec::new(),
-            deleting: false,
-            taints: Vec::new(),
-            problems: Vec::new(),
-        }
+        samples::node("n", ips(addresses))
     }
 
     #[test]
     fn primary_is_the_node_ip_and_leaves_a_family_without_one_open() {
         let local = ips(&["127.0.0.1", "192.168.0.2", "192.168.1.2", "fd00::2", "fe80::1", "::1"]);
         let node = node(&["192.168.0.2"]);
-        let v4 = node_ports(&NodePortSelection::Primary, Family::V4, Some(&node), &local);
+        let v4 = node_ports(&NodePortSelection::Primary, Family::V4, node.ip(Family::V4), &local);
         assert_eq!(v4, NodePortAddresses { match_all: false, addresses: ips(&["192.168.0.2"]) });
-        let v6 = node_ports(&NodePortSelection::Primary, Family::V6, Some(&node), &local);
+        let v6 = node_ports(&NodePortSelection::Primary, Family::V6, node.ip(Family::V6), &local);
         assert_eq!(v6, NodePortAddresses { match_all: true, addresses: ips(&["fd00::2"]) });
+    }
+
+    #[test]
+    fn a_bind_address_in_particular_is_the_node_ip_of_its_family_and_localhost_is_added() {
+        let text = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nbindAddress: 192.168.1.2\n";
+        let configuration = config::Configuration::of(&config::parse(text).unwrap());
+        let overrides = config::Overrides { host_name: "n".to_owned(), ..Default::default() };
+        let options = config::interpret(&configuration, &overrides).unwrap().options;
+        let facts = NodeFacts { local: ips(&["192.168.0.2", "192.168.1.2"]), ..NodeFacts::default() };
+        let known = node(&["192.168.0.2", "fd00::2"]);
+        assert_eq!(
+            context(&options, Some(&known), &facts).node_ips,
+            ["192.168.1.2", "fd00::2"].map(|ip| ip.parse::<IpAddr>().unwrap())
+        );
+        let all = node_state(&options, Some(&known), std::iter::empty(), &facts);
+        assert_eq!(all.node_ports_v4.addresses, ips(&["127.0.0.1", "192.168.0.2", "192.168.1.2"]), "an empty mode is iptables'");
+        let primary = Options { node_ports: NodePortSelection::Primary, localhost_node_ports: false, ..options };
+        let state = node_state(&primary, Some(&known), std::iter::empty(), &facts);
+        assert_eq!(state.node_ports_v4, NodePortAddresses { match_all: false, addresses: ips(&["192.168.1.2"]) });
     }
 
     #[test]
@@ -129,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_node_ip_on_no_interface_serves_nothing() {
-        let v4 = node_ports(&NodePortSelection::Primary, Family::V4, Some(&node(&["203.0.113.7"])), &ips(&["10.0.0.1"]));
+        let v4 = node_ports(&NodePortSelection::Primary, Family::V4, Some("203.0.113.7".parse().unwrap()), &ips(&["10.0.0.1"]));
         assert_eq!(v4, NodePortAddresses::default());
     }
 }

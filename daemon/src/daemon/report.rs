@@ -1,6 +1,7 @@
 //! What the loop has to say to people: warnings in the log, Events on the objects. One line per matter, not per sync.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,20 +9,16 @@ use crate::dataplane::{Commit, Damage, PlaneError};
 use crate::model::{Index, ObjectKey, ObjectProblem, Problem, ServiceKey};
 use crate::source::Kind;
 use crate::source::kube::{EventSink, EventSubject, Remark, Severity};
-use crate::table::{Notice, PortId};
+use crate::table::Notice;
 
 /// Cheap to clone; shared by the loop and whoever else has something to say.
 #[derive(Clone, Default)]
 pub struct Reporter {
     events: Option<EventSink>,
-    /// Spoiled ports already reported, and whether the last commit failed.
-    said: Arc<Mutex<Said>>,
-}
-
-#[derive(Default)]
-struct Said {
-    spoiled: HashSet<PortId>,
-    failing: bool,
+    /// Whether the last commit failed.
+    failing: Arc<AtomicBool>,
+    /// What was told to be replaced.
+    replaced: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Reporter {
@@ -56,18 +53,31 @@ impl Reporter {
         }
     }
 
-    /// Service ports that did not fit into the kernel.
-    pub(super) fn spoiled(&self, ports: &[(PortId, String)], index: &Index) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.failing {
-            said.failing = false;
+    /// A commit went well.
+    pub(super) fn commit_succeeded(&self) {
+        if self.failing.swap(false, Ordering::Relaxed) {
             tracing::info!("the kernel takes our commits again");
         }
-        for (port, reason) in ports {
-            if said.spoiled.insert(port.clone()) {
-                tracing::warn!(object = %port.service, port = %port, "not programmed: {reason}");
-                self.event(service(&port.service, index), "NotProgrammed", "NotServed", format!("{port}: {reason}"));
+    }
+
+    /// What somebody else had made under our names, each once.
+    pub(super) fn replaced(&self, commit: &Commit) {
+        let mut said = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        for what in &commit.replaced {
+            if said.insert(what.clone()) {
+                tracing::warn!("somebody else made what has a name of ours: {what}; it is replaced");
             }
+        }
+    }
+
+    /// Service ports that do not fit into the kernel, and those that do at last. The plane tells each change once.
+    pub(super) fn fitting(&self, commit: &Commit, index: &Index) {
+        for (port, reason) in &commit.spoiled {
+            tracing::warn!(object = %port.service, port = %port, "not programmed: {reason}");
+            self.event(service(&port.service, index), "NotProgrammed", "NotServed", format!("{port}: {reason}"));
+        }
+        for port in &commit.recovered {
+            tracing::info!(object = %port.service, port = %port, "programmed: there is room for it now");
         }
     }
 
@@ -78,9 +88,8 @@ impl Reporter {
 
     /// A commit failed and will be tried again: one warning an outage, the rest at debug.
     pub(super) fn commit_failed(&self, plane: &str, error: &PlaneError, wait: Duration) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let text = with_causes(error);
-        if std::mem::replace(&mut said.failing, true) {
+        if self.failing.swap(true, Ordering::Relaxed) {
             tracing::debug!(plane, retry_ms = wait.as_millis(), "still failing: {text}");
         } else {
             tracing::error!(

@@ -1,7 +1,7 @@
 //! How long to wait before trying again.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Exponential backoff with jitter: each wait is between half and all of a bound that doubles up to a limit.
 ///
@@ -33,9 +33,59 @@ impl Retry {
     }
 }
 
+/// Something in the background that fails and is tried again until it works: how long to wait, and which line is worth writing.
+#[derive(Clone, Debug)]
+pub(super) struct Outage {
+    retry: Retry,
+    /// Of the first failure that no success has followed.
+    since: Option<Instant>,
+}
+
+/// One failure among those of an outage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Failed {
+    /// To be tried again after this.
+    pub(super) wait: Duration,
+    /// The outage begins with it: worth a warning. All others are the same matter.
+    pub(super) first: bool,
+}
+
+impl Outage {
+    /// None so far; waits as those of [`Retry::new`].
+    pub(super) fn new(first: Duration, limit: Duration) -> Self {
+        Self { retry: Retry::new(first, limit), since: None }
+    }
+
+    /// It failed at `now`.
+    pub(super) fn failed(&mut self, now: Instant) -> Failed {
+        let first = self.since.is_none();
+        self.since.get_or_insert(now);
+        Failed { wait: self.retry.next(), first }
+    }
+
+    /// It worked at `now`. How long it had not, if this ends an outage.
+    pub(super) fn worked(&mut self, now: Instant) -> Option<Duration> {
+        self.retry.reset();
+        self.since.take().map(|since| now.saturating_duration_since(since))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_outage_begins_once_and_ends_once() {
+        let (mut outage, start) = (Outage::new(Duration::from_millis(100), Duration::from_secs(1)), Instant::now());
+        assert_eq!(outage.worked(start), None);
+        for round in 0..2 {
+            assert!(outage.failed(start).first, "round {round}");
+            let second = outage.failed(start + Duration::from_secs(1));
+            assert!(!second.first && second.wait >= Duration::from_millis(100), "{second:?}");
+            assert_eq!(outage.worked(start + Duration::from_secs(3)), Some(Duration::from_secs(3)));
+            assert_eq!(outage.worked(start + Duration::from_secs(4)), None);
+        }
+    }
 
     #[test]
     fn waits_grow_to_the_limit_and_start_over_after_a_success() {

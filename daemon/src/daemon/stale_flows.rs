@@ -4,14 +4,20 @@
 //! commit that changed a UDP Service port, the entries to its frontends whose reply does not come from a *serving* endpoint are
 //! deleted, and the next packet is balanced afresh. Unlike kube-proxy 1.36: no endpoints and a deleted Service mean that no entry
 //! is good (kubernetes#139628, #141371), a NodePort counts only at addresses where it is served, and a dump never delays a sync
-//! (kubernetes#135323).
+//! (kubernetes#135323). A look that fails is repeated until it works ([`seeker`]).
+
+mod seeker;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
+use self::seeker::Seeker;
 use crate::model::{Family, Protocol};
-use crate::netlink::conntrack::{Conntrack, Flow, STATUS_SEEN_REPLY, Selection};
+use crate::netlink::conntrack::{Conntrack, Flow, STATUS_SEEN_REPLY};
 use crate::netlink::nft::DoorError;
 use crate::table::{Delta, FrontendAddress, ServicePort, ServiceTable};
 
@@ -101,9 +107,22 @@ impl Suspects {
         self.frontends.is_empty()
     }
 
+    /// Takes in what is known later, which counts where both say something.
     fn merge(&mut self, later: Self) {
-        self.frontends.extend(later.frontends);
-        self.node_port_addresses = later.node_port_addresses;
+        if !later.is_empty() {
+            self.frontends.extend(later.frontends);
+            self.node_port_addresses = later.node_port_addresses;
+        }
+    }
+
+    /// What a dump can ask for one by one.
+    fn kinds(&self) -> BTreeSet<(Family, Protocol)> {
+        self.frontends.keys().map(|frontend| (frontend.family(), frontend.protocol())).collect()
+    }
+
+    /// Forgets what has been looked for.
+    fn remove(&mut self, family: Family, protocol: Protocol) {
+        self.frontends.retain(|frontend, _| (frontend.family(), frontend.protocol()) != (family, protocol));
     }
 
     /// The entry leads to no serving endpoint of the frontend that the client addressed; with TCP, to none at all, and nobody answered.
@@ -131,14 +150,16 @@ impl StaleFlows {
     /// # Errors
     /// No thread, or no netlink socket.
     pub fn spawn() -> Result<Self, DoorError> {
-        let mut conntrack = Conntrack::open()?;
+        let mut seeker = Seeker::new(Conntrack::open()?);
         let mailbox = Arc::new(Mailbox::default());
         let reader = mailbox.clone();
         std::thread::Builder::new()
             .name("stale-flows".into())
             .spawn(move || {
+                let mut due = None;
                 loop {
-                    look(&mut conntrack, &reader.take());
+                    seeker.take_in(reader.take(due));
+                    due = seeker.look(Instant::now());
                 }
             })
             .map_err(|source| DoorError::Open { call: "start the thread that looks for stale flows", source })?;
@@ -148,39 +169,27 @@ impl StaleFlows {
     /// Queues a look. Never waits for one.
     pub(super) fn look_for(&self, suspects: Suspects) {
         if !suspects.is_empty() {
-            self.mailbox.waiting.lock().unwrap_or_else(PoisonError::into_inner).merge(suspects);
+            self.mailbox.waiting().merge(suspects);
             self.mailbox.filled.notify_one();
         }
     }
 }
 
 impl Mailbox {
-    fn take(&self) -> Suspects {
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut waiting = self.filled.wait_while(waiting, |suspects| suspects.is_empty()).unwrap_or_else(PoisonError::into_inner);
+    /// What has come in, once something has, or at the time given whether it has or not.
+    fn take(&self, due: Option<Instant>) -> Suspects {
+        let (waiting, empty) = (self.waiting(), |suspects: &mut Suspects| suspects.is_empty());
+        let mut waiting = match due {
+            None => self.filled.wait_while(waiting, empty).unwrap_or_else(PoisonError::into_inner),
+            Some(due) => {
+                let left = due.saturating_duration_since(Instant::now());
+                self.filled.wait_timeout_while(waiting, left, empty).unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
         std::mem::take(&mut waiting)
     }
-}
 
-fn look(conntrack: &mut Conntrack, suspects: &Suspects) {
-    let kinds: BTreeSet<(Family, Protocol)> =
-        suspects.frontends.keys().map(|frontend| (frontend.family(), frontend.protocol())).collect();
-    for (family, protocol) in kinds {
-        match delete_stale(conntrack, family, protocol, suspects) {
-            Ok(0) => {}
-            Ok(deleted) => tracing::info!(%family, deleted, "stale {protocol} flows deleted"),
-            Err(error) => tracing::warn!(%family, %error, "stale {protocol} flows not deleted"),
-        }
+    fn waiting(&self) -> MutexGuard<'_, Suspects> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn delete_stale(conntrack: &mut Conntrack, family: Family, protocol: Protocol, suspects: &Suspects) -> Result<u64, DoorError> {
-    let mut stale = Vec::new();
-    let selection = Selection { ipv6: family == Family::V6, protocol: protocol.number() };
-    conntrack.dump(selection, |flow| {
-        if suspects.is_stale(flow) {
-            stale.push(*flow);
-        }
-    })?;
-    Ok(conntrack.delete(&stale)?.deleted)
 }

@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::kernel_settings::Localnet;
 use super::node::{self, NodeFacts};
-use super::report::Reporter;
-use super::retry::Retry;
+use super::report::{Reporter, with_causes};
+use super::retry::{Failed, Outage, Retry};
 use super::stale_flows::{self, StaleFlows};
 use super::watchman::Watchman;
 use crate::config::Options;
@@ -32,8 +33,9 @@ const MOST_CHANGES_PER_SYNC: usize = 16_384;
 /// How long the first load waits for the Node, the ServiceCIDRs and other proxies' Services, once all else is there.
 const REST_OF_THE_LISTS: Duration = Duration::from_secs(5);
 
-/// Deferred work that failed is tried again after this.
+/// Deferred work that failed is tried again after this, then after the double, up to the longest.
 const FINISH_AGAIN: Duration = Duration::from_secs(1);
+const FINISH_AT_LATEST: Duration = Duration::from_secs(30);
 
 /// What reaches the loop beside changes of objects.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub enum Control {
     Damage(Damage),
     /// The API server's addresses, known or changed.
     ApiServers(BTreeSet<IpAddr>),
+    /// Another configuration, of the same node and the same source.
+    Options(Arc<Options>),
 }
 
 /// Where the loop listens.
@@ -102,6 +106,10 @@ pub struct SyncLoop {
     first_commit: Option<oneshot::Sender<()>>,
     /// When the plane's deferred work is due: affinity entries of removed backends.
     unfinished: Option<Instant>,
+    finishing: Outage,
+    /// Until when the next commit is put off (`minSyncPeriod`).
+    held_until: Option<Instant>,
+    localnet: Localnet,
 }
 
 impl SyncLoop {
@@ -125,6 +133,9 @@ impl SyncLoop {
             told_uninformed: false,
             first_commit: None,
             unfinished: None,
+            finishing: Outage::new(FINISH_AGAIN, FINISH_AT_LATEST),
+            held_until: None,
+            localnet: Localnet::default(),
         }
     }
 
@@ -139,6 +150,13 @@ impl SyncLoop {
     #[must_use]
     pub fn telling_the_first_commit(mut self, told: oneshot::Sender<()>) -> Self {
         self.first_commit = Some(told);
+        self
+    }
+
+    /// Serves IPv4 only: the kernel has no IPv6, or it is switched off.
+    #[must_use]
+    pub fn without_ipv6(mut self) -> Self {
+        self.facts.ipv6_off = true;
         self
     }
 
@@ -164,6 +182,7 @@ impl SyncLoop {
                     }
                 },
                 () = sleep_until(self.retry_at), if self.retry_at.is_some() => self.retry_at = None,
+                () = sleep_until(self.held_until), if self.held_until.is_some() => self.held_until = None,
                 () = sleep_until(self.uninformed_until), if self.uninformed_until.is_some() => self.uninformed_until = None,
                 // Deferred work waits until nothing else does.
                 () = sleep_until(self.unfinished), if self.unfinished.is_some() => {
@@ -206,6 +225,12 @@ impl SyncLoop {
                     self.facts.api_servers = addresses;
                     self.node_changed();
                 }
+                (Control::Options(options), _) => {
+                    self.options = options;
+                    // A pause that nobody asks for any more is over.
+                    self.held_until = None;
+                    self.node_changed();
+                }
                 (Control::Damage(Damage::Elements(more)), Some(Damage::Elements(known))) => known.extend(more),
                 // Writing everything mends the elements, too.
                 (Control::Damage(Damage::Elements(_)), Some(Damage::Structure(_))) => {}
@@ -231,8 +256,16 @@ impl SyncLoop {
     fn sync(&mut self) {
         let problems = self.reconciler.take_problems();
         self.outputs.reporter.problems(problems, self.reconciler.index());
+        if self.held_until.is_some() {
+            tracing::debug!("changes wait for minSyncPeriod");
+            return;
+        }
         // Until the first complete list of both kinds nothing in the kernel is touched.
-        if !self.reconciler.index().is_complete() || self.retry_at.is_some() || self.waits_for_the_rest() {
+        if !self.reconciler.index().is_complete()
+            || self.retry_at.is_some()
+            || self.held_until.is_some()
+            || self.waits_for_the_rest()
+        {
             return;
         }
         let started = Instant::now();
@@ -246,6 +279,9 @@ impl SyncLoop {
         let Reconciled { services, committed } =
             self.reconciler.reconcile(dirty, purpose, |committed, table| published.publish(committed, table));
         let decided = started.elapsed();
+        if !self.reconciler.table().node().serves_localhost() {
+            self.localnet.follow(false);
+        }
         let outcome = match self.kernel {
             Kernel::Current if committed.delta.is_empty() => Ok(Commit::default()),
             Kernel::Current => {
@@ -286,22 +322,21 @@ impl SyncLoop {
         })
     }
 
-    /// Writes everything, with the monitor at rest. If somebody else committed meanwhile, once more with the monitor awake.
+    /// Writes everything, with the monitor at rest. If somebody else may have changed our table meanwhile, once more.
     fn load(&mut self) -> Result<Commit, PlaneError> {
         self.flows_doubtful = true;
         let Some(watchman) = &mut self.watchman else { return self.plane.load(self.reconciler.table()) };
-        let rested_at = watchman.rest();
+        watchman.hold()?;
+        let rest = watchman.rest();
         let outcome = self.plane.load(self.reconciler.table());
         let transactions = outcome.as_ref().map_or(0, |commit| commit.transactions);
-        let outcome = if watchman.wake(rested_at, transactions) && outcome.is_ok() {
-            self.plane.load(self.reconciler.table())
-        } else {
-            outcome
-        };
-        if outcome.is_ok() {
-            watchman.hold();
+        let others = watchman.wake(&rest, transactions);
+        let first = outcome?;
+        // Awake first: what happens from here on is told.
+        if !others || self.plane.is_whole() {
+            return Ok(first);
         }
-        outcome
+        Ok(first.followed_by(self.plane.load(self.reconciler.table())?))
     }
 
     fn committed(&mut self, delta: &Delta, commit: &Commit, timing: &Timing) {
@@ -311,8 +346,16 @@ impl SyncLoop {
             let _ = told.send(());
         }
         self.retry.reset();
-        self.unfinished = Some(Instant::now());
-        self.outputs.reporter.spoiled(&commit.spoiled, self.reconciler.index());
+        if commit.transactions > 0 && self.options.min_sync_period > Duration::ZERO {
+            self.held_until = Some(Instant::now() + self.options.min_sync_period);
+        }
+        if self.reconciler.table().node().serves_localhost() {
+            self.localnet.follow(true);
+        }
+        self.finish_soon();
+        self.outputs.reporter.commit_succeeded();
+        self.outputs.reporter.replaced(commit);
+        self.outputs.reporter.fitting(commit, self.reconciler.index());
         self.look_for_stale_flows(delta);
         let marks = std::mem::take(&mut self.pending_marks);
         // A relist or a bookmark that changes nothing is not worth a line; a reload of manifests is, somebody is waiting for it.
@@ -367,7 +410,9 @@ impl SyncLoop {
         match outcome {
             Ok(commit) if commit.transactions == 0 => {}
             Ok(commit) => {
-                self.unfinished = Some(Instant::now());
+                self.outputs.reporter.replaced(&commit);
+                self.outputs.reporter.fitting(&commit, self.reconciler.index());
+                self.finish_soon();
                 self.flows_doubtful = true;
                 self.look_for_stale_flows(&Delta::default());
                 self.outputs.reporter.repaired(damage, &commit);
@@ -376,14 +421,32 @@ impl SyncLoop {
         }
     }
 
+    /// Unless it has failed and is due later: commits do not bring the next attempt nearer.
+    fn finish_soon(&mut self) {
+        self.unfinished.get_or_insert_with(Instant::now);
+    }
+
     fn finish(&mut self) {
         self.unfinished = None;
-        if self.kernel == Kernel::Current
-            && let Err(error) = self.plane.finish()
-        {
-            // What was committed stays in force; at worst a client of a removed backend is not sticky for a while.
-            tracing::debug!(%error, "affinity entries of removed backends not deleted yet");
-            self.unfinished = Some(Instant::now() + FINISH_AGAIN);
+        if self.kernel != Kernel::Current {
+            return; // a load is due, and a commit after it
+        }
+        let outcome = self.plane.finish();
+        let now = Instant::now();
+        let Err(error) = outcome else {
+            if let Some(lasted) = self.finishing.worked(now) {
+                tracing::info!("affinity entries of removed backends are deleted again, after {:.1} s", lasted.as_secs_f64());
+            }
+            return;
+        };
+        // What was committed stays in force; at worst a client of a removed backend is not sticky for a while.
+        let Failed { wait, first } = self.finishing.failed(now);
+        self.unfinished = Some(now + wait);
+        let error = with_causes(&error);
+        if first {
+            tracing::warn!(error, "affinity entries of removed backends not deleted; tried again until it works");
+        } else {
+            tracing::debug!(error, retry_ms = wait.as_millis(), "affinity entries of removed backends not deleted");
         }
     }
 }
@@ -405,3 +468,6 @@ async fn sleep_until(when: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,22 @@
 //! Notices what others do to our table, and tells the loop to mend it.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use super::report::with_causes;
+use super::retry::Retry;
 use super::sync::Control;
 use crate::dataplane::nftables::{NatHold, TABLE};
-use crate::dataplane::{Damage, DamagedElement};
+use crate::dataplane::{Damage, DamagedElement, PlaneError};
 use crate::netlink::nft::{Change, DoorError, KernelNft, Monitor, MonitorEvent, MonitorHandle, NftDoor as _};
+
+/// The first wait before the monitor is opened again, and the longest.
+const FIRST_REOPEN: Duration = Duration::from_millis(100);
+const LAST_REOPEN: Duration = Duration::from_secs(30);
+/// A monitor that worked for so long is taken to be well again.
+const LASTS: Duration = Duration::from_secs(60);
 
 /// What is said of the worst.
 const TABLE_DELETED: &str = "the table was deleted";
@@ -20,6 +28,24 @@ pub struct Watchman {
     door: KernelNft,
     /// Keeps established flows translated until a flush is repaired.
     hold: Option<NatHold>,
+    told_no_hold: bool,
+}
+
+/// Whether the monitor rests.
+pub(super) enum Rest {
+    /// Since this generation of the ruleset, if the kernel told it.
+    Since(Option<u32>),
+    /// It would not: it misses nothing, and reads what we write.
+    Awake,
+}
+
+/// The monitor's thread.
+struct Watch {
+    monitor: Monitor,
+    control: mpsc::Sender<Control>,
+    retry: Retry,
+    /// When it was opened anew.
+    reopened: Option<Instant>,
 }
 
 impl Watchman {
@@ -29,66 +55,117 @@ impl Watchman {
     /// No netlink socket, no thread.
     pub fn start(own_port: u32, control: mpsc::Sender<Control>) -> Result<Self, DoorError> {
         let door = KernelNft::open()?;
-        let mut monitor = Monitor::open(TABLE, &[own_port])?;
+        let monitor = Monitor::open(TABLE, &[own_port])?;
         let handle = monitor.handle();
-        let thread = move || {
-            let mut transaction = Transaction::default();
-            loop {
-                match monitor.next() {
-                    Ok(Some(event)) => {
-                        if let Some(damage) = transaction.take_in(event)
-                            && control.blocking_send(Control::Damage(damage)).is_err()
-                        {
-                            return;
-                        }
-                    }
-                    Ok(None) => return,
-                    Err(error) => {
-                        tracing::error!(%error, "the watch over our table ends: changes by others will not be noticed until a restart");
-                        return;
-                    }
-                }
-            }
-        };
+        let watch = Watch { monitor, control, retry: Retry::new(FIRST_REOPEN, LAST_REOPEN), reopened: None };
         std::thread::Builder::new()
             .name("monitor".into())
-            .spawn(thread)
+            .spawn(|| watch.run())
             .map_err(|source| DoorError::Open { call: "start the monitor's thread", source })?;
-        Ok(Self { monitor: handle, door, hold: None })
+        Ok(Self { monitor: handle, door, hold: None, told_no_hold: false })
     }
 
-    /// Rests the monitor: a bulk load would only make it read our own 250,000 elements. Returns the ruleset's generation.
-    pub(super) fn rest(&mut self) -> Option<u32> {
-        self.monitor.pause().inspect_err(|error| log_io("pause", error)).ok()?;
-        self.door.generation().ok()
+    /// Rests the monitor: a bulk load would only make it read our own 250,000 elements.
+    pub(super) fn rest(&mut self) -> Rest {
+        // Asked first: what others commit in between is told, and also counted, which is the safe side.
+        let generation = self.door.generation().ok();
+        match self.monitor.pause() {
+            Ok(()) => Rest::Since(generation),
+            Err(error) => {
+                log_io("pause", &error);
+                Rest::Awake
+            }
+        }
     }
 
-    /// Wakes the monitor. Says whether somebody else committed anything meanwhile, to whichever table.
-    pub(super) fn wake(&mut self, rested_at: Option<u32>, own_transactions: u32) -> bool {
+    /// Wakes the monitor. Says whether somebody else committed anything meanwhile, to whichever table. A monitor that does not wake
+    /// is opened anew by its own thread, which then asks for a repair.
+    pub(super) fn wake(&mut self, rest: &Rest, own_transactions: u32) -> bool {
+        let Rest::Since(before) = *rest else { return false };
         if let Err(error) = self.monitor.resume() {
             log_io("resume", &error);
         }
-        match (rested_at, self.door.generation()) {
+        match (before, self.door.generation()) {
             (Some(before), Ok(now)) => now.wrapping_sub(before) != own_transactions,
             _ => true,
         }
     }
 
-    /// Takes the hold on the NAT hooks, if it is not taken. Without it nothing is lost but the flows that a flush meets. It is also
-    /// what a second daemon waits for.
-    pub(super) fn hold(&mut self) {
-        if self.hold.is_none() {
-            match NatHold::take() {
-                Ok(hold) => self.hold = Some(hold),
+    /// Keeps the hold that was taken at the start.
+    #[must_use]
+    pub(super) fn holding(mut self, hold: Option<NatHold>) -> Self {
+        self.hold = hold;
+        self
+    }
+
+    /// Takes the hold on the NAT hooks, if it is not taken. Without it nothing is lost but the flows that a flush meets.
+    ///
+    /// # Errors
+    /// [`PlaneError::Owned`]: another daemon serves this node. Nothing may be written then.
+    pub(super) fn hold(&mut self) -> Result<(), PlaneError> {
+        if self.hold.is_some() {
+            return Ok(());
+        }
+        match NatHold::take() {
+            Ok(hold) => self.hold = Some(hold),
+            Err(owned @ PlaneError::Owned { .. }) => return Err(owned),
+            Err(error) if !std::mem::replace(&mut self.told_no_hold, true) => {
+                let error = with_causes(&error);
+                tracing::warn!(
+                    error,
+                    "no hold on the NAT hooks: should somebody flush the ruleset, established flows will break"
+                );
+            }
+            Err(_) => {}
+        }
+        Ok(())
+    }
+}
+
+impl Watch {
+    /// Until it is stopped, or nobody listens any more.
+    fn run(mut self) {
+        let mut transaction = Transaction::default();
+        loop {
+            let damage = match self.monitor.next() {
+                Ok(Some(event)) => transaction.take_in(event),
+                Ok(None) => return,
                 Err(error) => {
-                    let error = with_causes(&error);
-                    tracing::warn!(
-                        error,
-                        "no hold on the NAT hooks: should somebody flush the ruleset, established flows will break"
-                    );
+                    transaction = Transaction::default();
+                    if !self.reopen(&error) {
+                        return;
+                    }
+                    Some(Damage::Structure("nobody watched for a while".to_owned()))
                 }
+            };
+            if let Some(damage) = damage
+                && self.control.blocking_send(Control::Damage(damage)).is_err()
+            {
+                return;
             }
         }
+    }
+
+    /// Tries until there is a subscription again; `false` when stopped before. One that does not last is the same outage still: it is
+    /// told once, and the waits go on growing.
+    fn reopen(&mut self, error: &DoorError) -> bool {
+        let error = with_causes(error);
+        if self.reopened.is_some_and(|when| when.elapsed() < LASTS) {
+            tracing::debug!(error, "the watch over our table is interrupted again");
+        } else {
+            self.retry.reset();
+            tracing::warn!(error, "the watch over our table is interrupted: the table is written anew when it is back");
+        }
+        while !self.monitor.is_stopped_within(self.retry.next()) {
+            match self.monitor.reopen() {
+                Ok(()) => {
+                    self.reopened = Some(Instant::now());
+                    return true;
+                }
+                Err(error) => tracing::debug!(%error, "the watch over our table is not back yet"),
+            }
+        }
+        false
     }
 }
 
@@ -171,6 +248,8 @@ fn word(change: Change) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netlink::nft::Batch;
+    use crate::netlink::testns::in_namespace;
 
     fn end() -> MonitorEvent {
         MonitorEvent::NewGeneration { id: 7, pid: Some(42), process: Some("nft".to_owned()) }
@@ -198,5 +277,38 @@ mod tests {
         assert_eq!(transaction.take_in(event), None);
         let expected = DamagedElement { set: "service-ips-4".to_owned(), key: vec![1, 2, 3, 4], removed: true };
         assert_eq!(transaction.take_in(end()), Some(Damage::Elements(vec![expected])));
+    }
+
+    /// Whatever happens to the monitor, somebody watches again, and what was missed is taken for damage.
+    #[test]
+    fn an_interrupted_watch_comes_back_and_asks_for_a_repair() {
+        in_namespace(|| {
+            let (mut ours, mut theirs) = (KernelNft::open().unwrap(), KernelNft::open().unwrap());
+            let (control, mut inbox) = mpsc::channel(8);
+            let mut watchman = Watchman::start(ours.port_id(), control).unwrap();
+            let table = |door: &mut KernelNft, add: bool| {
+                let mut batch = Batch::new();
+                if add {
+                    batch.add_table(TABLE, None);
+                } else {
+                    batch.delete_table(TABLE);
+                }
+                door.commit(batch).unwrap();
+            };
+            let mut structure = || match inbox.blocking_recv() {
+                Some(Control::Damage(Damage::Structure(what))) => what,
+                other => panic!("{other:?}"),
+            };
+            // At rest nobody would notice: only waking it does.
+            let rest = watchman.rest();
+            watchman.monitor.break_socket();
+            table(&mut ours, true);
+            watchman.wake(&rest, 1);
+            assert_eq!(structure(), "nobody watched for a while");
+            table(&mut theirs, false);
+            assert!(structure().starts_with("the table was deleted"));
+            let rest = watchman.rest();
+            assert!(!watchman.wake(&rest, 0), "nothing happened");
+        });
     }
 }

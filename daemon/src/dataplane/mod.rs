@@ -30,6 +30,12 @@ pub trait Dataplane: Send {
     /// As [`Dataplane::apply`].
     fn repair(&mut self, damage: &Damage, table: &ServiceTable) -> Result<Commit, PlaneError>;
 
+    /// Whether the kernel has all that the last load wrote, as far as can be told quickly. Asked after a load during which somebody
+    /// else committed something, perhaps to our table; `false` has it loaded once more.
+    fn is_whole(&mut self) -> bool {
+        false
+    }
+
     /// Work that a commit left for later because it is slow and nothing waits for it: call it when the loop has a moment, again
     /// after an error. A plane without such work does nothing.
     ///
@@ -78,8 +84,29 @@ pub struct Commit {
     pub kernel: Duration,
     /// Time spent encoding.
     pub encode: Duration,
-    /// Service ports left out because they would not fit, with the reason.
+    /// What somebody else had made under names of ours, and is gone.
+    pub replaced: Vec<String>,
+    /// Service ports that do not fit, with the reason: those that did before, or are new.
     pub spoiled: Vec<(PortId, String)>,
+    /// Service ports that an earlier commit left out, and that are in the kernel now.
+    pub recovered: Vec<PortId>,
+}
+
+impl Commit {
+    /// Both as one.
+    #[must_use]
+    pub fn followed_by(mut self, next: Self) -> Self {
+        let Self { transactions, elements, bytes, kernel, encode, replaced, spoiled, recovered } = next;
+        self.transactions += transactions;
+        self.elements += elements;
+        self.bytes += bytes;
+        self.kernel += kernel;
+        self.encode += encode;
+        self.replaced.extend(replaced);
+        self.spoiled.extend(spoiled);
+        self.recovered.extend(recovered);
+        self
+    }
 }
 
 /// A plane's failure.
@@ -95,6 +122,15 @@ pub enum PlaneError {
         /// The kernel's answer.
         #[source]
         source: std::io::Error,
+    },
+    /// The table belongs to a process (`flags owner`, Linux 5.12): the kernel lets nobody else change it.
+    #[error(
+        "table inet {table} belongs to another process, most likely another `sheave run` on this node; \
+         `nft list table inet {table}` shows whose it is: stop that process"
+    )]
+    Owned {
+        /// The table.
+        table: &'static str,
     },
     /// The kernel lacks something that has no fallback.
     #[error("{missing}: {advice}")]

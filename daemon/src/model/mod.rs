@@ -7,6 +7,8 @@ mod endpoint_slice;
 mod index;
 mod names;
 mod node;
+#[cfg(any(test, feature = "samples"))]
+pub mod samples;
 mod service;
 
 pub use endpoint_slice::{Conditions, Endpoint, EndpointSlice, Hints, SlicePort};
@@ -24,4 +26,12 @@ pub struct Problem {
     pub field: String,
     /// What is wrong with it and what was done, lower case, no full stop.
     pub reason: String,
+}
+
+impl std::fmt::Display for Problem {
+    /// As it stands in a line of the log: `spec.externalIPs[2]: "10.0.0.300" is not an IP address: ignored`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { field, reason } = self;
+        write!(f, "{field}: {reason}")
+    }
 }

@@ -19,7 +19,8 @@ pub struct Service {
     pub key: ServiceKey,
     /// `metadata.uid`, empty for a manifest without one. The last tie-breaker of a conflict.
     pub uid: CompactString,
-    /// `metadata.creationTimestamp` in seconds since 1970; `None` where it is absent, and then youngest of all.
+    /// `metadata.creationTimestamp` in seconds since 1970; `None` where it is absent, and then youngest of all. The manifests' source
+    /// gives an age to those without one.
     pub created: Option<i64>,
     /// `spec.type`.
     pub kind: ServiceType,
@@ -43,7 +44,8 @@ pub struct Service {
     pub affinity: Option<AffinityTimeout>,
     /// `spec.healthCheckNodePort`, 0 for none.
     pub health_check_node_port: u16,
-    /// `spec.ports`, in the order given, invalid ones left out.
+    /// `spec.ports`, in the order given. Invalid ones are left out, and so is a second one of the same name and protocol: these two
+    /// are a port's identity from here on.
     pub ports: Vec<ServicePortSpec>,
     /// What was left out, and why.
     pub problems: Vec<Problem>,

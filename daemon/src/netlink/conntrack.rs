@@ -218,7 +218,7 @@ impl Conntrack {
 }
 
 impl Selection {
-    /// UDP of one family: what goes stale.
+    /// All UDP entries of a family.
     #[must_use]
     pub fn udp(ipv6: bool) -> Self {
         Self { ipv6, protocol: 17 }
@@ -262,6 +262,12 @@ impl Flow {
         Some(Self { protocol, original, reply, zone, id: fields.u32_be(abi::ID), status })
     }
 
+    /// Its answers come from elsewhere than where it was sent, or go elsewhere than where it came from.
+    #[must_use]
+    pub fn is_translated(&self) -> bool {
+        self.reply != self.original.reversed()
+    }
+
     /// What tells the kernel which flow is meant.
     fn write_identity(&self, buffer: &mut Vec<u8>) {
         let zone = match self.zone {
@@ -279,6 +285,12 @@ impl Flow {
 }
 
 impl Tuple {
+    /// The way back.
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        Self { source: self.destination, destination: self.source }
+    }
+
     fn parse(nest: &[u8]) -> Option<(u8, Self, Option<u16>)> {
         let fields: Fields<'_, 4> = Fields::parse(nest);
         let (ip, ports): (Fields<'_, 5>, Fields<'_, 4>) = (fields.nest(abi::TUPLE_IP), fields.nest(abi::TUPLE_PROTO));

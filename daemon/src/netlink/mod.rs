@@ -29,4 +29,4 @@ pub mod xtables;
 #[cfg(test)]
 mod robustness;
 #[cfg(test)]
-mod testns;
+pub(crate) mod testns;

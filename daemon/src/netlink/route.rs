@@ -1,21 +1,22 @@
-//! rtnetlink: the addresses of this node, followed by events.
-//!
-//! kube-proxy looks at interface addresses once an hour; a NodePort on a new address is dead until then. Here every event leads to
-//! a fresh look, so that a lost or coalesced event can never leave a wrong picture.
+//! rtnetlink: the addresses of this node, and the events that say they have changed.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use netlink_packet_route::address::AddressAttribute;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
-use rtnetlink::MulticastGroup;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use rtnetlink::{Handle, MulticastGroup};
+use tokio::task::JoinHandle;
 
 /// Every address of every interface in this network namespace, loopback and link-local ones included.
 pub type LocalAddresses = BTreeSet<IpAddr>;
+
+/// The kernel answers a dump at once. One that has lost a part of its answer (`ENOBUFS`) would be waited for without end.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// The kernel did not say which addresses there are.
 #[derive(Debug, thiserror::Error)]
@@ -26,40 +27,58 @@ pub struct RouteError {
     source: io::Error,
 }
 
-/// Follows the node's addresses until cancelled. The first value is there when this returns.
-///
-/// # Errors
-/// No rtnetlink socket, or the first dump failed. Later failures are retried at the next event, and logged.
-pub async fn watch_addresses(cancel: CancellationToken) -> Result<watch::Receiver<LocalAddresses>, RouteError> {
-    let groups = [MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
-    let (connection, handle, mut events) = rtnetlink::new_multicast_connection(&groups)
-        .map_err(|source| RouteError { call: "subscribe to address changes", source })?;
-    let connection = tokio::spawn(connection);
-    // Subscribed before the first look: a change in between is seen twice rather than never.
-    let (sender, receiver) = watch::channel(addresses(&handle).await?);
+/// A socket that is subscribed to changes of addresses, of the network namespace of the thread that opened it.
+pub struct AddressSocket {
+    handle: Handle,
+    /// Whatever was told without being asked for.
+    events: BoxStream<'static, ()>,
+    connection: JoinHandle<()>,
+}
 
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                () = cancel.cancelled() => break,
-                event = events.next() => if event.is_none() { break },
-            }
-            // A burst (an interface with many addresses comes up) is one look.
-            while let Some(Some(_)) = futures_util::FutureExt::now_or_never(events.next()) {}
-            match addresses(&handle).await {
-                Ok(now) => {
-                    sender.send_if_modified(|known| {
-                        let changed = *known != now;
-                        *known = now;
-                        changed
-                    });
-                }
-                Err(error) => tracing::warn!(%error, "addresses of this node not re-read, the last known stay in force"),
-            }
-        }
-        connection.abort();
-    });
-    Ok(receiver)
+impl RouteError {
+    pub(crate) fn new(call: &'static str, source: io::Error) -> Self {
+        Self { call, source }
+    }
+}
+
+impl AddressSocket {
+    /// Subscribes. What changes from here on is told by [`Self::changed`].
+    ///
+    /// # Errors
+    /// No socket.
+    pub fn open() -> Result<Self, RouteError> {
+        let groups = [MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+        let (connection, handle, events) = rtnetlink::new_multicast_connection(&groups)
+            .map_err(|source| RouteError::new("subscribe to address changes", source))?;
+        Ok(Self { handle, events: events.map(drop).boxed(), connection: tokio::spawn(connection) })
+    }
+
+    /// The addresses there are.
+    ///
+    /// # Errors
+    /// The kernel's, or no answer. The socket may be of no more use then.
+    pub async fn list(&mut self) -> Result<LocalAddresses, RouteError> {
+        let failed = |source| RouteError::new("list addresses", source);
+        let listed = tokio::time::timeout(ANSWER, addresses(&self.handle)).await;
+        listed.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?.map_err(|error| failed(io::Error::other(error)))
+    }
+
+    /// Waits for a change, or for the news that some were lost. A burst (an interface with many addresses comes up) is one change.
+    ///
+    /// # Errors
+    /// The socket failed: no more will come from it.
+    pub async fn changed(&mut self) -> Result<(), RouteError> {
+        let ended = || RouteError::new("wait for address changes", io::ErrorKind::UnexpectedEof.into());
+        self.events.next().await.ok_or_else(ended)?;
+        while let Some(Some(())) = self.events.next().now_or_never() {}
+        Ok(())
+    }
+}
+
+impl Drop for AddressSocket {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
 }
 
 /// A dummy interface and what is on it.
@@ -92,7 +111,7 @@ pub async fn dummy(name: &str) -> Result<Option<Dummy>, RouteError> {
     };
     let Some(link) = found.filter(is_dummy) else { return Ok(None) };
     let index = link.header.index;
-    let addresses = addresses_of(&handle, Some(index)).await?;
+    let addresses = addresses_of(&handle, Some(index)).await.map_err(failed)?;
     connection.abort();
     Ok(Some(Dummy { index, addresses }))
 }
@@ -113,19 +132,18 @@ pub async fn delete_interface(index: u32) -> Result<(), RouteError> {
     outcome
 }
 
-async fn addresses(handle: &rtnetlink::Handle) -> Result<LocalAddresses, RouteError> {
+async fn addresses(handle: &Handle) -> Result<LocalAddresses, rtnetlink::Error> {
     addresses_of(handle, None).await
 }
 
-async fn addresses_of(handle: &rtnetlink::Handle, interface: Option<u32>) -> Result<LocalAddresses, RouteError> {
+async fn addresses_of(handle: &Handle, interface: Option<u32>) -> Result<LocalAddresses, rtnetlink::Error> {
     let mut found = LocalAddresses::new();
     let mut request = handle.address().get();
     if let Some(index) = interface {
         request = request.set_link_index_filter(index);
     }
     let mut dump = request.execute();
-    let failed = |error| RouteError { call: "list addresses", source: io::Error::other(error) };
-    while let Some(message) = dump.try_next().await.map_err(failed)? {
+    while let Some(message) = dump.try_next().await? {
         // IFA_LOCAL is ours; IFA_ADDRESS is the peer's on a point-to-point link, and ours where there is no IFA_LOCAL (IPv6).
         let mut local = None;
         for attribute in &message.attributes {

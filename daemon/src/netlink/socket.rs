@@ -1,6 +1,7 @@
 //! The netlink socket: of `NETLINK_NETFILTER`, whose header generic netlink shares byte for byte.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 use std::{io, mem, ptr};
 
 use nix::errno::Errno;
@@ -211,9 +212,25 @@ impl NetfilterSocket {
     }
 }
 
+impl AsFd for NetfilterSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 #[expect(clippy::cast_possible_truncation, reason = "socket addresses and options have a few bytes")]
 const fn socklen<T>() -> libc::socklen_t {
     size_of::<T>() as libc::socklen_t
+}
+
+/// Waits until there is something to read on `fd`, but no longer than `time`.
+pub(crate) fn wait_for(fd: BorrowedFd<'_>, time: Duration) -> io::Result<()> {
+    let mut fds = [libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+    // Whoever is interrupted has waited less: nobody relies on the whole time.
+    let milliseconds = i32::try_from(time.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: `fds` is an array of one initialised entry, borrowed for the call.
+    Errno::result(unsafe { libc::poll(fds.as_mut_ptr(), 1, milliseconds) })?;
+    Ok(())
 }
 
 /// A flag that one thread raises and another waits for.

@@ -23,8 +23,8 @@ use proptest::sample::{select, subsequence};
 
 use super::Context;
 use crate::model::{
-    Conditions, Endpoint, EndpointSlice, Family, Hints, Node, NodeAddress, NodeAddressKind, ObjectKey, Problem, Protocol,
-    Service, ServiceCidr, ServiceKey, ServicePortSpec, ServiceType, SlicePort, TrafficPolicy,
+    Conditions, Endpoint, EndpointSlice, Family, Hints, Node, ObjectKey, Problem, Protocol, Service, ServiceCidr, ServiceKey,
+    ServicePortSpec, ServiceType, SlicePort, TrafficPolicy, samples,
 };
 use crate::source::{Change, Kind, Object};
 
@@ -190,15 +190,7 @@ fn conditions() -> impl Strategy<Value = Conditions> {
 
 /// Our Node, in any zone or none.
 pub fn node() -> impl Strategy<Value = Node> {
-    zone().prop_map(|zone| Node {
-        name: OUR_NODE.into(),
-        addresses: NODE_IPS.map(|address| NodeAddress { kind: NodeAddressKind::Internal, address }).to_vec(),
-        zone,
-        pod_cidrs: Vec::new(),
-        deleting: false,
-        taints: Vec::new(),
-        problems: Vec::new(),
-    })
+    zone().prop_map(|zone| Node { zone, ..samples::node(OUR_NODE, NODE_IPS) })
 }
 
 /// One of two ServiceCIDRs.

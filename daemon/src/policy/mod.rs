@@ -30,7 +30,7 @@ mod types;
 pub use types::{Context, Desired, DesiredPort, Seniority};
 
 use crate::model::{EndpointSlice, Family, Protocol, Service, ServicePortSpec};
-use crate::table::{Notice, PortId};
+use crate::table::PortId;
 use endpoints::Merger;
 use frontends::FamilyFrontends;
 
@@ -40,16 +40,12 @@ use frontends::FamilyFrontends;
 #[expect(clippy::needless_pass_by_value, reason = "callers have an iterator; a reference to one would only be cloned here")]
 pub fn desired<'a>(service: &Service, slices: impl Iterator<Item = &'a EndpointSlice> + Clone, context: &Context) -> Desired {
     let mut desired = Desired::default();
-    let mut merger = Merger::default();
-    let repeats = service::repeats_of_earlier_ports(service);
     for family in Family::ALL.into_iter().filter(|family| context.serves(*family)) {
         let Some(cluster_ip) = service::cluster_ip(service, family) else { continue };
         let frontends = FamilyFrontends::new(service, family, cluster_ip, context, &mut desired.notices);
-        for (index, spec) in service.ports.iter().enumerate() {
-            if repeats.contains(&index) {
-                continue;
-            }
-            let endpoints = merger.merge(slices.clone(), family, spec, context);
+        let mut merger = Merger::new(slices.clone(), family);
+        for spec in &service.ports {
+            let endpoints = merger.merge(spec, context);
             let lists = topology::lists(endpoints, service::uses(service, spec, family), context);
             desired.ports.push(DesiredPort {
                 id: port_id(service, spec, family),
@@ -62,25 +58,10 @@ pub fn desired<'a>(service: &Service, slices: impl Iterator<Item = &'a EndpointS
             });
         }
     }
-    if !desired.ports.is_empty() {
-        desired.notices.extend(repeats.iter().map(|index| repeated_port(service, *index)));
-    }
     desired.ports.sort_unstable_by(|a, b| a.id.cmp(&b.id));
     desired
 }
 
 fn port_id(service: &Service, spec: &ServicePortSpec, family: Family) -> PortId {
     PortId { service: service.key.clone(), name: spec.name.clone(), protocol: spec.protocol, family }
-}
-
-/// The API server refuses such a Service, a directory of manifests does not.
-fn repeated_port(service: &Service, index: usize) -> Notice {
-    let ServicePortSpec { name, protocol, .. } = &service.ports[index];
-    Notice {
-        service: service.key.clone(),
-        reason: "DuplicatePort",
-        message: format!(
-            "spec.ports: another port before it is named \"{name}\" with protocol {protocol}; this one is not served"
-        ),
-    }
 }

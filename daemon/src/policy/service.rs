@@ -1,6 +1,5 @@
 //! What of a Service is served at all, and which policies apply to it (kube-proxy 1.2, 2).
 
-use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use crate::model::{Family, Service, ServicePortSpec, ServiceType, TrafficPolicy};
@@ -50,11 +49,4 @@ pub(super) fn uses(service: &Service, spec: &ServicePortSpec, family: Family) ->
     let internal_local = service.internal_traffic_policy == TrafficPolicy::Local;
     let external_local = external_policy(service) == TrafficPolicy::Local;
     Uses { cluster: !internal_local || accessible, local: internal_local || (external_local && accessible) }
-}
-
-/// Ports that have the name and protocol, hence the identity, of one before them; the first one keeps it. In order.
-pub(super) fn repeats_of_earlier_ports(service: &Service) -> BTreeSet<usize> {
-    let mut seen = HashSet::with_capacity(service.ports.len());
-    let ports = service.ports.iter().enumerate();
-    ports.filter(|(_, spec)| !seen.insert((&spec.name, spec.protocol))).map(|(index, _)| index).collect()
 }

@@ -8,9 +8,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{Context, Desired, DesiredPort, desired};
+use crate::model::samples::{self, port};
 use crate::model::{
-    Conditions, Endpoint, EndpointSlice, Family, Hints, ObjectKey, Protocol, Service, ServicePortSpec, ServiceType, SlicePort,
-    TrafficPolicy,
+    Conditions, Endpoint, EndpointSlice, Family, Hints, ObjectKey, Protocol, Service, ServiceType, SlicePort, TrafficPolicy,
 };
 use crate::table::Backend;
 
@@ -26,24 +26,7 @@ fn ip(text: &str) -> IpAddr {
 
 /// `default/web`, 172.30.0.41, port 80/TCP without a name.
 fn service() -> Service {
-    Service {
-        key: ObjectKey::new("default", "web"),
-        uid: "1".into(),
-        created: None,
-        kind: ServiceType::ClusterIp,
-        cluster_ips: [ip("172.30.0.41")].into_iter().collect(),
-        headless: false,
-        external_name: None,
-        external_ips: Vec::new(),
-        vips: Vec::new(),
-        source_ranges: Vec::new(),
-        internal_traffic_policy: TrafficPolicy::Cluster,
-        external_traffic_policy: TrafficPolicy::Cluster,
-        affinity: None,
-        health_check_node_port: 0,
-        ports: vec![port("", Protocol::Tcp, 80)],
-        problems: Vec::new(),
-    }
+    samples::service(ObjectKey::new("default", "web"), ip("172.30.0.41"))
 }
 
 /// As [`service`], with a VIP, an externalIP and a NodePort.
@@ -54,10 +37,6 @@ fn load_balancer() -> Service {
     service.external_ips = vec![ip("192.168.99.1")];
     service.ports[0].node_port = 30001;
     service
-}
-
-fn port(name: &str, protocol: Protocol, port: u16) -> ServicePortSpec {
-    ServicePortSpec { name: name.into(), protocol, port, node_port: 0 }
 }
 
 /// Our node is `here`, in zone `a`, with the IPs of the scenarios.
@@ -85,15 +64,7 @@ fn endpoint(text: &str) -> Endpoint {
 
 /// A slice of `default/web` with port 80/TCP without a name.
 fn slice(name: &str, endpoints: &[&str]) -> EndpointSlice {
-    EndpointSlice {
-        key: ObjectKey::new("default", name),
-        service: ObjectKey::new("default", "web"),
-        family: Family::V4,
-        ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 80 }],
-        endpoints: endpoints.iter().map(|text| endpoint(text)).collect(),
-        trigger_time: None,
-        problems: Vec::new(),
-    }
+    samples::slice(ObjectKey::new("default", name), ObjectKey::new("default", "web"), endpoints.iter().map(|text| endpoint(text)))
 }
 
 fn evaluate(service: &Service, slices: &[EndpointSlice], context: &Context) -> Desired {

@@ -24,9 +24,9 @@ pub struct Context {
     pub pools: Vec<IpNet>,
     /// Addresses of the API server, canonical: never a VIP or an externalIP.
     pub api_servers: BTreeSet<IpAddr>,
-    /// Families that this node serves; both, unless the kernel lacks one.
+    /// IPv4 is not served. No Linux that has nf_tables at work lacks IPv4, so the daemon never says so.
     pub ipv4_off: bool,
-    /// See `ipv4_off`.
+    /// IPv6 is not served: the kernel lacks it, or it is switched off (kube-proxy 6.6).
     pub ipv6_off: bool,
 }
 
@@ -35,8 +35,7 @@ pub struct Context {
 pub struct Desired {
     /// Its ports in each family in which it has a ClusterIP. Sorted by id.
     pub ports: Vec<DesiredPort>,
-    /// Addresses refused on their own merits (loopback, link-local, an API server's: `AddressRefused`), and ports that repeat an
-    /// earlier one's name and protocol (`DuplicatePort`).
+    /// Addresses refused on their own merits (loopback, link-local, an API server's: `AddressRefused`).
     pub notices: Vec<Notice>,
 }
 

@@ -13,7 +13,7 @@ mod slots;
 mod types;
 
 pub use delta::{AddressChange, AddressUse, Delta, PortChange, SetDelta, SlotWrite};
-pub use node_state::{Detector, NodePortAddresses, NodeState};
+pub use node_state::{Detector, LOCALHOST, NodePortAddresses, NodeState};
 pub use published::{Published, PublishedShard, ServiceState};
 pub use service_table::{Committed, ServiceTable};
 pub use slots::{BackendSet, Slot};

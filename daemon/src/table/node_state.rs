@@ -40,11 +40,21 @@ pub enum Detector {
 pub struct NodePortAddresses {
     /// Any local address but loopback is one; `addresses` then only serves postrouting, where the kernel cannot ask for it.
     pub match_all: bool,
-    /// The addresses of this node that are in force, loopback left out.
+    /// The addresses of this node that are in force. Of loopback at most 127.0.0.1: then NodePorts are served there too, to
+    /// processes of this node and to nobody else.
     pub addresses: BTreeSet<IpAddr>,
 }
 
+/// The loopback address at which NodePorts may be served; IPv6 has no such thing (`route_localnet` is IPv4's).
+pub const LOCALHOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
 impl NodeState {
+    /// NodePorts are served at [`LOCALHOST`].
+    #[must_use]
+    pub fn serves_localhost(&self) -> bool {
+        self.node_ports_v4.addresses.contains(&LOCALHOST)
+    }
+
     /// NodePort addresses of a family.
     #[must_use]
     pub fn node_ports(&self, family: crate::model::Family) -> &NodePortAddresses {

@@ -99,6 +99,15 @@ impl ServiceTable {
         self.ports.get(id)
     }
 
+    /// By what Service ports queue for something scarce, least first: the oldest Service, then the name. It is made of nothing but the
+    /// objects, so every node and every load comes to the same.
+    #[must_use]
+    pub fn seniority(&self, id: &PortId) -> Option<impl Ord + use<'_>> {
+        let ports = &self.services.get(&id.service)?.ports;
+        let rank = ports.binary_search_by(|entry| entry.port.id.cmp(id)).ok()?;
+        Some(&*ports[rank].claimant)
+    }
+
     /// The ports of one Service that have a frontend, sorted by id.
     pub fn ports_of(&self, service: &ServiceKey) -> impl Iterator<Item = &Arc<ServicePort>> {
         let ports = self.services.get(service).map_or(&[][..], |entry| &entry.ports);

@@ -24,8 +24,8 @@ pub struct BackendSet {
 
 /// One place in a [`BackendSet`]: who is there, and since when.
 ///
-/// 24 bytes instead of 48, because a node has up to a million of them. Zone and flow label of an IPv6 address are not kept: an
-/// endpoint has neither.
+/// Packed: as a `SocketAddr`, a flag and a generation it would take twice its 24 bytes, and a node has up to a million of them. Zone and
+/// flow label of an IPv6 address are not kept: an endpoint has neither.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
     /// IPv4 as IPv4-mapped; [`Slot::V6`] tells the two apart, since an endpoint may have a mapped address of its own.

@@ -18,6 +18,8 @@ pub struct Request {
     to: SocketAddr,
     from: SocketAddr,
     timeout: Duration,
+    /// When a datagram without an answer is sent once more.
+    again_after: Option<Duration>,
 }
 
 /// What came of a request.
@@ -50,6 +52,8 @@ pub struct Answer {
     pub source: SocketAddr,
     /// From before the first packet to the answer.
     pub latency: Duration,
+    /// It came only after the datagram was sent again: see [`Request::again_after`].
+    pub repeated: bool,
 }
 
 /// Who answered how often.
@@ -61,6 +65,8 @@ pub struct Tally {
     pub failed: Vec<Outcome>,
 }
 
+/// What a client says.
+const QUESTION: &[u8] = b"?\n";
 /// Long enough for a SYN's first retransmission (1 s): an ICMP error that meets a locked socket is lost (`LockDroppedIcmps`).
 const TIMEOUT: Duration = Duration::from_millis(2500);
 
@@ -87,7 +93,7 @@ impl Request {
             IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
         };
         let to = SocketAddr::new(address, port.number);
-        Self { protocol: port.protocol, to, from: SocketAddr::new(any, 0), timeout: TIMEOUT }
+        Self { protocol: port.protocol, to, from: SocketAddr::new(any, 0), timeout: TIMEOUT, again_after: None }
     }
 
     /// Sends from this address of the host.
@@ -108,6 +114,14 @@ impl Request {
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Over UDP, sends the datagram once more if there is no answer by then, from the same socket, as every resolver does; the answer
+    /// says so. Other protocols do that by themselves.
+    #[must_use]
+    pub fn again_after(mut self, pause: Duration) -> Self {
+        self.again_after = (self.protocol == Protocol::Udp).then_some(pause);
         self
     }
 
@@ -177,26 +191,34 @@ impl Request {
         let deadline = start + self.timeout;
         socket.connect_timeout(&SockAddr::from(self.to), self.timeout)?;
         let source = local_address(&socket)?;
-        socket.write_all(b"?\n")?;
+        socket.write_all(QUESTION)?;
         let mut line = Vec::new();
         let mut buffer = [0; 1024];
+        let mut again = self.again_after.map(|pause| deadline.min(start + pause));
+        let mut repeated = false;
         while !line.contains(&b'\n') {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = again.unwrap_or(deadline).saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Ok(Outcome::TimedOut);
+                if again.take().is_none() {
+                    return Ok(Outcome::TimedOut);
+                }
+                repeated = true;
+                socket.write_all(QUESTION)?;
+                continue;
             }
             socket.set_read_timeout(Some(left))?;
             match socket.read(&mut buffer) {
                 Ok(0) => return Ok(Outcome::Reset),
                 Ok(length) => line.extend_from_slice(&buffer[..length]),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // The time is judged above.
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
                 Err(error) => return Err(error),
             }
         }
         let latency = start.elapsed();
         match Identity::parse(&line) {
             Some(Identity { by, source_seen, at }) => {
-                Ok(Outcome::Answered(Answer { by: by.to_owned(), source_seen, at, source, latency }))
+                Ok(Outcome::Answered(Answer { by: by.to_owned(), source_seen, at, source, latency, repeated }))
             }
             // Somebody else's server answered; its words are worth reading.
             None => Ok(Outcome::Answered(Answer {
@@ -205,6 +227,7 @@ impl Request {
                 at: self.to,
                 source,
                 latency,
+                repeated,
             })),
         }
     }

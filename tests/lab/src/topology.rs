@@ -197,7 +197,10 @@ impl Lab {
             }
             Ok(())
         })?;
-        links(node, async |links| links.await_carrier(&wire).await)?;
+        links(node, async |links| {
+            links.await_carrier(&wire).await?;
+            links.await_carrier("cni0").await
+        })?;
         fabric.announce_pod(&self.router, address, node)?;
         Ok(fabric.keep(Host::new(pod, address, &[], None)))
     }
@@ -312,6 +315,11 @@ impl Fabric {
                 links.add_route(&Route::via(to, via, "eth0")).await?;
             }
             Ok(())
+        })?;
+        // The bridge takes its port into use when the port's own carrier is seen, which may be later than the other end's.
+        links(router, async |links| {
+            links.await_carrier(&wire).await?;
+            links.await_carrier(segment.bridge).await
         })?;
         let (first, further) = addresses
             .split_first()

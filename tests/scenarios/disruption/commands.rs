@@ -97,7 +97,7 @@ fn udp_entries(cluster: &crate::fixture::Cluster) -> anyhow::Result<Vec<Option<u
     use sheave::netlink::conntrack::{Conntrack, Selection};
     cluster.node().run(|| {
         let mut ids = Vec::new();
-        Conntrack::open()?.dump(Selection::udp(false), |flow| {
+        Conntrack::open()?.dump(Selection { ipv6: false, protocol: 17 }, |flow| {
             if flow.original.destination.to_string() == "192.168.0.77:80" {
                 ids.push(flow.id);
             }

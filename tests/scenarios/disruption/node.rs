@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 pub(crate) fn scenarios() -> Vec<Scenario> {
     scenarios!("disruption":
         new_node_addresses_serve_node_ports_and_old_ones_stop needs ["nftables", "tool:nft"];
+        a_node_without_ipv6_serves_ipv4_only needs ["nftables", "tool:nft"];
         sets_grow_under_traffic needs ["nftables", "tool:nft"], within 120 s;
     )
     .to_vec()
@@ -50,6 +51,19 @@ fn new_node_addresses_serve_node_ports_and_old_ones_stop() -> anyhow::Result<()>
             ensure!(Ruleset::of(&cluster)? == before, "an address outside of {selection}");
         }
     }
+    Ok(())
+}
+
+fn a_node_without_ipv6_serves_ipv4_only() -> anyhow::Result<()> {
+    let mut cluster = traffic::cluster()?;
+    let off = || -> std::io::Result<()> { std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1") };
+    cluster.node().run(off)?.context("IPv6 cannot be switched off in the node's namespace")?;
+    cluster.start(&DETECT_PODS)?;
+    ensure!(cluster.count_log("only IPv4 is served") == 1, "it is said once");
+    ensure!(cluster.pod.tcp("172.30.0.41:80")?.by().is_some());
+    let listing = cluster_listing(&cluster)?;
+    let found = |address: &str| listing.iter().any(|line| line.contains(address));
+    ensure!(found("172.30.0.41") && !found("fd00:172:30::41"), "the ClusterIP of one family only");
     Ok(())
 }
 

@@ -28,7 +28,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 }
 
 /// A Service that comes and goes while the daemon is killed.
-fn passing(number: usize) -> Service {
+pub(crate) fn passing(number: usize) -> Service {
     let service = Service::new(&format!("passing-{number}"), &format!("172.30.1.{number}")).only(Protocol::Tcp, 80, 80);
     let service = service.only(Protocol::Udp, 80, 80).endpoint(Endpoint::remote("10.180.2.1"));
     if number.is_multiple_of(2) { service.sticky(60) } else { service.endpoint(Endpoint::local("10.180.0.9")) }
@@ -133,7 +133,7 @@ fn fifty_kills_in_the_middle_of_syncs() -> anyhow::Result<()> {
 }
 
 #[expect(clippy::print_stderr, reason = "the output of a scenario, shown if it fails")]
-fn say_seed(seed: u64) {
+pub(crate) fn say_seed(seed: u64) {
     eprintln!("SHEAVE_SEED={seed}");
 }
 

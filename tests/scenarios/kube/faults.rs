@@ -26,6 +26,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         expired_versions_are_listed_again needs ["nftables"], within 120 s;
         stale_caches_never_turn_time_back needs ["nftables"], within 120 s;
         refused_streaming_lists_end_in_pages needs ["nftables"];
+        streaming_lists_without_an_end_become_pages needs ["nftables"];
         until_both_lists_are_complete_nothing_is_removed needs ["nftables", "tool:nft"];
         an_outage_makes_no_hot_loop needs ["nftables"];
     )
@@ -70,6 +71,12 @@ impl Outage {
     fn arrived(&self) -> anyhow::Result<()> {
         let (_, name) = BACKENDS[self.version % 2];
         self.served.await_answer(MARKER, &[name]).with_context(|| format!("version {} of the marker", self.version))
+    }
+
+    /// Watches that hold for a second are taken to be well again; before that, pauses go on growing.
+    fn settle(&self) -> anyhow::Result<()> {
+        self.newcomers.await_answers(75, PATIENCE)?;
+        Ok(())
     }
 
     /// The version before the last change is what packets still get.
@@ -126,6 +133,7 @@ fn broken_streams_are_resumed() -> anyhow::Result<()> {
         outage.served.api.cut_streams(None, how);
         outage.change()?;
         outage.arrived().with_context(|| format!("{how:?}"))?;
+        outage.settle()?;
     }
     let lists = WATCHED.map(|resource| outage.served.api.requests(Verb::List, resource));
     assert_eq!(before, lists, "a watch that ends is resumed where it was, nothing is listed again");
@@ -153,8 +161,7 @@ fn expired_versions_are_listed_again() -> anyhow::Result<()> {
             outcome.by().is_none()
         })?;
         outage.served.api.clear_faults();
-        // Watches that hold for a second are taken to be well again; before that, pauses go on growing.
-        outage.newcomers.await_answers(75, PATIENCE)?;
+        outage.settle()?;
     }
     outage.finish()
 }
@@ -199,6 +206,21 @@ fn refused_streaming_lists_end_in_pages() -> anyhow::Result<()> {
         served.await_answer("172.30.0.41:80", &["decoy"]).with_context(|| what.clone())?;
     }
     Ok(())
+}
+
+/// The bookmark that ends the initial events never comes, while others do, so that the stream is never silent.
+fn streaming_lists_without_an_end_become_pages() -> anyhow::Result<()> {
+    let mut served = ApiCluster::new()?;
+    served.api.inject(Fault::new(Effect::DropInitialEventsEnd));
+    let url = served.api.url();
+    let arguments = [&DETECT_PODS[..], &["--streaming-list-patience", "1"]].concat();
+    served.start_on_api(&url, &arguments)?;
+    served.await_answer("172.30.0.41:80", &traffic::BACKENDS)?;
+    for resource in ["services", "endpointslices"] {
+        ensure!(served.api.requests(Verb::List, resource) >= 1, "{resource} were listed in pages");
+    }
+    served.services([&traffic::web().with_endpoints([Endpoint::at("10.180.0.9")])])?;
+    served.await_answer("172.30.0.41:80", &["decoy"])
 }
 
 fn until_both_lists_are_complete_nothing_is_removed() -> anyhow::Result<()> {

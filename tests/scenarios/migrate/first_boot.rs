@@ -86,8 +86,11 @@ fn an_api_server_that_needs_a_service_proxy_is_warned_of() -> anyhow::Result<()>
     let log = BufReader::new(daemon.child().stderr.take().context("its standard error is a pipe")?);
     for line in log.lines() {
         let line = line?;
-        if line.contains("ClusterIP") {
-            ensure!(["WARN", "172.30.0.1", "--api-server", "--kubeconfig"].iter().all(|words| line.contains(words)), "{line}");
+        if line.contains("the API server is known by") {
+            ensure!(
+                ["WARN", "ClusterIP", "172.30.0.1", "--api-server", "--kubeconfig"].iter().all(|words| line.contains(words)),
+                "{line}"
+            );
             return Ok(());
         }
     }

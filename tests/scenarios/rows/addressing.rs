@@ -1,14 +1,20 @@
 //! What is addressed, and what is not.
 
+use super::everybody_meets;
 use crate::fixture::{Checks, Cluster, Endpoint, Expect, Family, Lane, Service, dual};
 use anyhow::ensure;
 use serde_json::json;
 use sheave_lab::Protocol;
 
+/// One port, one endpoint.
+fn plain() -> Service {
+    Service::new("svc1", "172.30.0.41").port(80).endpoint(Endpoint::local("10.180.0.1"))
+}
+
 /// `TestClusterIPGeneral`.
 pub(super) fn row_01_cluster_ip_general(lanes: &[Lane]) -> anyhow::Result<()> {
     let cluster = Cluster::start()?;
-    cluster.services(&[&Service::new("svc1", "172.30.0.41").port(80).endpoint(Endpoint::local("10.180.0.1"))])?;
+    cluster.services(&[&plain()])?;
     let mut checks = Checks::default();
     for &lane in lanes {
         checks.ask(lane, &cluster.pod, ("172.30.0.41", 80), Expect::by(&["local"]).kept());
@@ -19,7 +25,7 @@ pub(super) fn row_01_cluster_ip_general(lanes: &[Lane]) -> anyhow::Result<()> {
 /// `TestClusterIPGeneral`.
 pub(super) fn row_02_cluster_ip_hairpin(lanes: &[Lane]) -> anyhow::Result<()> {
     let cluster = Cluster::start()?;
-    cluster.services(&[&Service::new("svc1", "172.30.0.41").port(80).endpoint(Endpoint::local("10.180.0.1"))])?;
+    cluster.services(&[&plain()])?;
     let mut checks = Checks::default();
     for &lane in lanes {
         checks.ask(lane, &cluster.local, ("172.30.0.41", 80), Expect::by(&["local"]).masqueraded());
@@ -77,7 +83,7 @@ pub(super) fn row_04_unknown_ports(lanes: &[Lane]) -> anyhow::Result<()> {
 pub(super) fn row_05_unallocated_address(lanes: &[Lane]) -> anyhow::Result<()> {
     let cluster = Cluster::start()?;
     cluster.elsewhere(&["172.30.0.50", "172.31.0.50"])?;
-    cluster.services(&[&Service::new("svc1", "172.30.0.41").port(80).endpoint(Endpoint::local("10.180.0.1"))])?;
+    cluster.services(&[&plain()])?;
     let mut checks = Checks::default();
     for &lane in lanes {
         for from in [&cluster.pod, cluster.node(), cluster.client()] {
@@ -115,7 +121,7 @@ pub(super) fn row_22_load_balancer_ingress_ip_mode_proxy(lanes: &[Lane]) -> anyh
             None => service.ingress(json!({ "ip": ip })),
         })
     };
-    let service = Service::new("svc1", "172.30.0.41").port(80).endpoint(Endpoint::local("10.180.0.1"));
+    let service = plain();
     let service = entries(entries(entries(service, "1.2.3.4", Some("Proxy")), "1.2.3.5", Some("VIP")), "1.2.3.6", None);
     cluster.services(&[&service.ingress(json!({ "hostname": "balancer.example" }))])?;
     let mut checks = Checks::default();
@@ -140,13 +146,7 @@ pub(super) fn extra_service_proxy_name(lanes: &[Lane]) -> anyhow::Result<()> {
         [(&ours, Expect::by(&["local"])), (&foreign, Expect::by(&["elsewhere"]).kept()), (&ours, Expect::by(&["local"]))]
     {
         cluster.services(&[service])?;
-        let mut checks = Checks::default();
-        for &lane in lanes {
-            for from in [&cluster.pod, cluster.node(), cluster.client()] {
-                checks.ask(lane, from, ("172.30.0.41", 80), expect.clone());
-            }
-        }
-        checks.run()?;
+        everybody_meets(&cluster, lanes, &expect)?;
     }
     Ok(())
 }
@@ -154,7 +154,7 @@ pub(super) fn extra_service_proxy_name(lanes: &[Lane]) -> anyhow::Result<()> {
 /// e2e "should implement service.kubernetes.io/headless": a slice with the label counts for nothing.
 pub(super) fn extra_headless_label_on_the_slice(lanes: &[Lane]) -> anyhow::Result<()> {
     let cluster = Cluster::start()?;
-    let plain = Service::new("svc1", "172.30.0.41").port(80).endpoint(Endpoint::local("10.180.0.1"));
+    let plain = plain();
     let headless = plain.clone().slice_label("service.kubernetes.io/headless", "");
     for (service, expect) in [(&plain, Expect::by(&["local"])), (&headless, Expect::Refused), (&plain, Expect::by(&["local"]))] {
         cluster.services(&[service])?;

@@ -1,5 +1,6 @@
 //! Where traffic is let in, and where it goes.
 
+use super::everybody_meets;
 use crate::fixture::{Checks, Cluster, DETECT_PODS, Endpoint, Expect, Lane, Service};
 use anyhow::Context as _;
 use sheave_lab::Host;
@@ -129,13 +130,7 @@ pub(super) fn row_15_internal_traffic_policy(lanes: &[Lane]) -> anyhow::Result<(
         [(vec![there.clone()], Expect::Dropped), (vec![], Expect::Refused), (vec![here, there], Expect::by(&["local"]))]
     {
         cluster.services(&[&service.clone().with_endpoints(endpoints)])?;
-        let mut checks = Checks::default();
-        for &lane in lanes {
-            for from in [&cluster.pod, cluster.node(), cluster.client()] {
-                checks.ask(lane, from, ("172.30.0.41", 80), expect.clone());
-            }
-        }
-        checks.run()?;
+        everybody_meets(&cluster, lanes, &expect)?;
     }
     Ok(())
 }

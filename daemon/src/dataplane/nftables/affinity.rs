@@ -244,7 +244,7 @@ fn delete_where_there(to: &mut Transactions<'_>, map: &str, keys: &[Vec<u8>]) ->
         for key in &left {
             batch.delete_elements(TABLE, map).push(Element::key(key));
         }
-        match to.door().commit(batch) {
+        match to.attempt(batch) {
             Ok(_) => return Ok(()),
             Err(CommitError::Refused { refusals }) if refusals.iter().all(|refusal| refusal.errno == Errno::ENOENT) => {
                 let gone: HashSet<&[u8]> =
@@ -255,4 +255,48 @@ fn delete_where_there(to: &mut Transactions<'_>, map: &str, keys: &[Vec<u8>]) ->
         }
     }
     Err(PlaneError::Kernel { call: "delete", subject: format!("entries of {map}"), source: Errno::EAGAIN.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::nft::{FakeNft, KernelNft, KernelNftOptions, NftDoor, SetFlags, SetSpec};
+    use crate::netlink::testns::in_namespace;
+
+    /// Entries of a map, some of which expire before they are deleted: the rest goes all the same, and every commit is in the account.
+    fn deletes_what_is_there(door: &mut dyn NftDoor) {
+        let mut batch = Batch::new();
+        batch.add_table(TABLE, None);
+        let flags = SetFlags { timeout: true, dynamic: true, ..SetFlags::default() };
+        batch.add_set(TABLE, &SetSpec { name: "m".into(), key_len: 4, size: Some(1000), flags, ..SetSpec::default() });
+        let key = |number: u32| number.to_be_bytes().to_vec();
+        {
+            let mut elements = batch.add_elements(TABLE, "m");
+            for number in (0..100).filter(|number| number % 3 > 0) {
+                elements.push(Element::key(&key(number)));
+            }
+        }
+        door.commit(batch).unwrap();
+        let before = door.generation().unwrap();
+        let mut to = Transactions::new(door);
+        delete_where_there(&mut to, "m", &(0..90).map(key).collect::<Vec<_>>()).unwrap();
+        let commit = to.account();
+        assert_eq!(door.dump(TABLE, "m").unwrap().len(), 6);
+        assert_eq!(door.generation().unwrap().wrapping_sub(before), commit.transactions);
+    }
+
+    #[test]
+    fn entries_that_expired_meanwhile_hold_up_no_others() {
+        let fake = FakeNft::new();
+        deletes_what_is_there(&mut fake.another());
+        fake.without_destroy();
+        crate::dataplane::nftables::cleanup(&mut fake.another()).unwrap();
+        deletes_what_is_there(&mut fake.another());
+        for probe_destroy in [true, false] {
+            in_namespace(move || {
+                let options = KernelNftOptions { probe_destroy, ..KernelNftOptions::default() };
+                deletes_what_is_there(&mut KernelNft::open_with(options).unwrap());
+            });
+        }
+    }
 }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use crate::dataplane::{Commit, PlaneError};
 use crate::model::Family;
 use crate::netlink::nft::{Batch, NftDoor};
-use crate::table::{Delta, NodeState, ServicePort, ServiceTable};
+use crate::table::{Delta, NodeState, PortChange, ServicePort, ServiceTable, SetDelta};
 
-use super::content::{Changes, Content};
+use super::content::{Change, Changes, Content};
 use super::load::{content_of, size_for};
 use super::names::{SetId, SetKind, TABLE};
 use super::skeleton::{Features, Skeleton, class_of};
@@ -20,12 +20,7 @@ impl NftablesPlane {
         let Some(mut live) = self.live.take() else { return self.load_table(table) };
         let changes = live.changes(delta, table, self.limits);
         match live.commit(&mut *self.door, changes, table)? {
-            Some(mut commit) => {
-                let left_out = |change: &crate::table::PortChange| {
-                    let id = &change.after.as_ref()?.id;
-                    live.spoiled.get(id).map(|reason| (id.clone(), reason.clone()))
-                };
-                commit.spoiled = delta.ports.iter().filter_map(left_out).collect();
+            Some(commit) => {
                 self.live = Some(live);
                 Ok(commit)
             }
@@ -56,6 +51,7 @@ impl Live {
             self.affinity.leave(before, after, change, table.node());
             joining.extend(after);
         }
+        joining.extend(self.let_in(table, limits, &mut changes));
         for port in joining {
             self.affinity.join(port, table.node(), &mut changes);
         }
@@ -78,6 +74,28 @@ impl Live {
             node_change(before, after, &mut changes);
         }
         changes
+    }
+
+    /// Lets in Service ports that did not fit before, or earlier in the same delta, now that others have made room: a spoiled port does
+    /// not wait for a change of its own.
+    fn let_in<'t>(&mut self, table: &'t ServiceTable, limits: Limits, changes: &mut Changes) -> Vec<&'t ServicePort> {
+        let makes_room = |(set, change): (SetId, &Change)| matches!(set.kind, SetKind::Endpoints(_)) && !change.delete.is_empty();
+        if self.spoiled.is_empty() || !changes.iter().any(makes_room) {
+            return Vec::new();
+        }
+        let mut waiting: Vec<_> = self.spoiled.keys().filter_map(|id| table.port(id)).collect();
+        waiting.sort_by_cached_key(|port| table.seniority(&port.id));
+        let mut admitted = Vec::new();
+        for port in waiting {
+            if self.refuse(limits, None, port, changes).is_none() {
+                self.spoiled.remove(&port.id);
+                let (cluster, local) = (SetDelta::default(), SetDelta::default());
+                let arrival = PortChange { before: None, after: Some(port.clone()), cluster, local };
+                render::port_change(None, Some(port), &arrival, changes);
+                admitted.push(&**port);
+            }
+        }
+        admitted
     }
 
     /// Why `port` does not fit where `before` was, if it does not.

@@ -5,7 +5,7 @@ use std::io;
 use nix::errno::Errno;
 
 use crate::dataplane::PlaneError;
-use crate::netlink::nft::{CommitError, DoorError, Refusal};
+use crate::netlink::nft::{CommitError, DoorError, NftDoor, Refusal};
 
 const NO_PERMISSION: (&str, &str) = ("permission to change nftables", "run as root or with CAP_NET_ADMIN");
 const NO_NF_TABLES: (&str, &str) = (
@@ -40,6 +40,17 @@ pub(crate) fn commit(error: CommitError) -> PlaneError {
         CommitError::Unknown { errno } => (OUTCOME_UNKNOWN.to_owned(), errno.into()),
     };
     PlaneError::Kernel { call: "commit", subject, source }
+}
+
+/// Says of a refused permission whose it is: the kernel's word for a table that belongs to another process is that for a process
+/// that may not change any (`nft_table_lookup` in net/netfilter/nf_tables_api.c, v6.18).
+pub(crate) fn explain(door: &mut dyn NftDoor, error: PlaneError, written: &[&'static str]) -> PlaneError {
+    if !matches!(&error, PlaneError::Unsupported { missing, .. } if *missing == NO_PERMISSION.0) {
+        return error;
+    }
+    let Ok(tables) = door.tables() else { return error };
+    let owned = |table: &&&str| tables.iter().any(|there| there.name == **table && there.owner.is_some());
+    written.iter().find(owned).map_or(error, |table| PlaneError::Owned { table })
 }
 
 /// A question that was not answered.

@@ -35,15 +35,15 @@ const LAST: i32 = 1000;
 /// Keeps NAT and connection tracking hooked into this network namespace as long as it lives.
 #[derive(Debug)]
 pub struct NatHold {
-    /// The owner of the table.
-    door: KernelNft,
+    /// The owner of the table: it goes with this socket.
+    _door: KernelNft,
 }
 
 impl NatHold {
     /// Makes the table in this thread's network namespace.
     ///
     /// # Errors
-    /// See [`PlaneError`]: `EBUSY` if another process holds it, `EOPNOTSUPP` or `EINVAL` before Linux 5.12.
+    /// [`PlaneError::Owned`] if another process holds it; `EOPNOTSUPP` or `EINVAL` before Linux 5.12.
     pub fn take() -> Result<Self, PlaneError> {
         let mut door = KernelNft::open().map_err(error::door)?;
         let mut batch = Batch::new();
@@ -56,21 +56,13 @@ impl NatHold {
         batch.add_chain(HOLD_TABLE, &ChainSpec { name: CHAIN.to_owned(), base: Some(base), userdata: None });
         add_rule(&mut batch, &line(Family::V4).new_connection().leave());
         match door.commit(batch) {
-            Ok(_) => Ok(Self { door }),
-            // Not a lack of permission, which would have shown before.
-            Err(refused) if matches!(refused.errno(), Some(Errno::EPERM | Errno::EEXIST)) => Err(PlaneError::Kernel {
-                call: "commit",
-                subject: format!("table {HOLD_TABLE}, which another process holds"),
-                source: Errno::EBUSY.into(),
-            }),
+            Ok(_) => Ok(Self { _door: door }),
+            // Not a lack of permission: that shows when the door is opened.
+            Err(refused) if matches!(refused.errno(), Some(Errno::EPERM | Errno::EEXIST)) => {
+                Err(PlaneError::Owned { table: HOLD_TABLE })
+            }
             Err(other) => Err(error::commit(other)),
         }
-    }
-
-    /// The port that the monitor sees its owner as.
-    #[must_use]
-    pub fn port_id(&self) -> u32 {
-        self.door.port_id()
     }
 }
 
@@ -111,7 +103,7 @@ mod tests {
             nft(&["flush", "ruleset"], "");
             assert_eq!(tables(), "table inet sheave-hold\n");
             let second = NatHold::take().expect_err("there is one");
-            assert!(second.to_string().contains("another process holds"), "{second}");
+            assert!(matches!(second, PlaneError::Owned { table: HOLD_TABLE }), "{second}");
             drop(hold);
             assert_eq!(tables(), "");
             nft(&["-f", "-"], "table inet sheave-hold { chain leftover { }; }");

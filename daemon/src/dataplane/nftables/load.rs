@@ -1,15 +1,16 @@
 //! Writing everything: a new set of sets and chains beside what is there, then the turn-over.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::dataplane::{Commit, PlaneError};
 use crate::model::Family;
 use crate::netlink::nft::{Batch, ChainInfo, NftDoor, SetInfo, SetSpec};
-use crate::table::{PortId, ServiceTable};
+use crate::table::{PortId, ServicePort, ServiceTable};
 
 use super::affinity::Affinity;
 use super::content::Content;
-use super::names::{INSTANCES, Instances, LAYOUT, SetId, SetKind, TABLE, instance_of};
+use super::names::{INSTANCES, Instances, LAYOUT, LAYOUT_PREFIX, SetId, SetKind, TABLE, instance_of};
 use super::sets::LEAST_SIZE;
 use super::skeleton::{Features, STEP_BYTES, Skeleton, add_table};
 use super::transactions::Transactions;
@@ -21,8 +22,8 @@ struct Found {
     chains: Vec<ChainInfo>,
 }
 
-/// Hook and priority of a base chain, as the kernel tells them; nothing for a regular chain.
-type Place = Option<(u32, i32)>;
+/// Hook, priority and type of a base chain, as the kernel tells them; nothing for a regular chain.
+type Place<'a> = Option<(u32, i32, &'a str)>;
 
 /// Bytes of one set's definition; the longest notes and names included.
 const SET_BYTES: usize = 512;
@@ -36,8 +37,9 @@ impl NftablesPlane {
         self.live = None;
         let found = Found::ask(&mut *self.door)?;
         let outcome = self.write(table, &found);
-        if let Err(error) = &outcome {
-            self.remove_debris(error, &found);
+        match &outcome {
+            Ok(_) => self.has_loaded = true,
+            Err(error) => self.remove_debris(error, &found),
         }
         outcome
     }
@@ -72,6 +74,7 @@ impl NftablesPlane {
             .map(|set| (set, size_for(counts.get(&set).copied().unwrap_or(0))))
             .collect();
         let skeleton = Skeleton::new(&features, &names);
+        let replaced = found.strangers(&skeleton, !self.has_loaded);
         let mut affinity = Affinity::of(table, |id| spoiled.contains_key(id));
 
         let mut to = Transactions::new(&mut *self.door);
@@ -102,7 +105,8 @@ impl NftablesPlane {
             affinity.delete_dead(&mut to, *set, &names)?;
         }
 
-        // The turn-over. Whatever has the name of a base chain and is none would make the kernel refuse it. Base chains that this skeleton does not have would go on jumping to the old one: they go now.
+        // The turn-over. Whatever has the name of a base chain and is another would make the kernel refuse it. Base chains that this
+        // skeleton does not have would go on jumping to the old one: they go now.
         for squatter in found.squatters(&skeleton, |wanted| wanted.is_some()) {
             remove_chain(&mut to.batch, squatter);
         }
@@ -121,19 +125,32 @@ impl NftablesPlane {
             to.batch = Batch::new();
             tracing::warn!(%error, "sets of the previous load stay behind until the next one");
         }
-        let mut commit = to.account();
+        let commit = Commit { replaced, ..to.account() };
         // The sweep stays due: the old rules may have learnt more while we were writing.
-        commit.spoiled = spoiled.iter().map(|(id, reason)| (id.clone(), reason.clone())).collect();
         self.live = Some(Live { features, names, skeleton, counts, sizes, spoiled, affinity });
         Ok(commit)
     }
 }
 
 /// All elements of the table, without the Service ports that do not fit.
-fn content(table: &ServiceTable, limits: Limits) -> (Content, HashMap<PortId, String>) {
+fn content(table: &ServiceTable, limits: Limits) -> (Content, BTreeMap<PortId, String>) {
+    let (mut content, mut spoiled) = ports_that_fit(table.ports(), limits);
+    if !spoiled.is_empty() {
+        // Which ones they are must not change from load to load, as the order of a hash map does. Whether all fit does not depend
+        // on the order, so that nobody else pays for sorting.
+        let mut ports: Vec<_> = table.ports().collect();
+        ports.sort_by_cached_key(|port| table.seniority(&port.id));
+        (content, spoiled) = ports_that_fit(ports.into_iter(), limits);
+    }
+    common(table, |_| true, &mut content);
+    (content, spoiled)
+}
+
+/// What these Service ports have, first come, first served; and who came too late.
+fn ports_that_fit<'t>(ports: impl Iterator<Item = &'t Arc<ServicePort>>, limits: Limits) -> (Content, BTreeMap<PortId, String>) {
     let mut content = Content::default();
-    let mut spoiled = HashMap::new();
-    for port in table.ports() {
+    let mut spoiled = BTreeMap::new();
+    for port in ports {
         match limits.refuse(port, |set| content.len(set)) {
             Some(reason) => {
                 spoiled.insert(port.id.clone(), reason);
@@ -141,12 +158,11 @@ fn content(table: &ServiceTable, limits: Limits) -> (Content, HashMap<PortId, St
             None => render::port(port, &mut |set: SetId, record: &[u8]| content.push(set, record)),
         }
     }
-    common(table, |_| true, &mut content);
     (content, spoiled)
 }
 
 /// What a set has if it is written from scratch. For growing one: cost follows the table, memory the set.
-pub(super) fn content_of(wanted: SetId, table: &ServiceTable, spoiled: &HashMap<PortId, String>) -> Content {
+pub(super) fn content_of(wanted: SetId, table: &ServiceTable, spoiled: &BTreeMap<PortId, String>) -> Content {
     let mut content = Content::default();
     for port in table.ports().filter(|port| port.id.family == wanted.family && !spoiled.contains_key(&port.id)) {
         render::port(port, &mut |set: SetId, record: &[u8]| {
@@ -191,12 +207,23 @@ impl Found {
         Ok(Self { sets: sets.into_iter().filter(|set| !set.flags.anonymous).collect(), chains })
     }
 
-    /// Chains that somebody else made under a name of this skeleton: with another hook, with one where ours has none, or without. The
-    /// kernel would not let us have the name. `among` chooses by the hook that ours has.
-    fn squatters<'f>(&'f self, skeleton: &'f Skeleton, among: impl Fn(Place) -> bool) -> impl Iterator<Item = &'f str> {
+    /// Chains that somebody else made under a name of this skeleton: with another hook or type, with one where ours has none, or
+    /// without. The kernel would not let us have the name. `among` chooses by the hook that ours has.
+    fn squatters<'f>(&'f self, skeleton: &'f Skeleton, among: impl Fn(Place<'_>) -> bool) -> impl Iterator<Item = &'f str> {
         let wanted = |name: &str| skeleton.places().find(|(ours, _)| *ours == name).map(|(_, place)| place);
-        let squats = move |chain: &&ChainInfo| wanted(&chain.name).is_some_and(|place| among(place) && place != chain.base);
+        let squats = move |chain: &&ChainInfo| wanted(&chain.name).is_some_and(|place| among(place) && place != chain.place());
         self.chains.iter().filter(squats).map(|chain| chain.name.as_str())
+    }
+
+    /// What a person should know to be gone after this load, because it was in its way and not ours: a table that has our name and no
+    /// layout of ours, at the first load of a process, and later chains under our names.
+    fn strangers(&self, skeleton: &Skeleton, first: bool) -> Vec<String> {
+        let is_layout = |name: &str| name.starts_with(LAYOUT_PREFIX);
+        let empty = self.sets.is_empty() && self.chains.is_empty();
+        if first && !empty && !self.chains.iter().any(|chain| is_layout(&chain.name)) {
+            return vec![format!("all of table inet {TABLE}, which sheave did not make")];
+        }
+        self.squatters(skeleton, |_| true).map(|name| format!("chain {name} of table inet {TABLE}")).collect()
     }
 
     /// An instance that no object has. Not just "the other one": a load that failed leaves debris, and which of two is in force

@@ -24,11 +24,12 @@ mod repair;
 mod sets;
 mod skeleton;
 mod transactions;
+mod whole;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::netlink::nft::{Batch, NftDoor};
 use crate::table::{Delta, PortId, ServicePort, ServiceTable};
@@ -48,6 +49,10 @@ pub struct NftablesPlane {
     limits: Limits,
     /// What the kernel has, as far as we know. `None` before the first load and after any failure: only a load can tell.
     live: Option<Live>,
+    /// A load has succeeded in this process.
+    has_loaded: bool,
+    /// Service ports that the last good commit left out, and why: what the next one is compared with.
+    left_out: BTreeMap<PortId, String>,
 }
 
 /// How much a set may have. A Service port that would exceed it spoils only itself.
@@ -69,7 +74,7 @@ struct Live {
     /// What sized sets were made for.
     sizes: HashMap<SetId, u32>,
     /// Service ports that are in the table and not in the kernel, and why.
-    spoiled: HashMap<PortId, String>,
+    spoiled: BTreeMap<PortId, String>,
     affinity: Affinity,
 }
 
@@ -90,18 +95,19 @@ impl NftablesPlane {
     /// The same, with limits of one's own.
     #[must_use]
     pub fn with_limits(door: Box<dyn NftDoor>, limits: Limits) -> Self {
-        Self { door, limits, live: None }
+        Self { door, limits, live: None, has_loaded: false, left_out: BTreeMap::new() }
     }
 
-    /// The port that the monitor sees our own commits come from.
-    #[must_use]
-    pub fn port_id(&self) -> u32 {
-        self.door.port_id()
-    }
-
-    /// Service ports that are in the table and not in the kernel, with the reason.
-    pub fn spoiled(&self) -> impl Iterator<Item = (&PortId, &str)> {
-        self.live.iter().flat_map(|live| live.spoiled.iter().map(|(id, reason)| (id, reason.as_str())))
+    /// Notes in the commit which Service ports it left out that were not before, and which it brought at last.
+    fn compare_left_out(&mut self, mut commit: Commit, table: &ServiceTable) -> Commit {
+        let Some(live) = self.live.as_ref().filter(|live| live.spoiled != self.left_out) else { return commit };
+        let before = std::mem::replace(&mut self.left_out, live.spoiled.clone());
+        let spoiled = live.spoiled.iter().filter(|(id, _)| !before.contains_key(id));
+        commit.spoiled = spoiled.map(|(id, reason)| (id.clone(), reason.clone())).collect();
+        // One that is gone has not recovered.
+        let recovered = before.into_keys().filter(|id| !live.spoiled.contains_key(id) && table.port(id).is_some());
+        commit.recovered = recovered.collect();
+        commit
     }
 }
 
@@ -111,15 +117,26 @@ impl Dataplane for NftablesPlane {
     }
 
     fn load(&mut self, table: &ServiceTable) -> Result<Commit, PlaneError> {
-        self.load_table(table)
+        let commit = self.load_table(table).map_err(|error| error::explain(&mut *self.door, error, &[TABLE]))?;
+        Ok(self.compare_left_out(commit, table))
     }
 
     fn apply(&mut self, delta: &Delta, table: &ServiceTable) -> Result<Commit, PlaneError> {
-        self.apply_delta(delta, table)
+        let commit = self.apply_delta(delta, table).map_err(|error| error::explain(&mut *self.door, error, &[TABLE]))?;
+        Ok(self.compare_left_out(commit, table))
     }
 
     fn repair(&mut self, damage: &Damage, table: &ServiceTable) -> Result<Commit, PlaneError> {
-        self.repair_damage(damage, table)
+        let commit = self.repair_damage(damage, table).map_err(|error| error::explain(&mut *self.door, error, &[TABLE]))?;
+        Ok(self.compare_left_out(commit, table))
+    }
+
+    fn is_whole(&mut self) -> bool {
+        let Some(live) = &self.live else { return false };
+        live.is_whole(&mut *self.door).unwrap_or_else(|error| {
+            tracing::debug!(%error, "whether the table is whole cannot be told");
+            false
+        })
     }
 
     fn finish(&mut self) -> Result<Commit, PlaneError> {
@@ -151,7 +168,7 @@ pub fn cleanup(door: &mut dyn NftDoor) -> Result<bool, PlaneError> {
     if batch.is_empty() {
         return Ok(false);
     }
-    door.commit(batch).map_err(error::commit)?;
+    door.commit(batch).map_err(|refused| error::explain(door, error::commit(refused), &[TABLE, HOLD_TABLE]))?;
     Ok(true)
 }
 

@@ -16,6 +16,9 @@ pub const TABLE: &str = "sheave";
 /// Name of the empty chain that says which layout the table has; another layout is replaced as a whole by the next load.
 pub const LAYOUT: &str = "layout-1";
 
+/// What the names of such chains begin with, whatever the layout.
+pub(crate) const LAYOUT_PREFIX: &str = "layout-";
+
 /// One set or map of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SetId {

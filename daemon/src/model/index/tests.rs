@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{
-    Conditions, Endpoint, Family, NodeAddress, NodeAddressKind, Protocol, ServicePortSpec, ServiceType, TrafficPolicy,
-};
+use crate::model::samples;
 use crate::policy::arbitrary;
 
 /// What an index holds, the slow way.
@@ -155,37 +153,12 @@ fn key(name: &str) -> ObjectKey {
 }
 
 fn service(name: &str) -> Service {
-    Service {
-        key: key(name),
-        uid: "1".into(),
-        created: None,
-        kind: ServiceType::ClusterIp,
-        cluster_ips: ["172.30.0.41".parse().unwrap()].into_iter().collect(),
-        headless: false,
-        external_name: None,
-        external_ips: Vec::new(),
-        vips: Vec::new(),
-        source_ranges: Vec::new(),
-        internal_traffic_policy: TrafficPolicy::Cluster,
-        external_traffic_policy: TrafficPolicy::Cluster,
-        affinity: None,
-        health_check_node_port: 0,
-        ports: vec![ServicePortSpec { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: 0 }],
-        problems: Vec::new(),
-    }
+    samples::service(key(name), [172, 30, 0, 41].into())
 }
 
 fn slice(name: &str, service: &str, trigger_time: Option<i64>, host: u8) -> EndpointSlice {
-    let address = [10, 180, 0, host].into();
-    EndpointSlice {
-        key: key(name),
-        service: key(service),
-        family: Family::V4,
-        ports: Vec::new(),
-        endpoints: [Endpoint { address, conditions: Conditions::READY, node: None, hints: None }].into(),
-        trigger_time,
-        problems: Vec::new(),
-    }
+    let endpoint = samples::endpoint([10, 180, 0, host].into());
+    EndpointSlice { ports: Vec::new(), trigger_time, ..samples::slice(key(name), key(service), [endpoint]) }
 }
 
 fn applied(object: impl Into<Object>) -> Change {
@@ -359,15 +332,7 @@ fn the_oldest_trigger_time_counts() {
 }
 
 fn node() -> Node {
-    Node {
-        name: "here".into(),
-        addresses: vec![NodeAddress { kind: NodeAddressKind::Internal, address: [192, 168, 0, 2].into() }],
-        zone: None,
-        pod_cidrs: Vec::new(),
-        deleting: false,
-        taints: Vec::new(),
-        problems: Vec::new(),
-    }
+    samples::node("here", [[192, 168, 0, 2].into()])
 }
 
 #[test]

@@ -53,6 +53,8 @@ pub mod msg {
 pub mod table {
     pub const NAME: u16 = 1;
     pub const FLAGS: u16 = 2;
+    /// `NFT_TABLE_F_DORMANT`
+    pub const FLAG_DORMANT: u32 = 1;
     /// `NFT_TABLE_F_OWNER`
     pub const FLAG_OWNER: u32 = 2;
     pub const USE: u16 = 3;

@@ -10,7 +10,7 @@ use super::element::{Element, OwnedElement};
 use super::foreign::TableFamily;
 use super::spec::{ChainSpec, SetSpec};
 use crate::netlink::attr::{self, Attrs, Fields};
-use crate::netlink::message::{self, Acknowledgement, Messages, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
+use crate::netlink::message::{self, Acknowledgement, Messages, NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST};
 
 /// Bytes of a message with nothing in it: what closes a batch.
 const EMPTY_MESSAGE: usize = message::HEADER + message::NFGENMSG;
@@ -268,8 +268,9 @@ impl Batch {
     }
 
     /// Adds elements none of which may be there (nft's `create`).
-    pub fn create_elements<'b>(&'b mut self, table: &'b str, set: &'b str) -> Elements<'b> {
-        self.elements_of(table, set, msg::NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL)
+    #[cfg(test)]
+    pub(super) fn create_elements<'b>(&'b mut self, table: &'b str, set: &'b str) -> Elements<'b> {
+        self.elements_of(table, set, msg::NEWSETELEM, NLM_F_CREATE | message::NLM_F_EXCL)
     }
 
     /// Deletes elements; each must be there (`ENOENT`). Their data is not looked at.

@@ -29,6 +29,8 @@ pub struct KernelNftOptions {
     pub force_buffers: bool,
     /// Whether to ask whether the end of a batch answers (kernel 6.10), rather than to take it that it does not.
     pub probe_end_ack: bool,
+    /// Whether to ask for [`Batch::destroy_elements`] (kernel 6.3), rather than to take it that it is not there.
+    pub probe_destroy: bool,
 }
 
 /// nf_tables of the network namespace of the thread that opened it.
@@ -50,7 +52,7 @@ struct Answers {
 
 impl Default for KernelNftOptions {
     fn default() -> Self {
-        Self { send_buffer: 256 << 20, receive_buffer: 8 << 20, force_buffers: true, probe_end_ack: true }
+        Self { send_buffer: 256 << 20, receive_buffer: 8 << 20, force_buffers: true, probe_end_ack: true, probe_destroy: true }
     }
 }
 
@@ -72,7 +74,8 @@ impl KernelNft {
         let socket = NetfilterSocket::open().map_err(failed("open netfilter socket"))?;
         let limit = socket.grow_send_buffer(options.send_buffer, options.force_buffers).map_err(failed("set send buffer"))?;
         socket.grow_receive_buffer(options.receive_buffer).map_err(failed("set receive buffer"))?;
-        let mut door = Self { socket, ack: AckAt::LastMessage, limit, has_destroy: None, datagram: vec![0; DATAGRAM] };
+        let has_destroy = (!options.probe_destroy).then_some(false);
+        let mut door = Self { socket, ack: AckAt::LastMessage, limit, has_destroy, datagram: vec![0; DATAGRAM] };
         let mut nothing = Batch::new();
         let answers = door
             .transact(&mut nothing, AckAt::End)

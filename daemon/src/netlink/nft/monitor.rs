@@ -4,9 +4,12 @@
 //! here. Elements that packets write (`update @set`) and elements that expire are not told at all.
 
 use std::collections::VecDeque;
-use std::io::{self, Write as _};
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -15,10 +18,13 @@ use super::door::DoorError;
 use super::element::OwnedElement;
 use crate::netlink::attr::Fields;
 use crate::netlink::message::{Message, Messages};
-use crate::netlink::socket::{DATAGRAM, NetfilterSocket, eventfd};
+use crate::netlink::socket::{DATAGRAM, NetfilterSocket, eventfd, wait_for};
 
 /// What the queue may hold: a foreign flush of 100,000 elements, at about 300 bytes each. Beyond that it is an overrun, and a repair.
 const RECEIVE_BUFFER: usize = 32 << 20;
+
+/// The call, in errors.
+const SUBSCRIBE: &str = "subscribe to nf_tables";
 
 /// Something that another port did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +93,7 @@ pub enum Change {
 #[derive(Debug)]
 pub struct Monitor {
     shared: Arc<Shared>,
+    socket: Arc<NetfilterSocket>,
     table: String,
     datagram: Vec<u8>,
     pending: VecDeque<MonitorEvent>,
@@ -98,9 +105,20 @@ pub struct MonitorHandle(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    socket: NetfilterSocket,
+    subscription: Mutex<Subscription>,
+    /// Raised for the thread that waits: it looks at the two flags then.
     wake: OwnedFd,
-    own_ports: Mutex<Vec<u32>>,
+    stopped: AtomicBool,
+    /// The subscription could not be brought back.
+    broken: AtomicBool,
+    own_ports: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    socket: Arc<NetfilterSocket>,
+    /// Between [`MonitorHandle::pause`] and [`MonitorHandle::resume`].
+    resting: bool,
 }
 
 impl Monitor {
@@ -109,14 +127,40 @@ impl Monitor {
     /// # Errors
     /// Those of the socket.
     pub fn open(table: &str, own_ports: &[u32]) -> Result<Self, DoorError> {
-        let open = || -> io::Result<Shared> {
-            let socket = NetfilterSocket::open()?;
-            socket.grow_receive_buffer(RECEIVE_BUFFER)?;
-            socket.join(NFNLGRP_NFTABLES)?;
-            Ok(Shared { socket, wake: eventfd()?, own_ports: Mutex::new(own_ports.to_vec()) })
+        let open = || -> io::Result<(Arc<NetfilterSocket>, OwnedFd)> { Ok((subscribe(false)?, eventfd()?)) };
+        let (socket, wake) = open().map_err(|source| DoorError::Open { call: SUBSCRIBE, source })?;
+        let shared = Shared {
+            subscription: Mutex::new(Subscription { socket: Arc::clone(&socket), resting: false }),
+            wake,
+            stopped: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            own_ports: own_ports.to_vec(),
         };
-        let shared = open().map_err(|source| DoorError::Open { call: "subscribe to nf_tables", source })?;
-        Ok(Self { shared: Arc::new(shared), table: table.to_owned(), datagram: vec![0; DATAGRAM], pending: VecDeque::new() })
+        let (table, datagram) = (table.to_owned(), vec![0; DATAGRAM]);
+        Ok(Self { shared: Arc::new(shared), socket, table, datagram, pending: VecDeque::new() })
+    }
+
+    /// Subscribes anew after an error, in this thread's network namespace. What happened since is not told: look at everything.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn reopen(&mut self) -> Result<(), DoorError> {
+        let mut subscription = self.shared.subscription();
+        let socket = subscribe(subscription.resting).map_err(|source| DoorError::Open { call: SUBSCRIBE, source })?;
+        subscription.socket = Arc::clone(&socket);
+        self.socket = socket;
+        self.pending.clear();
+        self.shared.broken.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Waits so long, or until [`MonitorHandle::stop`]; says whether that was called.
+    pub fn is_stopped_within(&self, time: Duration) -> bool {
+        if let Err(error) = wait_for(self.shared.wake.as_fd(), time) {
+            tracing::debug!(%error, "nf_tables monitor: wait");
+        }
+        self.shared.lower();
+        self.shared.stopped.load(Ordering::SeqCst)
     }
 
     /// What other threads need.
@@ -128,7 +172,8 @@ impl Monitor {
     /// Waits for the next event; `None` once [`MonitorHandle::stop`] was called.
     ///
     /// # Errors
-    /// Those of the socket. An overrun is no error but an event.
+    /// Those of the socket, and that [`MonitorHandle::resume`] failed: [`Monitor::reopen`] is what helps. An overrun is no error but
+    /// an event.
     #[expect(clippy::should_implement_trait, reason = "an iterator of results would go on after its failure")]
     pub fn next(&mut self) -> Result<Option<MonitorEvent>, DoorError> {
         let failed = |source| DoorError::Open { call: "wait for nf_tables events", source };
@@ -136,18 +181,23 @@ impl Monitor {
             if let Some(event) = self.pending.pop_front() {
                 return Ok(Some(event));
             }
-            if self.shared.socket.wait(self.shared.wake.as_fd()).map_err(failed)? {
+            if self.shared.stopped.load(Ordering::SeqCst) {
                 return Ok(None);
+            }
+            if self.socket.wait(self.shared.wake.as_fd()).map_err(failed)? {
+                self.shared.lower();
+                if self.shared.broken.swap(false, Ordering::SeqCst) {
+                    return Err(failed(io::Error::other("the subscription did not come back")));
+                }
+                continue;
             }
             self.read().map_err(failed)?;
         }
     }
 
     /// What has happened by now, without waiting; `None` when that was all.
-    ///
-    /// # Errors
-    /// As [`Monitor::next`].
-    pub fn try_next(&mut self) -> Result<Option<MonitorEvent>, DoorError> {
+    #[cfg(test)]
+    fn try_next(&mut self) -> Result<Option<MonitorEvent>, DoorError> {
         while self.pending.is_empty() {
             if !self.read().map_err(|source| DoorError::Open { call: "read nf_tables events", source })? {
                 return Ok(None);
@@ -158,9 +208,9 @@ impl Monitor {
 
     /// Reads one datagram and says whether there was one.
     fn read(&mut self) -> io::Result<bool> {
-        match self.shared.socket.receive(&mut self.datagram) {
+        match self.socket.receive(&mut self.datagram) {
             Ok(Some(datagram)) => {
-                let own = self.shared.own_ports.lock().unwrap_or_else(PoisonError::into_inner);
+                let own = &self.shared.own_ports;
                 let foreign = Messages::new(datagram).filter(|message| !own.contains(&message.port));
                 self.pending.extend(foreign.filter_map(|message| MonitorEvent::parse(&message, &self.table)));
                 Ok(true)
@@ -183,30 +233,63 @@ impl MonitorHandle {
     /// # Errors
     /// Those of `setsockopt`.
     pub fn pause(&self) -> io::Result<()> {
-        self.0.socket.leave(NFNLGRP_NFTABLES)
+        let mut subscription = self.0.subscription();
+        subscription.socket.leave(NFNLGRP_NFTABLES)?;
+        subscription.resting = true;
+        Ok(())
     }
 
     /// Subscribes again.
     ///
     /// # Errors
-    /// Those of `setsockopt`.
+    /// Those of `setsockopt`. Then [`Monitor::next`] fails too, so that whoever waits there reopens it.
     pub fn resume(&self) -> io::Result<()> {
-        self.0.socket.join(NFNLGRP_NFTABLES)
-    }
-
-    /// Leaves out what this port does, from now on: of a door opened later.
-    pub fn own(&self, port: u32) {
-        self.0.own_ports.lock().unwrap_or_else(PoisonError::into_inner).push(port);
+        let mut subscription = self.0.subscription();
+        subscription.resting = false;
+        subscription.socket.join(NFNLGRP_NFTABLES).inspect_err(|_| {
+            self.0.broken.store(true, Ordering::SeqCst);
+            self.0.raise();
+        })
     }
 
     /// Ends the wait in [`Monitor::next`], now and for ever.
     pub fn stop(&self) {
+        self.0.stopped.store(true, Ordering::SeqCst);
+        self.0.raise();
+    }
+}
+
+impl Shared {
+    fn subscription(&self) -> MutexGuard<'_, Subscription> {
+        // Both fields are valid at any time, whatever a thread was doing when it panicked.
+        self.subscription.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn raise(&self) {
         // Fails only when the counter is full: then it is raised already.
-        let raised = self.0.wake.try_clone().map(std::fs::File::from).and_then(|mut wake| wake.write_all(&1_u64.to_ne_bytes()));
+        let raised = self.wake.try_clone().map(File::from).and_then(|mut wake| wake.write_all(&1_u64.to_ne_bytes()));
         if let Err(error) = raised {
-            tracing::debug!(%error, "nf_tables monitor: stop");
+            tracing::debug!(%error, "nf_tables monitor: wake");
         }
     }
+
+    /// Before the flags are looked at: whoever sets one raises afterwards.
+    fn lower(&self) {
+        let lowered = self.wake.try_clone().map(File::from).and_then(|mut wake| wake.read(&mut [0; size_of::<u64>()]));
+        if let Err(error) = lowered.or_else(|error| if error.kind() == io::ErrorKind::WouldBlock { Ok(0) } else { Err(error) }) {
+            tracing::debug!(%error, "nf_tables monitor: lower");
+        }
+    }
+}
+
+/// A socket with room for what may come, and a member of the group unless it is to rest.
+fn subscribe(resting: bool) -> io::Result<Arc<NetfilterSocket>> {
+    let socket = NetfilterSocket::open()?;
+    socket.grow_receive_buffer(RECEIVE_BUFFER)?;
+    if !resting {
+        socket.join(NFNLGRP_NFTABLES)?;
+    }
+    Ok(Arc::new(socket))
 }
 
 impl MonitorEvent {
@@ -251,6 +334,19 @@ impl MonitorEvent {
             msg::NEWOBJ | msg::DELOBJ | msg::NEWFLOWTABLE | msg::DELFLOWTABLE => Some(Self::Other),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+impl MonitorHandle {
+    /// Puts something that is no socket in the socket's place, so that every call on it fails.
+    pub(crate) fn break_socket(&self) {
+        use std::os::fd::AsRawFd as _;
+        let nothing = File::open("/dev/null").expect("every Linux has it");
+        let subscription = self.0.subscription();
+        // SAFETY: both descriptors are open, and the socket's owner goes on owning what is under its number.
+        let replaced = unsafe { libc::dup2(nothing.as_raw_fd(), subscription.socket.as_fd().as_raw_fd()) };
+        assert!(replaced >= 0, "dup2");
     }
 }
 

@@ -20,6 +20,8 @@ pub struct TableInfo {
     pub userdata: Option<Vec<u8>>,
     /// The port of the socket that alone may change it, and that it goes with.
     pub owner: Option<u32>,
+    /// Its chains are unhooked (`flags dormant`).
+    pub dormant: bool,
 }
 
 /// A set or map.
@@ -56,6 +58,10 @@ pub struct ChainInfo {
     pub handle: u64,
     /// Hook (`enum nf_inet_hooks`) and priority of a base chain.
     pub base: Option<(u32, i32)>,
+    /// `filter`, `nat` or `route`, for a base chain.
+    pub kind: Option<String>,
+    /// What a base chain does with packets at its end: `NF_DROP` (0) or `NF_ACCEPT` (1).
+    pub policy: Option<u32>,
     /// Its rules, and the jumps to it.
     pub uses: u32,
     /// nft's comment.
@@ -83,6 +89,7 @@ impl TableInfo {
             uses: fields.u32_be(tab::USE).unwrap_or(0),
             userdata: fields.bytes(tab::USERDATA).map(<[u8]>::to_vec),
             owner: fields.u32_be(tab::OWNER),
+            dormant: fields.u32_be(tab::FLAGS).is_some_and(|flags| flags & tab::FLAG_DORMANT != 0),
         })
     }
 }
@@ -109,6 +116,13 @@ impl SetInfo {
 }
 
 impl ChainInfo {
+    /// Hook, priority and type of a base chain.
+    #[must_use]
+    pub fn place(&self) -> Option<(u32, i32, &str)> {
+        let (hook, priority) = self.base?;
+        Some((hook, priority, self.kind.as_deref().unwrap_or_default()))
+    }
+
     /// Reads `NFT_MSG_NEWCHAIN`, if it is of this table.
     pub(super) fn parse(message: &Message<'_>, table: &str) -> Option<Self> {
         let fields: Fields<'_, 13> = expect(message, msg::NEWCHAIN)?;
@@ -119,6 +133,8 @@ impl ChainInfo {
             name: fields.text(chain::NAME)?.to_owned(),
             handle: fields.u64_be(chain::HANDLE).unwrap_or(0),
             base: hook.u32_be(chain::HOOK_HOOKNUM).zip(priority),
+            kind: fields.text(chain::TYPE).map(str::to_owned),
+            policy: fields.u32_be(chain::POLICY),
             uses: fields.u32_be(chain::USE).unwrap_or(0),
             userdata: fields.bytes(chain::USERDATA).map(<[u8]>::to_vec),
         })

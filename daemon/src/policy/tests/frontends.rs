@@ -250,21 +250,6 @@ fn affinity_and_identity_are_handed_on() {
 }
 
 #[test]
-fn a_port_that_repeats_another_is_not_served() {
-    let mut service = service();
-    service.cluster_ips.push(ip("fd00:30::41"));
-    service.ports = vec![port("a", Protocol::Tcp, 80), port("a", Protocol::Udp, 80), port("a", Protocol::Tcp, 81)];
-    let desired = evaluate(&service, &[], &context());
-    let ids: Vec<_> = desired.ports.iter().map(|port| (port.id.to_string(), port.frontends[0].address.port())).collect();
-    assert_eq!(
-        ids,
-        [("a/TCP (IPv4)", 80), ("a/TCP (IPv6)", 80), ("a/UDP (IPv4)", 80), ("a/UDP (IPv6)", 80)]
-            .map(|(id, port)| (format!("default/web:{id}"), port))
-    );
-    assert_eq!(desired.notices.iter().map(|notice| notice.reason).collect::<Vec<_>>(), ["DuplicatePort"]);
-}
-
-#[test]
 fn the_older_service_is_senior_whatever_its_uid() {
     let of = |created, uid: &str| Seniority::of(&Service { created, uid: uid.into(), ..service() });
     let order = [of(Some(1), "z"), of(Some(2), "a"), of(Some(2), "b"), of(None, "a"), of(None, "b")];

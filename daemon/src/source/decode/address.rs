@@ -28,6 +28,27 @@ pub(crate) fn cidr(text: &str) -> Option<IpNet> {
     }
 }
 
+/// What is wrong with an address as an endpoint's, in the words that follow "is"; `None` if the API server takes it (`ValidateNonSpecialIP`
+/// of `pkg/apis/core/validation`): traffic of pods and of the outside must not be led to what only the node itself can reach.
+pub(crate) fn special(ip: IpAddr) -> Option<&'static str> {
+    let (link_local, to_the_link) = match ip {
+        IpAddr::V4(ip) => (ip.is_link_local(), matches!(ip.octets(), [224, 0, 0, _])),
+        // The scope is in the last four bits of the second byte (RFC 4291 2.7); Go looks at them alone.
+        IpAddr::V6(ip) => (ip.is_unicast_link_local(), ip.is_multicast() && ip.segments()[0] & 0xf == 2),
+    };
+    if ip.is_unspecified() {
+        Some("the unspecified address")
+    } else if ip.is_loopback() {
+        Some("a loopback address")
+    } else if link_local {
+        Some("a link-local address")
+    } else if to_the_link {
+        Some("a link-local multicast address")
+    } else {
+        None
+    }
+}
+
 fn v4(text: &str) -> Option<Ipv4Addr> {
     let mut octets = [0; 4];
     let mut parts = text.split('.');
@@ -96,6 +117,20 @@ mod tests {
             "None",
         ] {
             assert_eq!(ip(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_the_api_server_takes_for_an_endpoint_is_not_special() {
+        for text in
+            ["0.0.0.0", "::", "127.0.0.1", "127.9.9.9", "::1", "169.254.169.254", "fe80::1", "febf::1", "224.0.0.251", "ff02::fb"]
+        {
+            assert!(ip(text).and_then(special).is_some(), "{text}");
+        }
+        for text in
+            ["0.0.0.1", "10.0.0.1", "169.253.0.1", "224.0.1.1", "239.0.0.1", "255.255.255.255", "fd00::1", "fec0::1", "ff05::1"]
+        {
+            assert_eq!(ip(text).and_then(special), None, "{text}");
         }
     }
 

@@ -1,13 +1,17 @@
 //! EndpointSlices (reference: kube-proxy v1.36.2, `pkg/proxy/endpointslicecache.go`).
 
+use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::field::{Field, First, List};
+use compact_str::CompactString;
+
+use super::field::{Field, First, List, Text};
 use super::problems::Problems;
-use super::service::protocol;
+use super::service::{port_number, protocol};
 use super::wire::{self, Document};
 use super::{DecodeError, Decoded, address, key, timestamp};
-use crate::model::{Conditions, Endpoint, EndpointSlice, Family, Hints, Interner, ServiceKey, SlicePort};
+use crate::model::{Conditions, Endpoint, EndpointSlice, Family, Hints, Interner, ObjectKey, ServiceKey, SlicePort};
 use crate::source::{Kind, Object};
 
 pub(super) fn decode(document: Document<'_, impl Sized>, names: &mut Interner) -> Result<Decoded, DecodeError> {
@@ -15,16 +19,11 @@ pub(super) fn decode(document: Document<'_, impl Sized>, names: &mut Interner) -
     let metadata = problems.take(format_args!("metadata"), document.metadata).unwrap_or_default();
     let key = key(Kind::EndpointSlice, &metadata)?;
     let labels = problems.take(format_args!("metadata.labels"), metadata.labels).unwrap_or_default();
-    let service = match labels.service_name.into_value() {
-        Some(name) if !name.is_empty() && !name.contains('/') => ServiceKey::new(key.namespace(), &name),
-        _ => return Ok(Decoded::NotOurs(key)),
+    let Some(service) = owner(&key, labels.service_name, &mut problems) else {
+        return Ok(Decoded::NotOurs { key, problems: problems.into_vec() });
     };
-    let address_type = document.address_type;
-    let family = match address_type.get().map(AsRef::as_ref) {
-        Some("IPv4") => Family::V4,
-        Some("IPv6") => Family::V6,
-        // FQDN: kube-proxy has no use for names either.
-        _ => return Ok(Decoded::NotOurs(key)),
+    let Some(family) = family(document.address_type, &mut problems) else {
+        return Ok(Decoded::NotOurs { key, problems: problems.into_vec() });
     };
     let annotations = problems.take(format_args!("metadata.annotations"), metadata.annotations).unwrap_or_default();
     let field = format_args!("metadata.annotations[endpoints.kubernetes.io/last-change-trigger-time]");
@@ -53,10 +52,40 @@ pub(super) fn decode(document: Document<'_, impl Sized>, names: &mut Interner) -
     }))))
 }
 
-/// A port without a name or a number ("all ports") is nothing a Service port could match, and skipped without a word, as upstream.
+/// The Service by label. A slice may do without, and is then somebody else's.
+fn owner(key: &ObjectKey, name: Field<Text<'_>>, problems: &mut Problems) -> Option<ServiceKey> {
+    let path = format_args!("metadata.labels[kubernetes.io/service-name]");
+    let name = problems.take(path, name).filter(|name| !name.is_empty())?;
+    if name.contains('/') {
+        problems.note(path, format!("{name:?} is not the name of a Service: the slice is left out"));
+        return None;
+    }
+    Some(ServiceKey::new(key.namespace(), &name))
+}
+
+/// Of the three types, FQDN is of no use to kube-proxy either.
+fn family(address_type: Field<Text<'_>>, problems: &mut Problems) -> Option<Family> {
+    let path = format_args!("addressType");
+    if address_type == Field::Absent {
+        problems.note(path, "not given: the slice is left out");
+        return None;
+    }
+    match &*problems.take(path, address_type)? {
+        "IPv4" => Some(Family::V4),
+        "IPv6" => Some(Family::V6),
+        "FQDN" => None,
+        other => {
+            problems.note(path, format!("{other:?} is not IPv4, IPv6 or FQDN: the slice is left out"));
+            None
+        }
+    }
+}
+
+/// A port without a name or a number means "all ports", which a Service port cannot match: kube-proxy passes over it, too.
 fn ports(list: Field<List<wire::Port<'_>>>, problems: &mut Problems) -> Vec<SlicePort> {
     let list = problems.take(format_args!("ports"), list).unwrap_or_default();
     let mut ports = Vec::with_capacity(list.len());
+    let mut names = HashSet::with_capacity(list.len());
     for (place, entry) in list.into_iter().enumerate() {
         let Some(entry) = problems.take(format_args!("ports[{place}]"), entry) else { continue };
         let path = format_args!("ports[{place}].port");
@@ -65,14 +94,19 @@ fn ports(list: Field<List<wire::Port<'_>>>, problems: &mut Problems) -> Vec<Slic
         else {
             continue;
         };
-        let Ok(port) = u16::try_from(number) else {
+        let Some(port) = port_number(number) else {
             problems.note(path, format!("{number} is not a port number: this port is left out"));
             continue;
         };
         let Some(protocol) = protocol(format_args!("ports[{place}].protocol"), entry.protocol, problems) else { continue };
-        if port != 0 {
-            ports.push(SlicePort { name: name.into(), protocol, port });
+        let name = CompactString::from(name);
+        if !names.insert(name.clone()) {
+            problems.note(
+                format_args!("ports[{place}].name"),
+                format!("{name:?} is the name of a port before it, which an API server refuses; both are used"),
+            );
         }
+        ports.push(SlicePort { name, protocol, port });
     }
     ports
 }
@@ -84,14 +118,12 @@ fn endpoint(
     names: &mut Interner,
     problems: &mut Problems,
 ) -> Option<Endpoint> {
-    let entry = problems.take(format_args!("endpoints[{place}]"), entry)?;
-    let First(first) = problems.take(format_args!("endpoints[{place}].addresses"), entry.addresses)?;
-    let path = format_args!("endpoints[{place}].addresses[0]");
-    let text = problems.take(path, first)?;
-    let Some(address) = address::ip(&text).filter(|&address| Family::of(address) == family) else {
-        problems.note(path, format!("{text:?} is not an address of {family}: this endpoint is left out"));
-        return None;
+    // null is an endpoint without anything in it.
+    let entry = match entry {
+        Field::Absent => wire::Endpoint::default(),
+        given => problems.take(format_args!("endpoints[{place}]"), given)?,
     };
+    let address = first_address(place, entry.addresses, family, problems)?;
     let conditions = problems.take(format_args!("endpoints[{place}].conditions"), entry.conditions).unwrap_or_default();
     let mut condition =
         |name, field, default| problems.take(format_args!("endpoints[{place}].conditions.{name}"), field).unwrap_or(default);
@@ -108,6 +140,33 @@ fn endpoint(
         (!zones.is_empty() || !nodes.is_empty()).then(|| Box::new(Hints { zones, nodes }))
     });
     Some(Endpoint { address, conditions, node: node.map(|node| names.intern(&node)), hints })
+}
+
+/// The address that counts, which is the first, as for kube-proxy.
+fn first_address(place: usize, addresses: Field<First<Text<'_>>>, family: Family, problems: &mut Problems) -> Option<IpAddr> {
+    let path = format_args!("endpoints[{place}].addresses");
+    let (first, more) = match addresses {
+        Field::Absent => (Field::Absent, 0),
+        given => problems.take(path, given).map(|First { first, more }| (first, more))?,
+    };
+    if first == Field::Absent {
+        problems.note(path, "no address: this endpoint is left out");
+        return None;
+    }
+    let first_path = format_args!("endpoints[{place}].addresses[0]");
+    let text = problems.take(first_path, first)?;
+    let Some(address) = address::ip(&text).filter(|&address| Family::of(address) == family) else {
+        problems.note(first_path, format!("{text:?} is not an address of {family}: this endpoint is left out"));
+        return None;
+    };
+    if let Some(what) = address::special(address) {
+        problems.note(first_path, format!("{address} is {what}: this endpoint is left out"));
+        return None;
+    }
+    if more > 0 {
+        problems.note(path, format!("{} addresses: only the first is used", more + 1));
+    }
+    Some(address)
 }
 
 fn hinted(

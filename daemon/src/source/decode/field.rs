@@ -66,9 +66,14 @@ pub(crate) type Text<'a> = Cow<'a, str>;
 /// A list whose elements are judged one by one.
 pub(crate) type List<T> = Vec<Field<T>>;
 
-/// The first element of a list; the rest is skipped unread (`addresses` of an endpoint: all name the same backend).
+/// The first element of a list; the rest is counted unread (`addresses` of an endpoint: all name the same backend).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct First<T>(pub(crate) Field<T>);
+pub(crate) struct First<T> {
+    /// Absent if the list is empty.
+    pub(crate) first: Field<T>,
+    /// How many stand behind it.
+    pub(crate) more: usize,
+}
 
 /// That a key is there at all, whatever its value (`!service.kubernetes.io/headless`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -213,8 +218,11 @@ impl<'de, T: Shape<'de>> Shape<'de> for First<T> {
 
     fn from_list<A: SeqAccess<'de>>(mut list: A) -> Result<Option<Self>, A::Error> {
         let first = list.next_element()?.unwrap_or(Field::Absent);
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Some(Self(first)))
+        let mut more = 0;
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            more += 1;
+        }
+        Ok(Some(Self { first, more }))
     }
 }
 

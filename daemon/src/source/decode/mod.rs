@@ -1,10 +1,10 @@
 //! From Kubernetes JSON or YAML to [`crate::model`].
 //!
 //! Everything here is lenient field by field: what cannot be understood is left out and becomes a
-//! [`Problem`](crate::model::Problem) of the object, and the rest of it still works. Only an object without a usable name is lost,
-//! since there is nothing to hang it on.
+//! [`Problem`] of the object, and the rest of it still works. Only an object without a usable name is lost, since there is nothing
+//! to hang it on. What an API server would refuse, and only a manifest can hold, is a problem as well, even where it does no harm.
 
-mod address;
+pub(crate) mod address;
 mod endpoint_slice;
 pub(crate) mod field;
 mod node;
@@ -20,7 +20,7 @@ use problems::Problems;
 use wire::{Document, Metadata};
 
 use super::{Kind, Object};
-use crate::model::{Interner, ObjectKey};
+use crate::model::{Interner, ObjectKey, Problem};
 
 /// What an object turned out to be.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,7 +28,12 @@ pub enum Decoded {
     /// An object of the kind asked for.
     Object(Object),
     /// An object that no plane can use: a slice of FQDNs, or one that belongs to no Service. What was known under its key is gone.
-    NotOurs(ObjectKey),
+    NotOurs {
+        /// Its name.
+        key: ObjectKey,
+        /// What made it useless, if that was not meant so.
+        problems: Vec<Problem>,
+    },
 }
 
 /// Why an object was lost as a whole.

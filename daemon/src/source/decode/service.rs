@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
+use compact_str::CompactString;
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
@@ -34,6 +35,7 @@ pub(super) fn decode(document: Document<'_, impl Sized>) -> Result<Service, Deco
 
     let kind = service_type(spec.r#type, &mut problems);
     let ClusterIps { addresses, headless } = cluster_ips(spec.cluster_ip, spec.cluster_ips, spec.ip_families, &mut problems);
+    let served = !headless && kind != ServiceType::ExternalName;
     let external_name = problems.take(format_args!("spec.externalName"), spec.external_name).filter(|name| !name.is_empty());
     let ingress = problems
         .take(format_args!("status.loadBalancer"), status.load_balancer)
@@ -59,7 +61,7 @@ pub(super) fn decode(document: Document<'_, impl Sized>) -> Result<Service, Deco
             spec.health_check_node_port,
             &mut problems,
         ),
-        ports: ports(spec.ports, &mut problems),
+        ports: ports(spec.ports, kind, served, &mut problems),
         problems: problems.into_vec(),
     })
 }
@@ -95,11 +97,13 @@ fn cluster_ips(
     if single.as_deref() == Some("None") || first.is_some_and(|ip| ip == "None") {
         return ClusterIps { headless: true, ..ClusterIps::default() };
     }
-    let many = if many.is_empty() { single.map(Field::Is).into_iter().collect() } else { many };
+    let is_single = many.is_empty();
+    let many = if is_single { single.map(Field::Is).into_iter().collect() } else { many };
 
     let mut addresses = SmallVec::new();
     for (place, text) in many.into_iter().enumerate() {
-        let path = format_args!("spec.clusterIPs[{place}]");
+        let in_list = format_args!("spec.clusterIPs[{place}]");
+        let path = if is_single { format_args!("spec.clusterIP") } else { in_list };
         let Some(address) = problems.take(path, text).and_then(|text| parsed_ip(path, &text, problems)) else { continue };
         let family = Family::of(address);
         let promised = if families.is_empty() {
@@ -219,36 +223,80 @@ fn port_or_none(path: super::problems::Path<'_>, field: Field<i64>, problems: &m
     })
 }
 
-fn ports(list: Field<List<Port<'_>>>, problems: &mut Problems) -> Vec<ServicePortSpec> {
+/// A Service that is `served` needs at least one.
+fn ports(list: Field<List<Port<'_>>>, kind: ServiceType, served: bool, problems: &mut Problems) -> Vec<ServicePortSpec> {
+    let is_empty = list == Field::Absent || list.get().is_some_and(Vec::is_empty);
+    if is_empty && served {
+        problems.note(format_args!("spec.ports"), "no ports: nothing of this Service is served");
+    }
     let list = problems.take(format_args!("spec.ports"), list).unwrap_or_default();
+    let several = list.len() > 1;
     let mut ports = Vec::with_capacity(list.len());
-    let mut taken = HashSet::with_capacity(list.len());
+    let mut taken = Taken::default();
     for (place, entry) in list.into_iter().enumerate() {
-        let Some(entry) = problems.take(format_args!("spec.ports[{place}]"), entry) else { continue };
+        // null is a port without anything in it.
+        let entry = match entry {
+            Field::Absent => Some(Port::default()),
+            given => problems.take(format_args!("spec.ports[{place}]"), given),
+        };
+        let Some(entry) = entry else { continue };
         let name = problems.take(format_args!("spec.ports[{place}].name"), entry.name).unwrap_or_default();
         let Some(protocol) = protocol(format_args!("spec.ports[{place}].protocol"), entry.protocol, problems) else { continue };
         let path = format_args!("spec.ports[{place}].port");
-        let Some(number) = problems.take(path, entry.port) else {
+        if entry.port == Field::Absent {
             problems.note(path, "no port number: this port is left out");
             continue;
-        };
-        let Some(port) = u16::try_from(number).ok().filter(|&port| port != 0) else {
+        }
+        let Some(number) = problems.take(path, entry.port) else { continue };
+        let Some(port) = port_number(number) else {
             problems.note(path, format!("{number} is not a port number: this port is left out"));
             continue;
         };
         let node_port = port_or_none(format_args!("spec.ports[{place}].nodePort"), entry.node_port, problems);
-        let name = compact_str::CompactString::from(name);
-        // Everything downstream knows a port by (name, protocol); the API server refuses a second of the same name.
-        if !taken.insert((name.clone(), protocol)) {
-            problems.note(
-                format_args!("spec.ports[{place}].name"),
-                format!("second {protocol} port named {name:?}: this port is left out"),
-            );
-            continue;
+        let spec = ServicePortSpec { name: name.into(), protocol, port, node_port };
+        if taken.take(place, &spec, several, problems) {
+            if node_port != 0 && kind == ServiceType::ClusterIp {
+                problems.note(
+                    format_args!("spec.ports[{place}].nodePort"),
+                    format!("{node_port} is given for type ClusterIP, which an API server refuses; it is served"),
+                );
+            }
+            ports.push(spec);
         }
-        ports.push(ServicePortSpec { name, protocol, port, node_port });
     }
     ports
+}
+
+/// What ports of one Service must not share (`ValidateService` of `pkg/apis/core/validation`).
+#[derive(Default)]
+struct Taken {
+    ids: HashSet<(CompactString, Protocol)>,
+    names: HashSet<CompactString>,
+}
+
+impl Taken {
+    /// Whether the port can be kept. Everything downstream knows a port by (name, protocol); what else an API server would refuse is
+    /// only said. Two ports of one number are the table's to settle.
+    fn take(&mut self, place: usize, port: &ServicePortSpec, several: bool, problems: &mut Problems) -> bool {
+        let ServicePortSpec { name, protocol, port: _, node_port: _ } = port;
+        let path = format_args!("spec.ports[{place}].name");
+        if !self.ids.insert((name.clone(), *protocol)) {
+            problems.note(path, format!("second {protocol} port named {name:?}: this port is left out"));
+            return false;
+        }
+        if several && name.is_empty() {
+            problems.note(path, "no name, which an API server demands of a Service with several ports; it is served");
+        } else if !self.names.insert(name.clone()) {
+            problems
+                .note(path, format!("{name:?} is the name of a port before it, which an API server refuses; both are served"));
+        }
+        true
+    }
+}
+
+/// A port number as the API counts them, from 1.
+pub(super) fn port_number(number: i64) -> Option<u16> {
+    u16::try_from(number).ok().filter(|&port| port != 0)
 }
 
 /// Absent is TCP, the API server's default.

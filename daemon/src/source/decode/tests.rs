@@ -42,13 +42,21 @@ fn service_cidr(value: &Value) -> ServiceCidr {
     }
 }
 
+fn said(problems: &[Problem]) -> Vec<String> {
+    problems.iter().map(ToString::to_string).collect()
+}
+
 fn fields(problems: &[Problem]) -> Vec<&str> {
     problems.iter().map(|problem| problem.field.as_str()).collect()
 }
 
-/// A Service of which only `spec` and `status` matter.
+/// A Service of which only `spec` and `status` matter; with a port, unless it has some of its own.
 #[expect(clippy::needless_pass_by_value, reason = "called with json! in place")]
 fn with_spec(spec: Value, status: Value) -> Value {
+    let mut spec = spec;
+    if spec["ports"].is_null() {
+        spec["ports"] = json!([{"port": 80}]);
+    }
     json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec, "status": status})
 }
 
@@ -197,10 +205,97 @@ fn a_bad_port_costs_itself_only() {
     let service = service(&with_spec(json!({"ports": ports}), json!({})));
     let kept: Vec<_> = service.ports.iter().map(|port| format!("{}/{}/{}", port.name, port.port, port.protocol)).collect();
     assert_eq!(kept, ["a/80/TCP", "f/82/TCP", "/83/TCP", "a/80/UDP"]);
-    for place in [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13] {
+    for place in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13] {
         let prefix = format!("spec.ports[{place}]");
         assert!(service.problems.iter().any(|problem| problem.field.starts_with(&prefix)), "{prefix} in {:?}", service.problems);
     }
+}
+
+#[test]
+fn what_an_api_server_refuses_of_a_service_is_said_and_served_where_it_can_be() {
+    let said = |spec: Value| {
+        let service = service(&json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec}));
+        (service.ports.len(), said(&service.problems))
+    };
+    for (spec, kept, problems) in [
+        (json!({}), 0, vec!["spec.ports: no ports: nothing of this Service is served"]),
+        (json!({"ports": []}), 0, vec!["spec.ports: no ports: nothing of this Service is served"]),
+        (json!({"clusterIP": "None"}), 0, vec![]),
+        (json!({"type": "ExternalName", "externalName": "x"}), 0, vec![]),
+        (json!({"ports": 80}), 0, vec!["spec.ports: is a number, not a list: ignored"]),
+        (json!({"ports": [{"port": 0}]}), 0, vec!["spec.ports[0].port: 0 is not a port number: this port is left out"]),
+        (
+            json!({"ports": [{"port": 80, "nodePort": 30001}]}),
+            1,
+            vec!["spec.ports[0].nodePort: 30001 is given for type ClusterIP, which an API server refuses; it is served"],
+        ),
+        (json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30001}]}), 1, vec![]),
+        (json!({"type": "LoadBalancer", "ports": [{"port": 80, "nodePort": 30001}]}), 1, vec![]),
+        (
+            json!({"ports": [{"name": "a", "port": 53}, {"name": "a", "port": 53, "protocol": "UDP"}]}),
+            2,
+            vec![r#"spec.ports[1].name: "a" is the name of a port before it, which an API server refuses; both are served"#],
+        ),
+        (
+            json!({"ports": [{"name": "a", "port": 80}, {"name": "a", "port": 81}]}),
+            1,
+            vec![r#"spec.ports[1].name: second TCP port named "a": this port is left out"#],
+        ),
+        (
+            json!({"ports": [{"name": "a", "port": 80}, {"port": 81}]}),
+            2,
+            vec!["spec.ports[1].name: no name, which an API server demands of a Service with several ports; it is served"],
+        ),
+    ] {
+        let what = spec.to_string();
+        assert_eq!(said(spec), (kept, problems.into_iter().map(str::to_owned).collect()), "{what}");
+    }
+}
+
+#[test]
+fn a_cluster_ip_that_cannot_be_read_is_named_as_it_was_written() {
+    let problems = |spec: Value| said(&service(&with_spec(spec, json!({}))).problems);
+    assert_eq!(problems(json!({"clusterIP": "10.0.0.300"})), [r#"spec.clusterIP: "10.0.0.300" is not an IP address: ignored"#]);
+    assert_eq!(
+        problems(json!({"clusterIP": "10.0.0.300", "clusterIPs": ["10.0.0.300"]})),
+        [r#"spec.clusterIPs[0]: "10.0.0.300" is not an IP address: ignored"#]
+    );
+}
+
+#[test]
+fn endpoints_that_only_the_node_could_reach_are_left_out() {
+    let at = |address: &str| json!({"addresses": [address]});
+    let refused = ["127.0.0.1", "0.0.0.0", "169.254.169.254", "224.0.0.1"];
+    let slice = slice(&with_endpoints(refused.iter().copied().chain(["10.0.0.1", "239.0.0.1"]).map(at).collect()));
+    assert_eq!(
+        slice.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect::<Vec<_>>(),
+        ["10.0.0.1", "239.0.0.1"]
+    );
+    assert_eq!(
+        said(&slice.problems),
+        [
+            "endpoints[0].addresses[0]: 127.0.0.1 is a loopback address: this endpoint is left out",
+            "endpoints[1].addresses[0]: 0.0.0.0 is the unspecified address: this endpoint is left out",
+            "endpoints[2].addresses[0]: 169.254.169.254 is a link-local address: this endpoint is left out",
+            "endpoints[3].addresses[0]: 224.0.0.1 is a link-local multicast address: this endpoint is left out",
+        ]
+    );
+}
+
+#[test]
+fn slice_ports_that_share_a_name_and_times_that_are_none_are_said() {
+    let mut value = with_endpoints(json!([]));
+    value["ports"] = json!([{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns", "port": 53}]);
+    value["metadata"]["annotations"] = json!({"endpoints.kubernetes.io/last-change-trigger-time": "yesterday"});
+    let slice = slice(&value);
+    assert_eq!(slice.ports.len(), 2);
+    assert_eq!(
+        said(&slice.problems),
+        [
+            r#"metadata.annotations[endpoints.kubernetes.io/last-change-trigger-time]: "yesterday" is not a time (RFC 3339): ignored"#,
+            r#"ports[1].name: "dns" is the name of a port before it, which an API server refuses; both are used"#,
+        ]
+    );
 }
 
 #[test]
@@ -293,7 +388,20 @@ fn endpoints_are_judged_one_by_one() {
     assert_eq!(slice.endpoints[3].conditions, Conditions::READY);
     assert_eq!(slice.endpoints[4].node, None);
     assert_eq!(slice.endpoints[4].hints.as_deref().map(|hints| hints.nodes.len()), Some(1));
-    assert_eq!(slice.problems.len(), 10);
+    assert_eq!(
+        said(&slice.problems)[..8],
+        [
+            "endpoints[0].addresses: 2 addresses: only the first is used",
+            r#"endpoints[1].addresses[0]: "fd00::1" is not an address of IPv4: this endpoint is left out"#,
+            r#"endpoints[2].addresses[0]: "nonsense" is not an address of IPv4: this endpoint is left out"#,
+            "endpoints[3].addresses[0]: is a number, not a string: ignored",
+            "endpoints[4].addresses: no address: this endpoint is left out",
+            "endpoints[5].addresses: no address: this endpoint is left out",
+            "endpoints[6].addresses: no address: this endpoint is left out",
+            "endpoints[7]: is a number, not an object: ignored",
+        ]
+    );
+    assert_eq!(slice.problems.len(), 15);
 }
 
 #[test]
@@ -302,8 +410,22 @@ fn slices_without_a_service_or_of_names_are_not_ours() {
     fqdn["addressType"] = json!("FQDN");
     let mut orphan = with_endpoints(json!([]));
     orphan["metadata"]["labels"] = json!({});
-    for value in [fqdn, orphan] {
-        assert_eq!(decoded(Kind::EndpointSlice, &value), Decoded::NotOurs(ObjectKey::new("default", "web-a")));
+    let mut numbered = with_endpoints(json!([]));
+    numbered["metadata"]["labels"]["kubernetes.io/service-name"] = json!(53);
+    let mut lower_case = with_endpoints(json!([]));
+    lower_case["addressType"] = json!("ipv4");
+    let mut untyped = with_endpoints(json!([]));
+    untyped["addressType"] = json!(null);
+    for (value, problem) in [
+        (fqdn, ""),
+        (orphan, ""),
+        (numbered, "metadata.labels[kubernetes.io/service-name]: is a number, not a string: ignored"),
+        (lower_case, r#"addressType: "ipv4" is not IPv4, IPv6 or FQDN: the slice is left out"#),
+        (untyped, "addressType: not given: the slice is left out"),
+    ] {
+        let Decoded::NotOurs { key, problems } = decoded(Kind::EndpointSlice, &value) else { panic!("{value} is ours") };
+        assert_eq!(key, ObjectKey::new("default", "web-a"));
+        assert_eq!(said(&problems), Vec::from_iter([problem].into_iter().filter(|problem| !problem.is_empty())));
     }
 }
 
@@ -315,7 +437,7 @@ fn slice_ports_without_name_or_number_are_skipped() {
     let slice = slice(&value);
     let kept: Vec<_> = slice.ports.iter().map(|port| (port.name.as_str(), port.protocol, port.port)).collect();
     assert_eq!(kept, [("", Protocol::Udp, 53), ("c", Protocol::Tcp, 9)]);
-    assert_eq!(fields(&slice.problems), ["ports[5].port", "ports[6].protocol"]);
+    assert_eq!(fields(&slice.problems), ["ports[3].port", "ports[5].port", "ports[6].protocol"]);
 }
 
 #[test]

@@ -159,7 +159,7 @@ pub(crate) struct ClientIp {
 }
 
 /// A port of a Service or of a slice.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Port<'a> {
     #[serde(borrow)]

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::Uri;
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError, LoadDataError};
 use kube::{Client, Config};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// Where a service account's token is, in a pod.
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
@@ -20,7 +20,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 const RESOLVE: Duration = Duration::from_secs(5);
 
 /// How to reach the API server, and what to watch there.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct KubeOptions {
     /// Credentials and server from this file (`--kubeconfig`).
     pub kubeconfig: Option<PathBuf>,
@@ -36,14 +36,21 @@ pub struct KubeOptions {
 }
 
 /// How long to wait for what. The defaults are for production; tests have less time.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Timing {
     /// First pause after a failure; doubles with each further one, and is drawn at random between itself and its double.
     pub backoff: Duration,
     /// Longest pause after a failure.
     pub longest_backoff: Duration,
-    /// For the head of an answer. The server gives up on a list after 60 s itself.
+    /// For the head of an answer: that of a watch comes at once, and that of a page as soon as its 100 or 500 objects are read.
+    /// Less than client-go's pings take to give up on a connection (45 s), so that another server is soon tried; no less than a
+    /// busy server may let a request wait before it refuses it (15 s).
     pub answer: Duration,
+    /// For the head of a list in one piece, which older servers write down as a whole first. They give up after 60 s themselves.
+    pub whole_list: Duration,
+    /// For the next object of a streaming list, or the bookmark that ends it. A server that sends neither never will, however many
+    /// other bookmarks come (they keep the stream itself alive), and is asked for pages.
+    pub streaming_list: Duration,
     /// A stream on which nothing came for this long is dead: the server sends a bookmark about every minute.
     pub silence: Duration,
     /// When to ask again for a resource that the server did not have.
@@ -57,7 +64,9 @@ impl Default for Timing {
         Self {
             backoff: Duration::from_millis(800),
             longest_backoff: Duration::from_secs(30),
-            answer: Duration::from_secs(65),
+            answer: Duration::from_secs(15),
+            whole_list: Duration::from_secs(65),
+            streaming_list: Duration::from_secs(15),
             silence: Duration::from_secs(150),
             absent: Duration::from_secs(600),
             watch: Duration::from_secs(300),
@@ -145,22 +154,41 @@ pub async fn connect(options: &KubeOptions) -> Result<ApiServers, ConnectError> 
 }
 
 async fn kubeconfig(path: &Path) -> Result<Config, ConnectError> {
-    let failed = |error: KubeconfigError| {
-        let reason = match &error {
-            // The parser would show the lines around the mistake, and those may be a token.
-            KubeconfigError::Parse(error) => match error.location() {
-                Some(place) => format!("not YAML at line {}, column {}", place.line(), place.column()),
-                None => "not YAML".into(),
-            },
-            other => other.to_string(),
-        };
-        ConnectError::Kubeconfig { path: path.to_owned(), reason }
-    };
+    let failed = |error: KubeconfigError| ConnectError::Kubeconfig { path: path.to_owned(), reason: kubeconfig_reason(&error) };
     let file = Kubeconfig::read_from(path).map_err(failed)?;
     Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(failed)
 }
 
-fn parse(url: &str) -> Result<Uri, ConnectError> {
+/// Which field of the file is wrong, and how. What stands in it is not repeated where it may be a secret.
+fn kubeconfig_reason(error: &KubeconfigError) -> String {
+    use KubeconfigError as Error;
+    let data = |field: &str, error: &LoadDataError| match error {
+        LoadDataError::DecodeBase64(_) => format!("{field}-data: not base64"),
+        LoadDataError::ReadFile(error, file) => format!("{field} {}: {error}", file.display()),
+        LoadDataError::NoBase64DataOrFile => format!("{field}: neither data nor a file is given"),
+    };
+    match error {
+        Error::ReadConfig(error, _) => error.to_string(),
+        // The parser would show the lines around the mistake, and those may be a token.
+        Error::Parse(error) => match error.location() {
+            Some(place) => format!("not YAML, or not a kubeconfig, at line {}, column {}", place.line(), place.column()),
+            None => "not YAML, or not a kubeconfig".into(),
+        },
+        Error::CurrentContextNotSet => "current-context is not set".into(),
+        Error::LoadContext(name) => format!("current-context: there is no context {name:?}"),
+        Error::LoadClusterOfContext(name) => format!("contexts[].context.cluster: there is no cluster {name:?}"),
+        Error::MissingClusterUrl => "clusters[].cluster.server is not set".into(),
+        Error::ParseClusterUrl(error) => format!("clusters[].cluster.server: {error}"),
+        Error::ParseProxyUrl(error) => format!("clusters[].cluster.proxy-url: {error}"),
+        Error::LoadCertificateAuthority(error) => data("clusters[].cluster.certificate-authority", error),
+        Error::LoadClientCertificate(error) => data("users[].user.client-certificate", error),
+        Error::LoadClientKey(error) => data("users[].user.client-key", error),
+        Error::ParseCertificates(_) => "clusters[].cluster.certificate-authority: not PEM".into(),
+        other => other.to_string(),
+    }
+}
+
+pub(crate) fn parse(url: &str) -> Result<Uri, ConnectError> {
     let trimmed = url.trim().trim_end_matches('/');
     let parsed =
         trimmed.parse::<Uri>().ok().filter(|uri| uri.host().is_some() && matches!(uri.scheme_str(), Some("http" | "https")));
@@ -216,8 +244,9 @@ impl ApiServers {
             }
             match tokio::time::timeout(RESOLVE, tokio::net::lookup_host((server.host.as_str(), 0))).await {
                 Ok(Ok(found)) => addresses.extend(found.map(|address| address.ip().to_canonical())),
-                Ok(Err(error)) => warn!("API server {} cannot be resolved: {error}", server.host),
-                Err(_) => warn!("API server {} cannot be resolved within {} s", server.host, RESOLVE.as_secs()),
+                // The watches say so, once, if it is the one in use.
+                Ok(Err(error)) => debug!("API server {} cannot be resolved: {error}", server.host),
+                Err(_) => debug!("API server {} cannot be resolved within {} s", server.host, RESOLVE.as_secs()),
             }
         }
         addresses
@@ -234,7 +263,7 @@ impl ApiServers {
         let next = (place + 1) % self.servers.len();
         let moved = self.current.compare_exchange(place, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if moved && next != place {
-            tracing::debug!("going on from API server {} to {}", self.servers[place].url, self.servers[next].url);
+            debug!("going on from API server {} to {}", self.servers[place].url, self.servers[next].url);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What can go wrong between us and the API server, and what each thing asks for.
 
 use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use crate::source::decode::field::{Field, Text};
@@ -47,6 +48,14 @@ pub(crate) enum Failure {
     Unfinished {
         /// The resource asked for.
         what: &'static str,
+    },
+    /// A streaming list that stands still before its end.
+    #[error("API server does not end the list of {what}: nothing more came of it for {} s", after.as_secs())]
+    Unending {
+        /// The resource asked for.
+        what: &'static str,
+        /// How long was waited for the next object.
+        after: Duration,
     },
     /// An answer that makes no sense.
     #[error("answer of the API server makes no sense: {reason}")]
@@ -110,6 +119,7 @@ impl Failure {
     pub(super) fn refuses_streaming(&self) -> bool {
         match self {
             Self::Refused { code, .. } => matches!(code, 400 | 403 | 405 | 406 | 415 | 422 | 500 | 501),
+            Self::Unending { .. } => true,
             _ => false,
         }
     }
@@ -122,7 +132,11 @@ impl Failure {
     /// Another server could do better.
     pub(super) fn is_the_servers(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Silent { .. } | Self::Garbled { .. } | Self::Unfinished { .. } => true,
+            Self::Unreachable { .. }
+            | Self::Silent { .. }
+            | Self::Garbled { .. }
+            | Self::Unfinished { .. }
+            | Self::Unending { .. } => true,
             Self::Refused { code, .. } => *code >= 500,
             Self::Closed => false,
         }
@@ -136,6 +150,11 @@ impl Failure {
         }
     }
 
+    /// Nothing came back at all.
+    pub(super) fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Silent { .. })
+    }
+
     pub(super) fn outage(&self) -> Outage {
         match self {
             Self::Refused { code: 401, .. } => Outage::Unauthorized,
@@ -146,23 +165,33 @@ impl Failure {
     }
 }
 
-/// The error's own words and those of its causes. An error of obtaining credentials can quote the output of a plugin: not repeated.
+/// What went wrong, in the words of whoever knows best: the socket, TLS, the resolver. An error of obtaining credentials can quote the
+/// output of a plugin: not repeated.
 pub(super) fn reason(error: &kube::Error) -> String {
     let mut text = String::new();
-    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    // The outermost error only says that there is one.
+    let mut next: Option<&(dyn Error + 'static)> = match error {
+        kube::Error::Service(inner) => Some(&**inner),
+        other => Some(other),
+    };
     while let Some(error) = next {
         if error.is::<kube::client::AuthError>() {
             return "credentials could not be obtained".into();
         }
-        let own = error.to_string();
+        next = error.source();
+        let own = match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+            Some(io::ErrorKind::ConnectionRefused) => "connection refused".to_owned(),
+            Some(io::ErrorKind::TimedOut) => "no connection in time".to_owned(),
+            _ => error.to_string(),
+        };
+        let wraps = ["client error (", "tcp connect error"].iter().any(|wrapper| own.starts_with(wrapper)) && next.is_some();
         // Most errors already end in the words of their cause.
-        if !text.contains(&own) {
+        if !wraps && !text.contains(&own) {
             if !text.is_empty() {
                 text.push_str(": ");
             }
             text.push_str(&own);
         }
-        next = error.source();
     }
     text
 }

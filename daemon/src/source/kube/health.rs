@@ -96,10 +96,14 @@ impl Health {
         inner.enter(stream, StreamState::Failing { reason: failure.to_string() });
         inner.stream(stream).failures += 1;
         inner.began.get_or_insert_with(Instant::now);
-        if inner.reported.insert(failure.outage()) {
-            warn!("watch of {stream} failed: {failure}; what is in force stays, retrying until it works");
-        } else {
+        // No watch has ever worked: more often a wrong address than an outage.
+        let never = inner.streams.values().all(|stream| stream.lists == 0);
+        if !inner.reported.insert(failure.outage()) {
             tracing::debug!("watch of {stream} failed: {failure}");
+        } else if never && failure.is_unreachable() {
+            warn!("{failure}; check --api-server or the kubeconfig. What is in force stays; it is asked again until it answers");
+        } else {
+            warn!("watch of {stream} failed: {failure}; what is in force stays, retrying until it works");
         }
     }
 }

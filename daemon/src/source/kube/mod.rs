@@ -23,6 +23,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::connect::parse as parse_url;
 pub use self::connect::{ApiServers, ConnectError, KubeOptions, Timing, connect};
 pub use self::events::{EventSink, EventSubject, Remark, Severity};
 pub use self::health::{Health, StreamHealth, StreamState};

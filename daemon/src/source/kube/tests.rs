@@ -56,6 +56,18 @@ impl Server {
         Self { url, script, requests }
     }
 
+    /// The port of a server that answers in plain HTTP, whatever it is asked.
+    async fn start_on_port_that_speaks_no_tls() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let port = listener.local_addr().expect("bound").port();
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                let _ = connection.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+            }
+        });
+        port
+    }
+
     /// The next request's target.
     async fn request(&mut self) -> String {
         timeout(Duration::from_secs(10), self.requests.recv()).await.expect("a request comes").expect("the server runs")
@@ -155,6 +167,8 @@ fn options(urls: &[&str]) -> KubeOptions {
         backoff: ms(2),
         longest_backoff: ms(10),
         answer: ms(2_000),
+        whole_list: ms(2_000),
+        streaming_list: ms(2_000),
         silence: ms(300),
         absent: ms(20),
         watch: Duration::from_secs(300),
@@ -176,7 +190,10 @@ struct Watch {
 
 impl Watch {
     async fn of(kind: Kind, urls: &[&str]) -> Self {
-        let options = options(urls);
+        Self::with(kind, options(urls)).await
+    }
+
+    async fn with(kind: Kind, options: KubeOptions) -> Self {
         let servers = Arc::new(connect(&options).await.expect("connects"));
         let resource =
             resource::watched(&options).into_iter().find(|resource| resource.kind == kind).expect("every kind is watched");
@@ -647,7 +664,93 @@ async fn options_that_make_no_sense_are_refused_and_say_why() {
     }
     let options = KubeOptions { kubeconfig: Some("/nonexistent/kubeconfig".into()), ..KubeOptions::default() };
     let error = connect(&options).await.expect_err("no such file").to_string();
-    assert!(error.starts_with("kubeconfig /nonexistent/kubeconfig: "), "{error}");
+    assert_eq!(error, "kubeconfig /nonexistent/kubeconfig: No such file or directory (os error 2)");
+}
+
+#[tokio::test]
+async fn a_kubeconfig_that_makes_no_sense_is_named_with_its_field() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("config");
+    let cluster = "clusters: [{name: k, cluster: {server: \"https://127.0.0.1:1\"}}]";
+    let context = "current-context: c\ncontexts: [{name: c, context: {cluster: k, user: u}}]";
+    for (text, expected) in [
+        (format!("contexts: []\n{cluster}"), "current-context is not set"),
+        (format!("current-context: c\ncontexts: []\n{cluster}"), "current-context: there is no context \"c\""),
+        (format!("{context}\nclusters: []"), "contexts[].context.cluster: there is no cluster \"k\""),
+        (format!("{context}\nclusters: [{{name: k, cluster: {{}}}}]"), "clusters[].cluster.server is not set"),
+        (
+            format!("{context}\nclusters: [{{name: k, cluster: {{server: \"https://a\", certificate-authority: /no/ca}}}}]"),
+            "clusters[].cluster.certificate-authority /no/ca: No such file or directory (os error 2)",
+        ),
+        ("contexts: 7\n".to_owned(), "not YAML, or not a kubeconfig, at line 1, column 11"),
+    ] {
+        std::fs::write(&path, &text).expect("writes");
+        let options = KubeOptions { kubeconfig: Some(path.clone()), ..KubeOptions::default() };
+        let error = connect(&options).await.expect_err(&text).to_string();
+        assert_eq!(error, format!("kubeconfig {}: {expected}", path.display()), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_reached_is_one_line_with_the_reason_and_what_to_do() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let closed = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let port = |listener: &TcpListener| listener.local_addr().expect("bound").port();
+    let no_tls = Server::start_on_port_that_speaks_no_tls().await;
+    let cases = [
+        (format!("http://127.0.0.1:{}", port(&closed)), "cannot be reached: connection refused;"),
+        (format!("http://127.0.0.1:{}", port(&silent)), "has been silent for 0 s;"),
+        ("http://no-such-host.invalid:1".to_owned(), "cannot be reached: dns error: "),
+        (format!("https://127.0.0.1:{no_tls}"), "cannot be reached: received corrupt message"),
+    ];
+    drop(closed);
+    for (url, reason) in cases {
+        let (log, _guard) = Log::capture();
+        let mut options = options(&[&url]);
+        options.timing.answer = Duration::from_millis(if reason.contains("silent") { 50 } else { 10_000 });
+        let watch = Watch::with(Kind::Service, options).await;
+        while watch.health.streams()[0].failures < 3 {
+            tokio::task::yield_now().await;
+        }
+        let lines: Vec<_> = log.lines().into_iter().filter(|line| !line.contains("credentials")).collect();
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        assert!(lines[0].starts_with(&format!("WARN API server {url} {reason}")), "{lines:?}");
+        assert!(lines[0].contains("check --api-server or the kubeconfig") && !lines[0].contains("ServiceError"), "{lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_streaming_list_whose_end_never_comes_is_listed_in_pages() {
+    let server = Server::start([
+        (STREAMING, stream([event("ADDED", service("a", 5)), bookmark(7), bookmark(8)], End::Hold)),
+        ("resourceVersion=0", answer("200 OK", &page(&[service("a", 5)], 9, ""))),
+        ("resourceVersion=9", stream([bookmark(10)], End::Hold)),
+    ])
+    .await;
+    let mut options = options(&[&server.url]);
+    options.timing.streaming_list = Duration::from_millis(100);
+    options.timing.silence = Duration::from_secs(60);
+    let (log, _guard) = Log::capture();
+    let mut watch = Watch::with(Kind::Service, options).await;
+    watch.tells("listing +a listing +a listed @9 @10").await;
+    assert!(log.lines().iter().any(|line| line.contains("does not stream lists")), "{:?}", log.lines());
+}
+
+#[tokio::test]
+async fn a_server_that_accepts_and_never_answers_is_left_for_the_next() {
+    let silent = Server::start([]).await;
+    let server = Server::start([(STREAMING, stream([end_of_list(9)], End::Hold))]).await;
+    let mut options = options(&[&silent.url, &server.url]);
+    options.timing.answer = Duration::from_millis(100);
+    options.timing.silence = Duration::from_secs(600);
+    Watch::with(Kind::Service, options).await.tells("listing listed @9").await;
+}
+
+#[test]
+fn a_first_answer_is_awaited_for_less_than_a_watch_may_be_silent() {
+    let timing = Timing::default();
+    assert!(timing.answer <= Duration::from_secs(15) && timing.answer < timing.silence);
+    assert!(timing.streaming_list < timing.silence, "or it would never be what ends a list");
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use http_body_util::BodyExt as _;
 use kube::client::Body;
 use serde::Deserialize;
 use tokio::sync::mpsc::Sender;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 use tracing::{debug, info, warn};
@@ -201,7 +201,8 @@ impl Watcher {
         let mut next: Option<String> = None;
         loop {
             let uri = self.resource.list(self.list_from(true), !self.unpaged, next.as_deref());
-            let mut answer = self.ask(server, &uri).await?;
+            let patience = if self.unpaged { self.timing.whole_list } else { self.timing.answer };
+            let mut answer = self.ask(server, &uri, patience).await?;
             let mut items = Items::default();
             while let Some(chunk) = answer.chunk().await? {
                 let mut changes = Vec::new();
@@ -242,14 +243,19 @@ impl Watcher {
             (Progress::Watching, Some(version)) => self.resource.watch(version, seconds),
             _ => self.resource.streaming_list(self.list_from(false), seconds),
         };
-        let mut answer = self.ask(server, &uri).await?;
+        let mut answer = self.ask(server, &uri, self.timing.answer).await?;
         if progress == Progress::Listing {
             self.send(Change::Listing(self.resource.kind)).await?;
         }
         let mut lines = Lines::default();
         let mut settled = false;
+        let patience = self.timing.streaming_list;
+        let mut next_object = Instant::now() + patience;
         loop {
-            let chunk = if settled || progress == Progress::Listing {
+            let chunk = if progress == Progress::Listing {
+                let unending = |_| Err(Failure::Unending { what: self.resource.stream, after: patience });
+                timeout_at(next_object, answer.chunk()).await.unwrap_or_else(unending)
+            } else if settled {
                 answer.chunk().await
             } else if let Ok(chunk) = timeout(SETTLED, answer.chunk()).await {
                 chunk
@@ -275,8 +281,13 @@ impl Watcher {
                     taken = self.event(line, &mut progress, &mut changes);
                 }
             })?;
+            let delivered = !changes.is_empty();
             self.send_all(changes).await?;
             taken?;
+            if delivered {
+                // Counted from when we were ready for more: the loop may have held us up.
+                next_object = Instant::now() + patience;
+            }
             if progress == Progress::Watching && !settled {
                 self.health.live(self.resource.stream);
                 settled = true;
@@ -354,7 +365,12 @@ impl Watcher {
         match decode::object(kind, document, &mut self.names) {
             Ok(Decoded::Object(object)) => Some(Change::Applied(object)),
             // It may have been ours a moment ago.
-            Ok(Decoded::NotOurs(key)) => Some(Change::Deleted(kind, key)),
+            Ok(Decoded::NotOurs { key, problems }) => {
+                for problem in problems {
+                    warn!("{kind:?} {key}: {problem}");
+                }
+                Some(Change::Deleted(kind, key))
+            }
             Err(error) => {
                 let name = name.map_or_else(|| "without a name".to_owned(), |key| key.to_string());
                 warn!("{kind:?} {name}: {error}: ignored");
@@ -414,12 +430,12 @@ impl Watcher {
     /// Asks, and waits for the head of a successful answer.
     ///
     /// The client would log an ERROR for every failed attempt; what is to be said of an outage is said once, by [`Health`].
-    async fn ask<'s>(&self, server: &'s Server, uri: &str) -> Result<Answer<'s>, Failure> {
+    async fn ask<'s>(&self, server: &'s Server, uri: &str, patience: Duration) -> Result<Answer<'s>, Failure> {
         let what = self.resource.stream;
         let request = Request::get(uri).header(http::header::ACCEPT, "application/json").body(Body::empty());
         let request = request.map_err(|error| Failure::Garbled { reason: format!("request {uri}: {error}") })?;
-        let answer = timeout(self.timing.answer, server.client.send(request).with_subscriber(NoSubscriber::new())).await;
-        let answer = answer.map_err(|_| Failure::Silent { server: server.url.clone(), after: self.timing.answer })?;
+        let answer = timeout(patience, server.client.send(request).with_subscriber(NoSubscriber::new())).await;
+        let answer = answer.map_err(|_| Failure::Silent { server: server.url.clone(), after: patience })?;
         let (head, body) = answer.map_err(|error| Failure::of_client(&server.url, &error))?.into_parts();
         let mut answer = Answer { server: &server.url, body, silence: self.timing.silence };
         if head.status.is_success() {

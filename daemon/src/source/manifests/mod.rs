@@ -3,10 +3,12 @@
 //! The selectors that an API server would apply are applied here. Objects get what a person expects of a manifest: the API
 //! server's defaults, the namespace `default`, and a [`Problem`](crate::model::Problem) where only an allocator could fill a gap.
 //!
-//! What was understood stays in force until something better is there: a file that stops being YAML keeps its last good version,
-//! and a path that disappears as a whole (a mount that went away looks the same) keeps everything. An empty directory is empty.
-//! A file that is rewritten in place can be met half-written if another one changes at that moment; replace files by rename.
+//! What was understood stays in force until something better is there: a file that stops being YAML, cannot be read or is emptied
+//! keeps its last good version until its name is gone, and a path that disappears as a whole (a mount that went away looks the
+//! same) keeps everything. An empty directory is empty. A file that is rewritten in place can be met half-written if another one
+//! changes at that moment; replace files by rename. For users: `docs/manifests.md`.
 
+mod ages;
 mod files;
 mod parse;
 mod store;
@@ -25,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::store::Store;
-use self::watch::PathWatch;
+pub(crate) use self::watch::PathWatch;
 use super::Change;
 
 /// The stream of this source's [`Mark`](super::Mark)s.
@@ -51,9 +53,10 @@ pub fn spawn(path: PathBuf, options: ManifestOptions, changes: Sender<Change>, c
 /// What identifies the present contents of a path of manifests: equal to the point of the mark that follows their load.
 ///
 /// # Errors
-/// The path, or a file in it, cannot be read.
+/// The path cannot be read.
 pub fn digest(path: impl AsRef<Path>) -> io::Result<String> {
-    files::read(&files::list(path.as_ref())?).map(|contents| files::digest_of(&contents))
+    let path = path.as_ref();
+    files::read(path, &files::list(path)?).map(|contents| files::digest_of(&contents))
 }
 
 async fn run(path: PathBuf, options: ManifestOptions, changes: Sender<Change>) {
@@ -99,7 +102,9 @@ async fn load(path: PathBuf, mut watch: PathWatch, mut store: Store) -> Result<L
     tokio::task::spawn_blocking(move || {
         let loaded = files::list(&path).and_then(|files| {
             watch.arm_targets(&files);
-            files::read(&files).map(|contents| store.load(&contents))
+            let contents = files::read(&path, &files)?;
+            watch.expect_attributes(contents.values().any(|found| found.bytes.is_err()));
+            Ok(store.load(&contents))
         });
         (store, watch, loaded)
     })

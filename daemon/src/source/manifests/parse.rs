@@ -24,6 +24,8 @@ pub(super) struct Parsed {
     pub(super) objects: Vec<(Kind, ObjectKey, Object)>,
     /// Documents that were not understood, for the log.
     pub(super) warnings: Vec<String>,
+    /// There is no document at all: nothing but white space and comments.
+    pub(super) blank: bool,
 }
 
 struct Reader<'o> {
@@ -52,6 +54,7 @@ pub(super) fn parse(json: bool, bytes: &[u8], options: &ManifestOptions, names: 
             reader.document(document);
         }
     }
+    reader.parsed.blank = reader.documents == 0;
     // Mere text is YAML by the letter, and what is left of a file that was damaged.
     match reader.parsed.warnings.pop() {
         Some(reason) if reader.manifests == 0 => Err(ParseError { place: None, reason }),
@@ -128,8 +131,11 @@ impl Reader<'_> {
         let document = with_defaults(kind, document);
         match decode::object(kind, document, self.names) {
             Ok(Decoded::Object(object)) => self.keep(kind, object),
-            Ok(Decoded::NotOurs(key)) => tracing::debug!(%key, "slice of no Service, or of names: ignored"),
-            Err(error) => self.parsed.warnings.push(format!("{kind:?}: {error}: ignored")),
+            Ok(Decoded::NotOurs { key, problems }) => {
+                tracing::debug!(%key, "slice of no Service, or of names: ignored");
+                self.parsed.warnings.extend(problems.iter().map(|problem| format!("{kind:?} {key}: {problem}")));
+            }
+            Err(error) => self.parsed.warnings.push(format!("document {} ({kind:?}): {error}: ignored", self.documents)),
         }
     }
 
@@ -173,8 +179,10 @@ fn with_defaults<Items>(kind: Kind, mut document: Document<'_, Items>) -> Docume
 
 /// An API server fills these in; a directory has nobody who would.
 fn note_what_nobody_allocates(service: &mut Service) {
+    // One that could not be read has been named already.
+    let given = service.problems.iter().any(|problem| problem.field.starts_with("spec.clusterIP"));
     let mut note = |field: String, reason: &str| service.problems.push(Problem { field, reason: reason.into() });
-    if service.cluster_ips.is_empty() && !service.headless && service.kind != ServiceType::ExternalName {
+    if service.cluster_ips.is_empty() && !given && !service.headless && service.kind != ServiceType::ExternalName {
         note("spec.clusterIP".into(), "no clusterIP: nothing allocates one without an API server");
     }
     if service.kind == ServiceType::NodePort {
@@ -201,13 +209,27 @@ impl std::error::Error for ParseError {}
 
 impl From<serde_json::Error> for ParseError {
     fn from(error: serde_json::Error) -> Self {
-        Self { place: Some((error.line() as u64, error.column() as u64)), reason: error.to_string() }
+        let (line, column) = (error.line(), error.column());
+        let reason = without(error.to_string(), &format!(" at line {line} column {column}"));
+        Self { place: Some((line as u64, column as u64)), reason }
     }
 }
 
 impl From<serde_saphyr::Error> for ParseError {
     fn from(error: serde_saphyr::Error) -> Self {
         let place = error.location().map(|location| (location.line(), location.column()));
-        Self { place, reason: error.without_snippet().to_string() }
+        let mut reason = error.without_snippet().to_string();
+        if let Some((line, column)) = place {
+            reason = without(reason, &format!(" at line {line}, column {column}"));
+        }
+        Self { place, reason }
     }
+}
+
+/// A message without the place that stands before it already.
+fn without(mut message: String, place: &str) -> String {
+    if let Some(at) = message.find(place) {
+        message.replace_range(at..at + place.len(), "");
+    }
+    message
 }

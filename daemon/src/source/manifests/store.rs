@@ -2,13 +2,15 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tracing::warn;
 
-use super::files::{Contents, digest_of};
-use super::parse::{self, ParseError, Parsed};
+use super::ages::Ages;
+use super::files::{Contents, Found, digest_of};
+use super::parse::{self, Parsed};
 use super::{ManifestOptions, STREAM};
 use crate::model::{Interner, ObjectKey};
 use crate::source::{Change, Kind, Mark, Object};
@@ -24,6 +26,7 @@ pub(super) struct Store {
     files: BTreeMap<PathBuf, File>,
     /// What the loop has been told; `None` before the first load.
     told: Option<BTreeMap<Id, Arc<Object>>>,
+    ages: Ages,
     /// Double definitions that have been warned about.
     doubles: BTreeSet<(Id, PathBuf)>,
     /// Digest of the last load, to leave out loads that would say nothing.
@@ -31,7 +34,7 @@ pub(super) struct Store {
 }
 
 struct File {
-    bytes: Arc<[u8]>,
+    bytes: Result<Arc<[u8]>, String>,
     /// Its last good version. A file that was never good says nothing.
     objects: Vec<(Id, Arc<Object>)>,
 }
@@ -43,8 +46,15 @@ type KindOrder = u8;
 
 impl Store {
     pub(super) fn new(options: ManifestOptions) -> Self {
-        let (names, digest) = (Interner::default(), String::new());
-        Self { options, names, files: BTreeMap::new(), told: None, doubles: BTreeSet::new(), digest }
+        Self {
+            options,
+            names: Interner::default(),
+            files: BTreeMap::new(),
+            told: None,
+            ages: Ages::default(),
+            doubles: BTreeSet::new(),
+            digest: String::new(),
+        }
     }
 
     /// Takes in what the files hold now and answers with the changes to be told; none if nothing differs.
@@ -58,10 +68,14 @@ impl Store {
         }
         self.digest.clone_from(&digest);
         self.files.retain(|path, _| contents.contains_key(path));
-        for (path, bytes) in contents {
-            self.refresh(path, bytes);
+        for (path, found) in contents {
+            self.refresh(path, found);
         }
         let now = self.merge();
+        self.ages.settle(now.values().filter_map(|object| match &**object {
+            Object::Service(service) => Some(&**service),
+            _ => None,
+        }));
         let mut changes = match self.told.take() {
             None => complete(&now),
             Some(before) => difference(&before, &now),
@@ -71,29 +85,46 @@ impl Store {
         changes
     }
 
-    fn refresh(&mut self, path: &Path, bytes: &Arc<[u8]>) {
-        if self.files.get(path).is_some_and(|file| file.bytes == *bytes) {
+    fn refresh(&mut self, path: &Path, found: &Found) {
+        if self.files.get(path).is_some_and(|file| file.bytes == found.bytes) {
             return;
         }
+        let bytes = match &found.bytes {
+            Ok(bytes) => bytes,
+            Err(error) => return self.keep_last_good(path, found, format_args!(" cannot be read ({error})")),
+        };
         let json = path.extension().is_some_and(|extension| extension == "json");
         match parse::parse(json, bytes, &self.options, &mut self.names) {
-            Ok(Parsed { objects, warnings }) => {
-                for warning in warnings {
-                    warn!(file = %path.display(), "{warning}");
-                }
-                let objects = objects.into_iter().map(|(kind, key, object)| ((order(kind), key), Arc::new(object))).collect();
-                self.files.insert(path.to_owned(), File { bytes: bytes.clone(), objects });
+            // Editors and `cp` truncate a file before they write it, and a full disk leaves it at that.
+            Ok(Parsed { blank: true, .. }) if self.files.get(path).is_some_and(|file| !file.objects.is_empty()) => {
+                self.keep_last_good(path, found, format_args!(" is empty now (to remove its objects, remove the file)"));
             }
-            Err(error) => self.keep_last_good(path, bytes, &error),
+            Ok(parsed) => self.replace(path, found, parsed),
+            Err(error) => self.keep_last_good(path, found, format_args!("{error}")),
         }
     }
 
-    fn keep_last_good(&mut self, path: &Path, bytes: &Arc<[u8]>, error: &ParseError) {
+    fn replace(&mut self, path: &Path, found: &Found, Parsed { objects, warnings, blank: _ }: Parsed) {
+        for warning in warnings {
+            warn!(file = %path.display(), "{warning}");
+        }
+        let dated = objects.into_iter().map(|(kind, key, mut object)| {
+            if let Object::Service(service) = &mut object {
+                self.ages.date(service, found.modified);
+            }
+            ((order(kind), key), Arc::new(object))
+        });
+        let file = File { bytes: found.bytes.clone(), objects: dated.collect() };
+        self.files.insert(path.to_owned(), file);
+    }
+
+    /// `flaw` follows the name of the file, with a place in it or a space.
+    fn keep_last_good(&mut self, path: &Path, found: &Found, flaw: fmt::Arguments<'_>) {
         let file = self.files.entry(path.to_owned());
         let stays =
             if matches!(file, Entry::Occupied(_)) { "its last good version stays in force" } else { "nothing is taken from it" };
-        warn!("{}:{error}: {stays}", path.display());
-        file.or_insert_with(|| File { bytes: Arc::default(), objects: Vec::new() }).bytes = bytes.clone();
+        warn!("{}:{flaw}: {stays}", path.display());
+        file.or_insert_with(|| File { bytes: Err(String::new()), objects: Vec::new() }).bytes = found.bytes.clone();
     }
 
     /// All files together. The first definition of an object, by path and then by place in the file, is the one that counts.

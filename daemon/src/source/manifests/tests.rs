@@ -58,11 +58,19 @@ impl Listener {
         self.held.keys().map(String::as_str).collect()
     }
 
-    fn cluster_ip(&self, name: &str) -> String {
+    fn service(&self, name: &str) -> &crate::model::Service {
         let Some(Object::Service(service)) = self.held.get(&format!("Service default/{name}")) else {
             panic!("no Service {name}")
         };
-        service.cluster_ips[0].to_string()
+        service
+    }
+
+    fn cluster_ip(&self, name: &str) -> String {
+        self.service(name).cluster_ips[0].to_string()
+    }
+
+    fn age(&self, name: &str) -> i64 {
+        self.service(name).created.expect("every Service has an age")
     }
 }
 
@@ -238,6 +246,113 @@ async fn a_config_map_volume_swaps_its_data() {
     publish(3, "10.0.0.3");
     listener.until_current(path).await;
     assert_eq!(listener.cluster_ip("web"), "10.0.0.3");
+
+    // A key that leaves the ConfigMap: the kubelet swaps the data first, and for a moment its link leads nowhere.
+    fs::create_dir(path.join("..4")).unwrap();
+    symlink("..4", path.join("..data_tmp")).unwrap();
+    fs::rename(path.join("..data_tmp"), path.join("..data")).unwrap();
+    listener.until_current(path).await;
+    assert_eq!(listener.names(), ["Service default/web"], "what is in force stays");
+    fs::remove_file(path.join("web.yaml")).unwrap();
+    listener.until_current(path).await;
+    assert_eq!(listener.names(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_file_that_is_emptied_keeps_its_last_good_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    fs::write(path.join("a.yaml"), service("a", "10.0.0.1")).unwrap();
+    fs::write(path.join("b.json"), r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"b"}}"#).unwrap();
+    let mut listener = Listener::start(path);
+    listener.until_current(path).await;
+    for empty in ["", " \n\n", "# all of it commented out\n---\n# this, too\n"] {
+        fs::write(path.join("a.yaml"), empty).unwrap();
+        fs::write(path.join("b.json"), empty.split('#').next().unwrap()).unwrap();
+        listener.until_current(path).await;
+        assert_eq!(listener.names(), ["Service default/a", "Service default/b"], "{empty:?}");
+    }
+    // A document that holds nothing is something else than no document.
+    fs::write(path.join("a.yaml"), "apiVersion: v1\nkind: List\nitems: []\n").unwrap();
+    fs::remove_file(path.join("b.json")).unwrap();
+    listener.until_current(path).await;
+    assert_eq!(listener.names(), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_keeps_its_last_good_version_until_its_name_is_gone() {
+    use std::os::unix::fs::symlink;
+    let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (path, target) = (dir.path(), elsewhere.path().join("not/there/yet.yaml"));
+    fs::write(path.join("a.yaml"), service("a", "10.0.0.1")).unwrap();
+    fs::write(path.join("b.yaml"), service("b", "10.0.0.2")).unwrap();
+    let mut listener = Listener::start(path);
+    listener.until_current(path).await;
+    // A link to nowhere, one that leads to itself, and a file that cannot be read whoever asks.
+    for target in [target.to_str().unwrap(), "a.yaml", "/proc/self/mem"] {
+        symlink(target, path.join(".new")).unwrap();
+        fs::rename(path.join(".new"), path.join("a.yaml")).unwrap();
+        fs::write(path.join("b.yaml"), service("b", &format!("10.0.1.{}", target.len()))).unwrap();
+        listener.until_current(path).await;
+        assert_eq!(listener.told, ["+Service default/b"], "{target}: other files go on");
+        assert_eq!(listener.cluster_ip("a"), "10.0.0.1", "{target}");
+    }
+    // The target of a link may come later, and the directory that it is in.
+    symlink(&target, path.join(".new")).unwrap();
+    fs::rename(path.join(".new"), path.join("a.yaml")).unwrap();
+    listener.until_current(path).await;
+    fs::create_dir_all(target.parent().unwrap()).unwrap();
+    fs::write(&target, service("a", "10.0.0.3")).unwrap();
+    listener.until_current(path).await;
+    assert_eq!(listener.cluster_ip("a"), "10.0.0.3");
+    fs::remove_file(&target).unwrap();
+    listener.until_current(path).await;
+    assert_eq!(listener.cluster_ip("a"), "10.0.0.3");
+    fs::remove_file(path.join("a.yaml")).unwrap();
+    listener.until_current(path).await;
+    assert_eq!(listener.names(), ["Service default/b"]);
+}
+
+/// The older Service keeps a contested address. Without a creationTimestamp a newcomer is younger, however old its file is.
+#[tokio::test]
+async fn a_newcomer_is_younger_than_all_who_are_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let write = |file: &str, text: &str, seconds: u64| {
+        let temporary = path.join(".new");
+        fs::write(&temporary, text).unwrap();
+        let modified = std::time::UNIX_EPOCH + Duration::from_secs(seconds);
+        fs::File::options().append(true).open(&temporary).unwrap().set_modified(modified).unwrap();
+        fs::rename(temporary, path.join(file)).unwrap();
+    };
+    write("1.yaml", &service("young", "10.0.0.1"), 2_000);
+    write("2.yaml", &service("old", "10.0.0.2"), 1_000);
+    let dated = "apiVersion: v1\nkind: Service\nmetadata: {name: dated, creationTimestamp: 1970-01-01T01:00:00Z}\nspec: {ports: [{port: 80}]}\n";
+    write("3.yaml", dated, 5_000);
+    let mut listener = Listener::start(path);
+    listener.until_current(path).await;
+    let ages = |listener: &Listener, names: &[&str]| names.iter().map(|name| listener.age(name)).collect::<Vec<_>>();
+    assert_eq!(ages(&listener, &["old", "young", "dated"]), [1_000, 2_000, 3_600], "at the start a file's time counts");
+
+    write("0.yaml", &service("copied", "10.0.0.3"), 10);
+    listener.until_current(path).await;
+    write("9.yaml", &service("a-later-one", "10.0.0.4"), 10_000);
+    listener.until_current(path).await;
+    assert_eq!(ages(&listener, &["copied", "a-later-one"]), [3_601, 10_000]);
+
+    // An edit, and a move to another file, leave the age.
+    write("2.yaml", &service("old", "10.0.0.9"), 20_000);
+    write("4.yaml", &service("young", "10.0.0.1"), 20_000);
+    fs::remove_file(path.join("1.yaml")).unwrap();
+    listener.until_current(path).await;
+    assert_eq!(ages(&listener, &["old", "young"]), [1_000, 2_000]);
+
+    // Who comes back is new.
+    fs::remove_file(path.join("2.yaml")).unwrap();
+    listener.until_current(path).await;
+    write("2.yaml", &service("old", "10.0.0.2"), 1_000);
+    listener.until_current(path).await;
+    assert_eq!(ages(&listener, &["old"]), [10_001]);
 }
 
 #[tokio::test]
@@ -312,7 +427,30 @@ fn places_of_mistakes_are_named() {
     };
     let yaml = error(false, "a: 1\nb: [1, 2\nc: 3\n");
     assert!(yaml.starts_with(|first: char| first.is_ascii_digit()) && yaml.contains(": "), "{yaml}");
-    assert!(error(true, "{\"a\": 1}\n{\"b\": x}").starts_with("2:7: "), "{}", error(true, "{\"a\": 1}\n{\"b\": x}"));
+    let json = error(true, "{\"a\": 1}\n{\"b\": x}");
+    assert!(json.starts_with("2:7: "), "{json}");
+    for once in [yaml, json] {
+        assert!(!once.contains("at line"), "the place is said twice: {once}");
+    }
+}
+
+#[test]
+fn an_unreadable_cluster_ip_is_one_problem_and_a_slice_that_is_nobodys_is_named() {
+    let text = "kind: Service\nmetadata: {name: web}\nspec: {clusterIP: 10.0.0.300, ports: [{port: 80}]}\n---\n\
+        kind: EndpointSlice\nmetadata: {name: web-a, namespace: ns, labels: {kubernetes.io/service-name: 53}}\naddressType: IPv4\n---\n\
+        kind: Service\nmetadata: {name: a/b}\n";
+    let parsed =
+        parse::parse(false, text.as_bytes(), &ManifestOptions::default(), &mut crate::model::Interner::default()).expect("good");
+    let [(_, _, Object::Service(service))] = &parsed.objects[..] else { panic!("one Service: {:?}", parsed.objects) };
+    let said: Vec<_> = service.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(said, [r#"spec.clusterIP: "10.0.0.300" is not an IP address: ignored"#]);
+    assert_eq!(
+        parsed.warnings,
+        [
+            "EndpointSlice ns/web-a: metadata.labels[kubernetes.io/service-name]: is a number, not a string: ignored",
+            r#"document 3 (Service): object has no usable name: metadata.name "a/b" has a character that no name may have: ignored"#
+        ]
+    );
 }
 
 #[test]

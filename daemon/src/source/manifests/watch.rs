@@ -17,9 +17,11 @@ const QUIET: Duration = Duration::from_millis(10);
 const AT_MOST: Duration = Duration::from_millis(30);
 /// How often to look where inotify is not to be had (`fs.inotify.max_user_instances`).
 const POLL: Duration = Duration::from_secs(2);
+/// Links followed on the way to a file, as many as the kernel does (`MAXSYMLINKS`).
+const MOST_LINKS: usize = 40;
 
 /// Watches a path that may be a file or a directory, may be reached through links, and need not be there yet.
-pub(super) struct PathWatch {
+pub(crate) struct PathWatch {
     path: PathBuf,
     inotify: Option<Armed>,
 }
@@ -29,6 +31,8 @@ struct Armed {
     events: EventStream<[u8; 4096]>,
     /// What each watch is there for: everything in a directory, or one name in it.
     interest: HashMap<WatchDescriptor, Interest>,
+    /// Changes of attributes are of interest.
+    attributes: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +42,7 @@ enum Interest {
 }
 
 impl PathWatch {
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(crate) fn new(path: PathBuf) -> Self {
         let inotify = Armed::new().inspect_err(|error| {
             warn!("inotify is not to be had ({error}): {} is looked at every {} s instead", path.display(), POLL.as_secs());
         });
@@ -46,36 +50,55 @@ impl PathWatch {
     }
 
     /// Watches the path and what leads to it. To be called before looking at it, so that nothing falls between.
-    pub(super) fn arm(&mut self) {
+    pub(crate) fn arm(&mut self) {
         let Some(armed) = &mut self.inotify else { return };
         if self.path.is_dir() {
             armed.add(&self.path, None);
         }
-        // The path itself can be created, removed or replaced, and so can each directory on the way that is not there yet.
-        let mut below = self.path.as_path();
-        while let (Some(parent), Some(name)) = (parent(below), below.file_name()) {
-            armed.add(parent, Some(name.to_owned()));
-            if parent.is_dir() {
-                break;
-            }
-            below = parent;
-        }
+        armed.lead_to(&self.path);
     }
 
-    /// Watches where the files really are: a link's target changes without a word in the link's directory.
+    /// Watches where the files really are, or would be: a link's target changes without a word in the link's directory.
     pub(super) fn arm_targets(&mut self, files: &[PathBuf]) {
         let Some(armed) = &mut self.inotify else { return };
         for file in files.iter().filter(|file| file.is_symlink()) {
-            if let Ok(target) = file.canonicalize()
-                && let (Some(parent), Some(name)) = (target.parent(), target.file_name())
-            {
-                armed.add(parent, Some(name.to_owned()));
+            if let Some(target) = file.canonicalize().ok().or_else(|| where_it_breaks_off(file)) {
+                armed.lead_to(&target);
             }
+        }
+    }
+
+    /// Whether a change of permissions matters: something could not be read. Otherwise they change in the middle of a copy.
+    pub(super) fn expect_attributes(&mut self, expected: bool) {
+        if let Some(armed) = &mut self.inotify {
+            armed.attributes = expected;
+        }
+    }
+
+    /// Watches every link on the way to a file, and where it ends: a ConfigMap that is mounted is changed by swapping `..data`, a
+    /// directory link half-way.
+    pub(crate) fn arm_links(&mut self) {
+        let Some(armed) = &mut self.inotify else { return };
+        let mut path = self.path.clone();
+        for _ in 0..MOST_LINKS {
+            // The first part of the path that is a link, resolved, is the next path.
+            let mut ancestors: Vec<&Path> = path.ancestors().collect();
+            ancestors.reverse();
+            let Some((link, target)) = ancestors.into_iter().find_map(|part| Some((part, std::fs::read_link(part).ok()?))) else {
+                break;
+            };
+            let (Some(above), Some(name)) = (parent(link), link.file_name()) else { break };
+            armed.add(above, Some(name.to_owned()));
+            let rest = path.strip_prefix(link).unwrap_or(Path::new(""));
+            path = if rest.as_os_str().is_empty() { above.join(target) } else { above.join(target).join(rest) };
+        }
+        if let (Some(above), Some(name)) = (parent(&path), path.file_name()) {
+            armed.add(above, Some(name.to_owned()));
         }
     }
 
     /// Waits for something to happen to the path, and then for it to be over.
-    pub(super) async fn changed(&mut self) {
+    pub(crate) async fn changed(&mut self) {
         let Some(armed) = &mut self.inotify else { return sleep(POLL).await };
         while !armed.next().await {}
         let latest = Instant::now() + AT_MOST;
@@ -89,10 +112,35 @@ fn parent(path: &Path) -> Option<&Path> {
     path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
 }
 
+/// The name at which a chain of links leads nowhere; none if it runs in a circle.
+fn where_it_breaks_off(link: &Path) -> Option<PathBuf> {
+    let mut path = link.to_owned();
+    for _ in 0..MOST_LINKS {
+        if !path.is_symlink() {
+            return Some(path);
+        }
+        path = parent(&path)?.join(std::fs::read_link(&path).ok()?);
+    }
+    None
+}
+
 impl Armed {
     fn new() -> io::Result<Self> {
         let events = Inotify::init()?.into_event_stream([0; 4096])?;
-        Ok(Self { watches: events.watches(), events, interest: HashMap::new() })
+        Ok(Self { watches: events.watches(), events, interest: HashMap::new(), attributes: false })
+    }
+
+    /// Watches for a path itself, which can be created, removed or replaced, and so can each directory on the way that is not there
+    /// yet.
+    fn lead_to(&mut self, path: &Path) {
+        let mut below = path;
+        while let (Some(parent), Some(name)) = (parent(below), below.file_name()) {
+            self.add(parent, Some(name.to_owned()));
+            if parent.is_dir() {
+                break;
+            }
+            below = parent;
+        }
     }
 
     /// Adding a watch twice is one watch; interest in everything wins over interest in a name. What cannot be watched is not there
@@ -103,6 +151,7 @@ impl Armed {
             | WatchMask::CREATE
             | WatchMask::MOVED_TO
             | WatchMask::MOVED_FROM
+            | WatchMask::ATTRIB
             | WatchMask::DELETE
             | WatchMask::DELETE_SELF
             | WatchMask::MOVE_SELF
@@ -136,6 +185,9 @@ impl Armed {
     fn concerns_us(&mut self, event: &EventOwned) -> bool {
         if event.mask.contains(EventMask::Q_OVERFLOW) {
             return true;
+        }
+        if event.mask.contains(EventMask::ATTRIB) && !self.attributes {
+            return false;
         }
         if event.mask.contains(EventMask::IGNORED) {
             self.interest.remove(&event.wd);

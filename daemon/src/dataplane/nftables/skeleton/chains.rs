@@ -81,6 +81,12 @@ fn base_chains(features: &Features, names: &Instances) -> Vec<Chain> {
             chains.push(base(name, false, hook, DSTNAT - 10, vec![to(new, "firewall", &ranges)]));
         }
     }
+    if features.v4.localhost {
+        // Before anything translates: with route_localnet a neighbour could otherwise reach what listens at 127.0.0.1 only
+        // (CVE-2020-8558). Answers to translated connections are not addressed to loopback yet here.
+        let guard = vec![line(Family::V4).martian().drop()];
+        chains.push(base("localnet-guard", false, nftnl::Hook::PreRouting, DSTNAT - 10, vec![guard]));
+    }
     for (name, hook) in TRANSLATING.into_iter().zip([nftnl::Hook::PreRouting, nftnl::Hook::Out]) {
         chains.push(base(name, true, hook, NAT_PRIORITY, vec![to(any, "services", &always)]));
     }
@@ -205,7 +211,8 @@ impl FamilyChains<'_> {
 
         // `jump`: an externalIP may be the node's own address, and its NodePorts come after.
         let service = self.line().in_set(&[Field::Daddr], self.set(SetKind::ServiceIps)).jump(self.name("frontends"));
-        self.chain("services", [service, self.at_node_port().goto(self.name("node-ports"))]);
+        let at_node_ports = self.at_node_ports().into_iter().map(|line| line.goto(self.name("node-ports")));
+        self.chain("services", [service].into_iter().chain(at_node_ports).collect::<Vec<_>>());
     }
 
     fn sticky_jumps(&self, reach: Reach, key: &[Field], timeouts: &BTreeSet<AffinityTimeout>) -> Vec<RuleSpec> {
@@ -225,8 +232,9 @@ impl FamilyChains<'_> {
             ],
         );
         let (drop, reject) = (self.set(SetKind::Drop(Reach::NodePort)), self.set(SetKind::Reject(Reach::NodePort)));
-        let (dropping, rejecting) = (self.at_node_port().in_set(NODE_PORT, drop), self.at_node_port().in_set(NODE_PORT, reject));
-        self.chain("node-verdicts", [dropping.drop(), rejecting.reject()]);
+        let dropping = self.at_node_ports().into_iter().map(|line| line.in_set(NODE_PORT, drop.clone()).drop());
+        let rejecting = self.at_node_ports().into_iter().map(|line| line.in_set(NODE_PORT, reject.clone()).reject());
+        self.chain("node-verdicts", dropping.chain(rejecting).collect::<Vec<_>>());
         let to = |set| self.line().in_set(&[Field::Daddr], self.set(set));
         self.chain(
             "unknown",
@@ -310,13 +318,13 @@ impl FamilyChains<'_> {
         }
     }
 
-    /// The destination is one at which NodePorts are served.
-    fn at_node_port(&self) -> Line {
-        if self.features.match_all {
-            self.line().destination_is_local()
-        } else {
-            self.line().in_set(&[Field::Daddr], self.set(SetKind::NodeIps))
+    /// The destination is one at which NodePorts are served, in one of these ways. 127.0.0.1 is in the set where it is served.
+    fn at_node_ports(&self) -> Vec<Line> {
+        if !self.features.match_all {
+            return vec![self.line().in_set(&[Field::Daddr], self.set(SetKind::NodeIps))];
         }
+        let localhost = self.features.localhost.then(|| self.line().at_localhost());
+        [self.line().destination_is_local()].into_iter().chain(localhost).collect()
     }
 
     fn chain(&mut self, base: &str, rules: impl IntoIterator<Item = RuleSpec>) {

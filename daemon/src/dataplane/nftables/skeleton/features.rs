@@ -24,6 +24,8 @@ pub(crate) struct FamilyFeatures {
     pub(crate) masquerade_all: bool,
     /// NodePorts are served at any local address.
     pub(crate) match_all: bool,
+    /// NodePorts are served at 127.0.0.1 as well, to processes of the node.
+    pub(crate) localhost: bool,
     /// Some frontend has source ranges.
     pub(crate) ranges: bool,
     /// Affinity timeouts in use by frontends with an address.
@@ -95,6 +97,7 @@ impl FamilyFeatures {
             pods: PodTest::of(&node.detector, family),
             masquerade_all: node.masquerade_all,
             match_all: node.node_ports(family).match_all,
+            localhost: family == Family::V4 && node.serves_localhost(),
             ranges: false,
             sticky: BTreeSet::new(),
             node_sticky: BTreeSet::new(),

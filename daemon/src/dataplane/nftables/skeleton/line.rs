@@ -100,8 +100,30 @@ impl Line {
     }
 
     /// `ip daddr != 127.0.0.0/8 fib daddr type local`: any address of the node that can be reached from elsewhere. A DNAT from
-    /// loopback would need `route_localnet`, so loopback never serves NodePorts.
-    pub(crate) fn destination_is_local(mut self) -> Self {
+    /// loopback needs `route_localnet`, so loopback serves NodePorts only where it is asked for: [`Line::at_localhost`].
+    pub(crate) fn destination_is_local(self) -> Self {
+        self.destination_is_loopback(false).fib_local(NFTA_FIB_F_DADDR)
+    }
+
+    /// `ip daddr 127.0.0.1`
+    pub(crate) fn at_localhost(mut self) -> Self {
+        self.guard();
+        let (base, offset) = (libc::NFT_PAYLOAD_NETWORK_HEADER.cast_unsigned(), self.offset_of(Field::Daddr));
+        self.exprs.push(Expr::Payload { base, offset, len: 4, to: START });
+        self.exprs.push(Expr::Compare { from: START, equal: true, to: std::net::Ipv4Addr::LOCALHOST.octets().to_vec() });
+        self
+    }
+
+    /// `iifname != "lo" ip daddr 127.0.0.0/8`: what comes from elsewhere and has no business here.
+    pub(crate) fn martian(mut self) -> Self {
+        let mut lo = b"lo".to_vec();
+        lo.resize(libc::IFNAMSIZ, 0);
+        self.exprs.push(Expr::Meta { key: libc::NFT_META_IIFNAME.cast_unsigned(), to: START });
+        self.exprs.push(Expr::Compare { from: START, equal: false, to: lo });
+        self.destination_is_loopback(true)
+    }
+
+    fn destination_is_loopback(mut self, equal: bool) -> Self {
         self.guard();
         let (base, offset) = (libc::NFT_PAYLOAD_NETWORK_HEADER.cast_unsigned(), self.offset_of(Field::Daddr));
         let (len, loopback) = match self.family {
@@ -109,8 +131,8 @@ impl Line {
             Family::V6 => (16, std::net::Ipv6Addr::LOCALHOST.octets().to_vec()),
         };
         self.exprs.push(Expr::Payload { base, offset, len, to: START });
-        self.exprs.push(Expr::Compare { from: START, equal: false, to: loopback });
-        self.fib_local(NFTA_FIB_F_DADDR)
+        self.exprs.push(Expr::Compare { from: START, equal, to: loopback });
+        self
     }
 
     /// `iifname "name"`, or `iifname "prefix*"`.

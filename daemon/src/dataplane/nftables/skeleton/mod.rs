@@ -76,10 +76,16 @@ impl Skeleton {
         self.chains.iter().map(|chain| chain.name.as_str())
     }
 
-    /// Names of all chains with hook (`enum nf_inet_hooks`) and priority, for base chains.
-    pub(crate) fn places(&self) -> impl Iterator<Item = (&str, Option<(u32, i32)>)> {
-        let place = |chain: &Chain| chain.hook.map(|Hook { hook, priority, nat: _ }| (u32::from(hook as u16), priority));
-        self.chains.iter().map(move |chain| (chain.name.as_str(), place(chain)))
+    /// Names of all chains with hook (`enum nf_inet_hooks`), priority and type, for base chains.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (&str, Option<(u32, i32, &'static str)>)> {
+        let place = |Hook { hook, priority, nat }| (u32::from(hook as u16), priority, if nat { "nat" } else { "filter" });
+        self.chains.iter().map(move |chain| (chain.name.as_str(), chain.hook.map(place)))
+    }
+
+    /// Names of all chains with the number of their rules, in the order in which a load writes the rules.
+    pub(crate) fn rule_counts(&self) -> impl Iterator<Item = (&str, usize)> {
+        let of = |based: bool| self.chains.iter().filter(move |chain| chain.hook.is_some() == based);
+        of(false).chain(of(true)).map(|chain| (chain.name.as_str(), chain.rules.len()))
     }
 
     /// What makes the regular chains, which nothing reaches yet.

@@ -1,16 +1,18 @@
 //! Properties over many histories, against the kernel's rules in memory.
 
+use std::collections::BTreeSet;
+
 use nix::errno::Errno;
 use proptest::prelude::*;
 
-use super::fixtures::{Port, commit, everything, node, put, stage};
+use super::fixtures::{Port, commit, everything, node, put, stage, stage_of_age};
 use super::histories::history;
 use super::kernel::elements;
 use crate::dataplane::nftables::names::TABLE;
-use crate::dataplane::nftables::{NftablesPlane, cleanup};
+use crate::dataplane::nftables::{Limits, NftablesPlane, cleanup};
 use crate::dataplane::{Damage, Dataplane, PlaneError};
 use crate::netlink::nft::{FakeNft, NftDoor, OwnedElement};
-use crate::table::ServiceTable;
+use crate::table::{PortId, ServiceTable};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
@@ -207,4 +209,59 @@ fn a_thousand_sticky_frontends_that_lose_a_backend_at_once_are_all_suspended_and
     fake.set_batch_limit(100_000);
     plane.finish().unwrap();
     assert_eq!(suspended(&fake), 0);
+}
+
+fn names<'a>(ids: impl IntoIterator<Item = &'a PortId>) -> Vec<&'a str> {
+    ids.into_iter().map(|id| id.service.name()).collect()
+}
+
+/// The table keeps its ports in a hash map, whose order is another in every process.
+#[test]
+fn of_ports_that_do_not_all_fit_every_load_takes_the_same() {
+    for _ in 0..8 {
+        let mut table = ServiceTable::default();
+        for number in 0..20 {
+            let port = Port::v4().cluster_ip(&format!("172.30.0.{number}"), 80).backends(10, 0);
+            stage_of_age(&mut table, &format!("s{number:02}"), 100 - number, port);
+        }
+        commit(&mut table);
+        let fake = FakeNft::new();
+        let mut plane = NftablesPlane::with_limits(Box::new(fake), Limits { endpoints: 100, backends: 90 });
+        let spoiled = plane.load(&table).unwrap().spoiled;
+        // The younger the higher its number of creation: the first ten of these names.
+        let expected: Vec<String> = (0..10).map(|number| format!("s{number:02}")).collect();
+        assert_eq!(names(spoiled.iter().map(|(id, _)| id)), expected);
+    }
+}
+
+#[test]
+fn who_does_not_fit_is_let_in_when_others_make_room_and_each_turn_is_told_once() {
+    let fake = FakeNft::new();
+    let mut table = ServiceTable::default();
+    table.set_node(node());
+    let port = |ip: &str, count| Some(Port::v4().cluster_ip(ip, 80).backends(count, 0).sticky(60));
+    let limits = Limits { endpoints: 100, backends: 90 };
+    let mut plane = NftablesPlane::with_limits(Box::new(fake.another()), limits);
+    plane.load(&table).unwrap();
+    let mut apply = |services: Vec<(&str, Option<Port>)>| {
+        for (name, port) in services {
+            stage(&mut table, name, port);
+        }
+        let delta = commit(&mut table);
+        let done = plane.apply(&delta, &table).unwrap();
+        plane.finish().unwrap();
+        let spoiled = names(done.spoiled.iter().map(|(id, _)| id)).concat();
+        let present = elements(&mut fake.another()).get("endpoints-4").map_or(0, BTreeSet::len);
+        (spoiled, names(&done.recovered).concat(), present)
+    };
+    let told = |spoiled: &str, recovered: &str, present| (spoiled.to_owned(), recovered.to_owned(), present);
+    assert_eq!(apply(vec![("a", port("172.30.0.1", 60)), ("b", port("172.30.0.2", 50))]), told("b", "", 60));
+    assert_eq!(apply(vec![("c", port("172.30.0.3", 30))]), told("", "", 90), "b does not fit as before, and was told");
+    assert_eq!(apply(vec![("a", port("172.30.0.1", 20))]), told("", "b", 100));
+    assert_eq!(apply(vec![("b", port("172.30.0.2", 51))]), told("b", "", 50), "it grew");
+    // By name it is looked at before the one that makes room in the same delta.
+    assert_eq!(apply(vec![("b", port("172.30.0.2", 60)), ("c", None)]), told("", "b", 80));
+    assert_eq!(apply(vec![("d", port("172.30.0.4", 30))]), told("d", "", 80));
+    assert_eq!(apply(vec![("d", None)]), told("", "", 80), "gone is not recovered");
+    assert_eq!(elements(&mut fake.another()).get("sticky-60-4").map(BTreeSet::len), Some(2));
 }

@@ -105,11 +105,18 @@ pub(super) fn put<const N: usize>(table: &mut ServiceTable, services: [(&str, Op
 
 pub(super) fn stage(table: &mut ServiceTable, name: &str, port: Option<Port>) {
     let key = ServiceKey::new("default", name);
-    let desired = port.map(|Port(mut port)| {
-        port.id.service = key.clone();
-        (Desired { ports: vec![port], notices: Vec::new() }, Seniority { created: 0, uid: name.into() })
-    });
-    table.set_service(key, desired);
+    match port {
+        Some(port) => stage_of_age(table, name, 0, port),
+        None => table.set_service(key, None),
+    }
+}
+
+/// One that was created at this time.
+pub(super) fn stage_of_age(table: &mut ServiceTable, name: &str, created: i64, Port(mut port): Port) {
+    let key = ServiceKey::new("default", name);
+    port.id.service = key.clone();
+    let seniority = Seniority { created, uid: name.into() };
+    table.set_service(key, Some((Desired { ports: vec![port], notices: Vec::new() }, seniority)));
 }
 
 pub(super) fn commit(table: &mut ServiceTable) -> Arc<Delta> {

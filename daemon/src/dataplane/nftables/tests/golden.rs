@@ -1,11 +1,11 @@
 //! What `nft list` shows of us, word for word, and that stock nft can load it again.
 
-use super::fixtures::{everything, node, put};
+use super::fixtures::{everything, node, node_ports, put};
 use super::namespace::{in_namespace, list, reloaded};
 use crate::dataplane::Dataplane;
 use crate::dataplane::nftables::NftablesPlane;
 use crate::netlink::nft::KernelNft;
-use crate::table::ServiceTable;
+use crate::table::{NodePortAddresses, NodeState, ServiceTable};
 
 fn kernel_plane() -> NftablesPlane {
     NftablesPlane::new(Box::new(KernelNft::open().unwrap()))
@@ -29,6 +29,32 @@ fn everything_lists_as_recorded() {
     in_namespace(|| {
         kernel_plane().load(&everything()).unwrap();
         insta::assert_snapshot!("everything", in_order(&list()));
+    });
+}
+
+/// A process of the node may ask 127.0.0.1, and nobody else may.
+#[test]
+fn localhost_is_served_behind_a_guard() {
+    in_namespace(|| {
+        let all = NodePortAddresses { match_all: true, ..node_ports(&["192.0.2.1", "127.0.0.1"]) };
+        let mut table = ServiceTable::default();
+        table.set_node(NodeState { node_ports_v4: all, ..node() });
+        put(&mut table, []);
+        kernel_plane().load(&table).unwrap();
+        let listing = list();
+        let chain = |name: &str| {
+            let lines = listing.lines().skip_while(|line| line.trim() != format!("chain {name} {{")).skip(1);
+            lines.take_while(|line| line.trim() != "}").map(|line| line.trim().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            chain("localnet-guard"),
+            ["type filter hook prerouting priority dstnat - 10; policy accept;", "iifname != \"lo\" ip daddr 127.0.0.0/8 drop",]
+        );
+        assert_eq!(
+            chain("services-4")[1..],
+            ["ip daddr != 127.0.0.0/8 fib daddr type local goto node-ports-4", "ip daddr 127.0.0.1 goto node-ports-4",]
+        );
+        assert_eq!(reloaded(listing.clone()), listing);
     });
 }
 

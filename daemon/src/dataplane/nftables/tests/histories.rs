@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::fixtures::{Port, cidrs, commit, node, stage};
 use crate::model::{Family, ServiceKey, TrafficPolicy};
-use crate::table::{Delta, Detector, FrontendKind, NodeState, ServiceTable};
+use crate::table::{Delta, Detector, FrontendKind, LOCALHOST, NodeState, ServiceTable};
 
 /// What happens at once.
 #[derive(Clone, Debug)]
@@ -81,10 +81,12 @@ fn node_state() -> impl Strategy<Value = NodeState> {
         Just(Detector::Cidrs(cidrs(&["10.0.0.0/9", "10.128.0.0/9", "fd00::/64"]))),
         Just(Detector::Interface("cni0".into())),
     ];
-    (detector, any::<bool>(), any::<bool>(), 0..3_u8).prop_map(|(detector, masquerade_all, match_all, addresses)| {
+    let flags = any::<[bool; 3]>();
+    (detector, flags, 0..3_u8).prop_map(|(detector, [masquerade_all, match_all, localhost], addresses)| {
         let mut node = NodeState { detector, masquerade_all, ..node() };
         node.node_ports_v4.match_all = match_all;
-        node.node_ports_v4.addresses = (0..addresses).map(|last| [192, 0, 2, last].into()).collect();
+        node.node_ports_v4.addresses =
+            (0..addresses).map(|last| [192, 0, 2, last].into()).chain(localhost.then_some(LOCALHOST)).collect();
         node
     })
 }

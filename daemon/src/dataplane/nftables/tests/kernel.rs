@@ -11,7 +11,7 @@ use crate::dataplane::nftables::{Limits, NftablesPlane, cleanup};
 use crate::dataplane::{Damage, DamagedElement, Dataplane};
 use crate::model::{Family, TrafficPolicy};
 use crate::netlink::nft::{Batch, Element, KernelNft, KernelNftOptions, NftDoor};
-use crate::table::{Detector, FrontendKind, NodeState, ServiceTable};
+use crate::table::{Detector, FrontendKind, NodePortAddresses, NodeState, ServiceTable};
 
 /// All elements of our table by base name of the set, affinity left out. Empty sets are nothing.
 pub(super) fn elements(door: &mut dyn NftDoor) -> BTreeMap<String, BTreeSet<String>> {
@@ -37,7 +37,7 @@ fn base(name: &str) -> String {
 }
 
 /// Chains with their rules as nft shows them, without instances.
-fn chains() -> BTreeMap<String, Vec<String>> {
+pub(super) fn chains() -> BTreeMap<String, Vec<String>> {
     let without_instances = |line: &str| {
         let words = line.split(' ').map(|word| match word.rsplit_once('.') {
             Some((name, suffix)) if suffix.len() == 1 && !name.is_empty() => name.to_owned(),
@@ -59,11 +59,11 @@ fn chains() -> BTreeMap<String, Vec<String>> {
     chains
 }
 
-fn door() -> KernelNft {
+pub(super) fn door() -> KernelNft {
     KernelNft::open().unwrap()
 }
 
-fn plane() -> NftablesPlane {
+pub(super) fn plane() -> NftablesPlane {
     NftablesPlane::new(Box::new(door()))
 }
 
@@ -136,6 +136,11 @@ fn a_node_change_rewrites_what_depends_on_it() {
                 node.node_ports_v6.match_all = true;
                 node
             },
+            NodeState { node_ports_v4: node_ports(&["192.0.2.1", "127.0.0.1"]), ..node() },
+            NodeState {
+                node_ports_v4: NodePortAddresses { match_all: true, ..node_ports(&["192.0.2.1", "127.0.0.1"]) },
+                ..node()
+            },
         ];
         for node in nodes {
             table.set_node(node);
@@ -195,7 +200,18 @@ fn debris_and_a_foreign_layout_are_replaced() {
 
 #[test]
 fn learnt_affinity_survives_a_restart_and_only_dead_entries_go() {
-    in_namespace(|| {
+    in_namespace(|| learnt_affinity_survives(KernelNftOptions::default()));
+}
+
+/// As before Linux 6.3, where an entry that has expired meanwhile makes the kernel refuse the deletion of all.
+#[test]
+fn learnt_affinity_survives_a_restart_without_destroy() {
+    in_namespace(|| learnt_affinity_survives(KernelNftOptions { probe_destroy: false, ..KernelNftOptions::default() }));
+}
+
+fn learnt_affinity_survives(options: KernelNftOptions) {
+    let plane = || NftablesPlane::new(Box::new(KernelNft::open_with(options).unwrap()));
+    {
         let sticky = |count| Some(Port::v4().cluster_ip("172.30.0.10", 80).backends(count, 0).sticky(600));
         let mut table = ServiceTable::default();
         table.set_node(node());
@@ -203,8 +219,8 @@ fn learnt_affinity_survives_a_restart_and_only_dead_entries_go() {
             &mut table,
             [("web", sticky(3)), ("other", Some(Port::v4().cluster_ip("172.30.0.20", 80).backends(3, 0).sticky(600)))],
         );
-        let mut plane = plane();
-        plane.load(&table).unwrap();
+        let mut first = plane();
+        first.load(&table).unwrap();
         let learn = |entries: &str| nft(&["add", "element", "inet", "sheave", "affinity-4", entries], "");
         learn("{ 192.0.2.50 . 172.30.0.10 . tcp . 80 timeout 10m : 10.0.0.2 . 8080 }");
         learn("{ 192.0.2.51 . 172.30.0.10 . tcp . 80 timeout 10m : 10.0.0.1 . 8080 }");
@@ -216,18 +232,18 @@ fn learnt_affinity_survives_a_restart_and_only_dead_entries_go() {
 
         // A backend leaves: its frontend is suspended in the same transaction, and only its own client goes.
         let delta = put(&mut table, [("web", sticky(2))]);
-        plane.apply(&delta, &table).unwrap();
+        first.apply(&delta, &table).unwrap();
         assert_eq!(elements(&mut door())["sticky-suspended-4"].len(), 1);
         assert_eq!(clients().len(), 3);
-        plane.finish().unwrap();
+        first.finish().unwrap();
         assert!(!elements(&mut door()).contains_key("sticky-suspended-4"));
         assert_eq!(clients(), BTreeSet::from([(51, 10), (50, 20)]));
-        assert_eq!(plane.finish().unwrap().transactions, 0, "nothing is left to do");
+        assert_eq!(first.finish().unwrap().transactions, 0, "nothing is left to do");
 
         // A restart keeps the map, and throws out what died while nobody looked.
         stage(&mut table, "web", sticky(1));
         commit(&mut table);
-        let mut next = super::kernel::plane();
+        let mut next = plane();
         next.load(&table).unwrap();
         assert_eq!(clients(), BTreeSet::from([(50, 20)]));
         assert!(door().sets(TABLE).unwrap().iter().any(|set| set.name == "affinity-4"));
@@ -239,7 +255,7 @@ fn learnt_affinity_survives_a_restart_and_only_dead_entries_go() {
         next.apply(&delta, &table).unwrap();
         next.finish().unwrap();
         assert_eq!(clients(), BTreeSet::new());
-    });
+    }
 }
 
 #[test]
@@ -344,11 +360,11 @@ fn a_port_that_does_not_fit_spoils_only_itself() {
         assert_eq!(elements(&mut door())["endpoints-4"].len(), 70);
         // There is room now, and the other has become smaller.
         let delta = put(&mut table, [("a", None), ("c", port("172.30.0.3", 20))]);
-        assert_eq!(plane.apply(&delta, &table).unwrap().spoiled, []);
-        assert_eq!(plane.spoiled().count(), 1);
-        let delta = put(&mut table, [("b", port("172.30.0.2", 51))]);
-        assert_eq!(plane.apply(&delta, &table).unwrap().spoiled, []);
-        assert_eq!(elements(&mut door())["endpoints-4"].len(), 81);
+        let commit = plane.apply(&delta, &table).unwrap();
+        assert_eq!(commit.spoiled, []);
+        assert_eq!(commit.recovered.iter().map(|id| id.service.name()).collect::<Vec<_>>(), ["b", "c"]);
+        assert_eq!(commit.transactions, 1);
+        assert_eq!(elements(&mut door())["endpoints-4"].len(), 80);
         assert_as_loaded(&table);
     });
 }

@@ -7,3 +7,4 @@ mod golden;
 mod histories;
 mod kernel;
 pub(super) mod namespace;
+mod strangers;

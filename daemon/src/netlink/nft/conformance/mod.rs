@@ -18,8 +18,13 @@ use crate::netlink::testns::in_namespace;
 const TABLE: &str = "conformance";
 
 /// Old and strict: no answer to the end of a batch, and as much send buffer as anybody gets.
-const STRICT: KernelNftOptions =
-    KernelNftOptions { send_buffer: 64 << 10, receive_buffer: 64 << 10, force_buffers: false, probe_end_ack: false };
+const STRICT: KernelNftOptions = KernelNftOptions {
+    send_buffer: 64 << 10,
+    receive_buffer: 64 << 10,
+    force_buffers: false,
+    probe_end_ack: false,
+    probe_destroy: false,
+};
 
 fn on_fake(case: fn(&mut dyn NftDoor)) {
     case(&mut FakeNft::new());

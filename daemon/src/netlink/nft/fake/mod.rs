@@ -45,6 +45,7 @@ pub(super) struct Kernel {
     /// How many commits go well before the one that is refused.
     fail_after: Option<(u32, Errno)>,
     lose_next_answer: bool,
+    has_destroy: bool,
     record: Option<Vec<Vec<u8>>>,
 }
 
@@ -66,6 +67,7 @@ impl FakeNft {
             limit: DEFAULT_LIMIT,
             fail_after: None,
             lose_next_answer: false,
+            has_destroy: true,
             record: None,
         };
         Self { kernel: Arc::new(Mutex::new(kernel)), port: 1 }
@@ -92,6 +94,11 @@ impl FakeNft {
     /// The next commit happens, but its answer is lost: [`CommitError::Unknown`].
     pub fn lose_next_answer(&self) {
         self.kernel().lose_next_answer = true;
+    }
+
+    /// From now on it is a kernel before 6.3, which does not know [`Batch::destroy_elements`].
+    pub fn without_destroy(&self) {
+        self.kernel().has_destroy = false;
     }
 
     /// Bytes that one batch may have from now on.
@@ -200,7 +207,7 @@ impl NftDoor for FakeNft {
     }
 
     fn has_destroy(&mut self) -> bool {
-        true
+        self.kernel().has_destroy
     }
 
     fn generation(&mut self) -> Result<u32, DoorError> {

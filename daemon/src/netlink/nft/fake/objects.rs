@@ -43,6 +43,7 @@ pub(super) struct Chain {
     pub(super) handle: u64,
     pub(super) base: Option<(u32, i32)>,
     pub(super) kind: String,
+    pub(super) policy: Option<u32>,
     pub(super) userdata: Option<Vec<u8>>,
     pub(super) rules: Vec<Rule>,
 }
@@ -65,13 +66,15 @@ pub(super) enum Reference<'a> {
 impl Table {
     pub(super) fn info(&self, name: &str) -> TableInfo {
         let uses = u32::try_from(self.sets.len() + self.chains.len()).unwrap_or(u32::MAX);
-        TableInfo { name: name.to_owned(), handle: self.handle, uses, userdata: self.userdata.clone(), owner: None }
+        TableInfo { name: name.to_owned(), handle: self.handle, uses, userdata: self.userdata.clone(), ..TableInfo::default() }
     }
 
     pub(super) fn chain_info(&self, name: &str) -> ChainInfo {
         let chain = self.chains.get(name).cloned().unwrap_or_default();
         let uses = u32::try_from(chain.rules.len() + self.jumps_to(name)).unwrap_or(u32::MAX);
-        ChainInfo { name: name.to_owned(), handle: chain.handle, base: chain.base, uses, userdata: chain.userdata }
+        let kind = chain.base.map(|_| chain.kind);
+        let Chain { handle, base, userdata, policy, .. } = chain;
+        ChainInfo { name: name.to_owned(), handle, base, kind, policy, uses, userdata }
     }
 
     pub(super) fn rules(&self) -> Vec<RuleInfo> {

@@ -22,6 +22,8 @@ const NAME_MAX: usize = 256;
 const HOOKS: u32 = 5;
 const HOOK_FORWARD: u32 = 2;
 const HOOK_OUTPUT: u32 = 3;
+/// `NF_ACCEPT`, which is what a base chain does if nothing is said.
+const ACCEPT: u32 = 1;
 /// `NF_IP_PRI_CONNTRACK`: NAT has to come after it.
 const PRIORITY_CONNTRACK: i32 = -200;
 
@@ -110,7 +112,8 @@ impl<'k> Transaction<'k> {
             msg::NEWRULE => self.new_rule(message),
             msg::DELRULE => self.delete_rules(message),
             msg::NEWSETELEM => self.new_elements(message),
-            msg::DELSETELEM | msg::DESTROYSETELEM => self.delete_elements(message),
+            msg::DELSETELEM => self.delete_elements(message),
+            msg::DESTROYSETELEM if self.kernel.has_destroy => self.delete_elements(message),
             _ => Err(Errno::EINVAL.into()),
         }
     }
@@ -240,7 +243,8 @@ impl<'k> Transaction<'k> {
             }
         }
         let userdata = fields.bytes(chain_attr::USERDATA).map(<[u8]>::to_vec);
-        let chain = Chain { handle: self.next_handle(), base, kind, userdata, rules: Vec::new() };
+        let policy = base.map(|_| fields.u32_be(chain_attr::POLICY).unwrap_or(ACCEPT));
+        let chain = Chain { handle: self.next_handle(), base, kind, policy, userdata, rules: Vec::new() };
         self.table(&table)?.chains.insert(name.clone(), chain);
         self.undo.push(Undo::Chain(Arc::new((table, name)), None));
         Ok(())

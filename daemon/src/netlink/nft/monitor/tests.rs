@@ -124,9 +124,6 @@ fn rests_while_paused() {
         handle.resume().unwrap();
         commit(&mut theirs, |batch| batch.delete_table(TABLE));
         assert_eq!(changes(&mut monitor), [MonitorEvent::TableDeleted]);
-        handle.own(theirs.port_id());
-        commit(&mut theirs, |batch| batch.add_table(TABLE, None));
-        assert_eq!(all(&mut monitor), []);
     });
 }
 
@@ -152,7 +149,7 @@ fn waits_until_something_happens_or_it_is_stopped() {
 fn tells_when_it_lost_count() {
     in_namespace(|| {
         let (_, mut theirs, mut monitor) = three();
-        monitor.shared.socket.grow_receive_buffer(4096).unwrap();
+        monitor.socket.grow_receive_buffer(4096).unwrap();
         commit(&mut theirs, |batch| {
             batch.add_table(TABLE, None);
             batch.add_set(TABLE, &set("s"));
@@ -192,5 +189,38 @@ fn packets_and_time_are_not_others() {
         // A later transaction gives the collector's work a chance to be told, if it were.
         commit(&mut ours, |batch| batch.add_set(TABLE, &set("s")));
         assert_eq!(all(&mut monitor), []);
+    });
+}
+
+#[test]
+fn a_subscription_that_breaks_is_told_and_comes_back() {
+    in_namespace(|| {
+        let (_, mut theirs, mut monitor) = three();
+        let handle = monitor.handle();
+        handle.break_socket();
+        assert!(monitor.next().is_err(), "its socket is none any more");
+        monitor.reopen().unwrap();
+        commit(&mut theirs, |batch| batch.add_table(TABLE, None));
+        assert_eq!(changes(&mut monitor), [MonitorEvent::TableAdded]);
+
+        // It breaks while it rests, when nobody reads.
+        handle.pause().unwrap();
+        handle.break_socket();
+        handle.resume().unwrap_err();
+        assert!(monitor.next().is_err(), "the waiting thread is told");
+        monitor.reopen().unwrap();
+        commit(&mut theirs, |batch| batch.delete_table(TABLE));
+        assert_eq!(changes(&mut monitor), [MonitorEvent::TableDeleted]);
+
+        // One that is reopened at rest goes on resting.
+        handle.pause().unwrap();
+        monitor.reopen().unwrap();
+        commit(&mut theirs, |batch| batch.add_table(TABLE, None));
+        assert_eq!(all(&mut monitor), []);
+        handle.resume().unwrap();
+        commit(&mut theirs, |batch| batch.delete_table(TABLE));
+        assert_eq!(changes(&mut monitor), [MonitorEvent::TableDeleted]);
+        handle.stop();
+        assert!(monitor.is_stopped_within(Duration::MAX));
     });
 }

@@ -1,0 +1,83 @@
+//! `sheave config`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::Failure;
+use crate::config::{self, Configuration, FieldError, Overrides, Settings};
+use crate::daemon::with_causes;
+
+/// What to do with a configuration.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the default configuration, both documents, with a word about each field
+    Default,
+    /// Say what a configuration comes to: what it changes, what has no effect, what is wrong
+    ///
+    /// Exit code 0: it can be used; 1: it is wrong; 2: it cannot be read.
+    Check {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of a command")]
+pub(super) fn config(arguments: Arguments) -> Result<(), Failure> {
+    match arguments.command {
+        Command::Default => {
+            print!("{}", config::default_documents());
+            Ok(())
+        }
+        Command::Check { file } => check(&file),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of a command")]
+fn check(file: &std::path::Path) -> Result<(), Failure> {
+    let documents = match config::read(file) {
+        Ok(documents) => documents,
+        Err(error @ config::ConfigError::Read { .. }) => return Err(Failure::Usage(with_causes(&error))),
+        Err(config::ConfigError::Invalid(errors)) => return Err(refused(&errors)),
+        Err(error) => return Err(Failure::No(error.into())),
+    };
+    let configuration = Configuration::of(&documents);
+    for warning in &documents.warnings {
+        println!("warning: {warning}");
+    }
+    // The host's name is not the file's business.
+    let overrides = Overrides { host_name: "this-node".to_owned(), ..Overrides::default() };
+    let Settings { warnings, remarks, .. } = config::interpret(&configuration, &overrides).map_err(|errors| refused(&errors))?;
+    for warning in &warnings {
+        println!("warning: {warning}");
+    }
+    for remark in &remarks {
+        println!("note: {remark}");
+    }
+    let changed = config::explained(&configuration);
+    if changed.is_empty() {
+        println!("everything is as it is by default (`sheave config default`)");
+    } else {
+        println!("otherwise than by default:");
+        for line in changed {
+            println!("  {line}");
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of a command")]
+fn refused(errors: &[FieldError]) -> Failure {
+    for error in errors {
+        println!("error: {error}");
+    }
+    let count = errors.len();
+    Failure::No(anyhow::anyhow!("{count} {}", if count == 1 { "error" } else { "errors" }))
+}

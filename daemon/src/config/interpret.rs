@@ -1,0 +1,364 @@
+//! From a complete configuration to options: every field is looked at here, and what is wrong is told all at once.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use compact_str::CompactString;
+use ipnet::IpNet;
+
+use super::field_error::{FieldProblem, Mistakes};
+use super::kube_proxy::{self, Conntrack, KubeProxyConfiguration};
+use super::{
+    Addresses, Configuration, ConntrackSettings, DetectLocal, FieldError, GoDuration, KernelSettings, LogDefaults, LogFormat,
+    NodePortSelection, Options, Overrides, Settings, SheaveConfiguration, SourceChoice, SourceOptions, sheave, traps,
+};
+use crate::model::Family;
+use crate::source::decode::address;
+use crate::source::kube::{KubeOptions, Timing, parse_url};
+
+/// `mode` of kube-proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// `iptables`, or nothing.
+    Iptables,
+    Ipvs,
+    Nftables,
+}
+
+/// A least time between commits that nobody need have chosen: kube-proxy takes `0s` for its default, 1 s.
+const USUAL_MIN_SYNC: Duration = Duration::from_secs(1);
+
+const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
+const POSITIVE: &str = "must be greater than 0";
+const NOT_A_CIDR: &str = "must be a valid CIDR block (e.g. 10.100.0.0/16 or fde4:8dba:82e1::/48)";
+
+/// Turns a configuration into options.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn interpret(configuration: &Configuration, overrides: &Overrides) -> Result<Settings, Vec<FieldError>> {
+    let mut reader = Interpreter { kube_proxy: &configuration.kube_proxy, mistakes: Mistakes::default() };
+    let mode = reader.mode();
+    let log = reader.log();
+    reader.sections(mode);
+    let (cluster_cidrs, detect_local) = reader.detect_local(overrides);
+    let node_ports = reader.node_ports(mode);
+    let node_name = overrides.node_name.as_deref().filter(|name| !name.trim().is_empty());
+    let node_name = node_name.unwrap_or(&configuration.kube_proxy.hostname_override);
+    let node_name: Arc<str> =
+        if node_name.trim().is_empty() { &overrides.host_name } else { node_name }.trim().to_lowercase().into();
+    let options = Options {
+        source: reader.source(&configuration.sheave, overrides, &node_name),
+        node_name,
+        localhost_node_ports: mode == Mode::Iptables
+            && configuration.kube_proxy.iptables.localhost_node_ports != Some(false)
+            && serves_loopback(&node_ports),
+        node_ports,
+        detect_local,
+        masquerade_all: match mode {
+            Mode::Iptables | Mode::Ipvs => configuration.kube_proxy.iptables.masquerade_all,
+            Mode::Nftables => configuration.kube_proxy.nftables.masquerade_all,
+        },
+        node_ip: reader.node_ip(),
+        external_ips_denied: configuration.kube_proxy.feature_gates.get(traps::EXTERNAL_IPS) == Some(&false),
+        adopt: overrides.adopt,
+        min_sync_period: min_sync_period(&configuration.kube_proxy, mode),
+        kernel: reader.kernel(),
+        addresses: reader.addresses(),
+    };
+    if !reader.mistakes.found.is_empty() {
+        return Err(reader.mistakes.found);
+    }
+    Ok(Settings {
+        remarks: traps::remarks(configuration, mode),
+        warnings: traps::warnings(configuration, mode, &cluster_cidrs),
+        options,
+        log,
+    })
+}
+
+struct Interpreter<'a> {
+    kube_proxy: &'a KubeProxyConfiguration,
+    mistakes: Mistakes,
+}
+
+impl Interpreter<'_> {
+    fn mode(&mut self) -> Mode {
+        match self.kube_proxy.mode.as_str() {
+            "" | "iptables" => Mode::Iptables,
+            "ipvs" => Mode::Ipvs,
+            "nftables" => Mode::Nftables,
+            other => {
+                self.mistakes.not_supported(at("mode"), other, &["iptables", "ipvs", "nftables"]);
+                Mode::Nftables
+            }
+        }
+    }
+
+    fn log(&mut self) -> LogDefaults {
+        let format = match self.kube_proxy.logging.format.as_str() {
+            "text" => LogFormat::Text,
+            "json" => LogFormat::Json,
+            other => {
+                self.mistakes.not_supported(at("logging.format"), other, &["json", "text"]);
+                LogFormat::Text
+            }
+        };
+        LogDefaults { format, verbosity: self.kube_proxy.logging.verbosity }
+    }
+
+    /// The sections of the modes: like kube-proxy, iptables' always, the others' in their mode.
+    fn sections(&mut self, mode: Mode) {
+        let KubeProxyConfiguration { iptables, ipvs, nftables, client_connection, .. } = self.kube_proxy;
+        self.masquerade_bit("iptables.masqueradeBit", iptables.masquerade_bit);
+        self.periods("iptables", iptables.sync_period, iptables.min_sync_period);
+        if mode == Mode::Nftables {
+            self.masquerade_bit("nftables.masqueradeBit", nftables.masquerade_bit);
+            self.periods("nftables", nftables.sync_period, nftables.min_sync_period);
+        }
+        if mode == Mode::Ipvs {
+            self.periods("ipvs", ipvs.sync_period, ipvs.min_sync_period);
+            self.not_negative("ipvs.tcpTimeout", ipvs.tcp_timeout);
+            self.not_negative("ipvs.tcpFinTimeout", ipvs.tcp_fin_timeout);
+            self.not_negative("ipvs.udpTimeout", ipvs.udp_timeout);
+            for (place, cidr) in ipvs.exclude_cidrs.iter().enumerate() {
+                self.cidr(&format!("ipvs.excludeCIDRs[{place}]"), cidr);
+            }
+        }
+        if self.kube_proxy.config_sync_period <= GoDuration::default() {
+            self.duration("configSyncPeriod", self.kube_proxy.config_sync_period, POSITIVE);
+        }
+        if client_connection.burst < 0 {
+            self.mistakes.invalid(at("clientConnection.burst"), client_connection.burst, "must be non-negative");
+        }
+    }
+
+    fn periods(&mut self, section: &str, sync: GoDuration, min: GoDuration) {
+        if sync <= GoDuration::default() {
+            self.duration(&format!("{section}.syncPeriod"), sync, POSITIVE);
+        }
+        self.not_negative(&format!("{section}.minSyncPeriod"), min);
+        if min > sync {
+            self.duration(
+                &format!("{section}.syncPeriod"),
+                sync,
+                &format!("must be greater than or equal to {}.{section}.minSyncPeriod", kube_proxy::KIND),
+            );
+        }
+    }
+
+    fn masquerade_bit(&mut self, field: &str, bit: Option<i32>) {
+        if let Some(bit) = bit.filter(|bit| !(0..=31).contains(bit)) {
+            self.mistakes.invalid(at(field), bit, "must be within the range [0, 31]");
+        }
+    }
+
+    /// The CIDRs, and the mode with its argument.
+    fn detect_local(&mut self, overrides: &Overrides) -> (Vec<IpNet>, DetectLocal) {
+        let cidrs = self.cluster_cidrs(overrides);
+        let detect_local = match self.kube_proxy.detect_local_mode.as_str() {
+            "ClusterCIDR" => DetectLocal::ClusterCidr(cidrs.clone()),
+            "NodeCIDR" => DetectLocal::NodeCidr,
+            "BridgeInterface" => DetectLocal::BridgeInterface(
+                self.interface("detectLocal.bridgeInterface", &self.kube_proxy.detect_local.bridge_interface),
+            ),
+            "InterfaceNamePrefix" => DetectLocal::InterfaceNamePrefix(
+                self.interface("detectLocal.interfaceNamePrefix", &self.kube_proxy.detect_local.interface_name_prefix),
+            ),
+            other => {
+                const MODES: &[&str] = &["BridgeInterface", "ClusterCIDR", "InterfaceNamePrefix", "NodeCIDR"];
+                self.mistakes.not_supported(at("detectLocalMode"), other, MODES);
+                DetectLocal::NodeCidr
+            }
+        };
+        (cidrs, detect_local)
+    }
+
+    fn cluster_cidrs(&mut self, overrides: &Overrides) -> Vec<IpNet> {
+        let given = &self.kube_proxy.cluster_cidr;
+        if given.is_empty() {
+            return Vec::new();
+        }
+        let cidrs: Vec<IpNet> = given.split(',').filter_map(|text| self.cidr("clusterCIDR", text.trim())).collect();
+        let of = |family| cidrs.iter().filter(|net| Family::of(net.addr()) == family).count();
+        if !overrides.several_cidrs && (of(Family::V4) > 1 || of(Family::V6) > 1) {
+            let detail = "only one CIDR allowed or a valid DualStack CIDR (e.g. 10.100.0.0/16,fde4:8dba:82e1::/48)";
+            self.mistakes.invalid(at("clusterCIDR"), given.as_str(), detail);
+        }
+        cidrs
+    }
+
+    /// An interface's name, or the beginning of one. A longer one than the kernel has would make every rule with it be refused.
+    fn interface(&mut self, field: &str, name: &str) -> CompactString {
+        if name.trim().is_empty() {
+            self.mistakes.push(
+                at(field),
+                FieldProblem::Required(format!("detectLocalMode {} needs it", self.kube_proxy.detect_local_mode)),
+            );
+        } else if name.len() >= libc::IFNAMSIZ {
+            self.mistakes.invalid(at(field), name, format!("must be shorter than {} bytes", libc::IFNAMSIZ));
+        }
+        name.into()
+    }
+
+    fn node_ports(&mut self, mode: Mode) -> NodePortSelection {
+        const FIELD: &str = "nodePortAddresses";
+        let given = &self.kube_proxy.node_port_addresses;
+        if given.iter().any(|text| text == "primary") {
+            if given.len() > 1 {
+                self.mistakes.invalid(at(FIELD), given.clone(), "\"primary\" must stand alone, it does not go with CIDRs");
+            }
+            return NodePortSelection::Primary;
+        }
+        if given.is_empty() && mode == Mode::Nftables {
+            return NodePortSelection::Primary;
+        }
+        let cidrs = given.iter().enumerate().filter_map(|(place, text)| self.cidr(&format!("{FIELD}[{place}]"), text));
+        NodePortSelection::Cidrs(cidrs.collect())
+    }
+
+    /// A bind address that is some address of the node in particular.
+    fn node_ip(&mut self) -> Option<IpAddr> {
+        let ip = address::ip(&self.kube_proxy.bind_address);
+        if ip.is_none() {
+            let detail = "not a valid textual representation of an IP address";
+            self.mistakes.invalid(at("bindAddress"), self.kube_proxy.bind_address.as_str(), detail);
+        }
+        ip.filter(|ip| !ip.is_unspecified())
+    }
+
+    fn addresses(&mut self) -> Addresses {
+        let KubeProxyConfiguration { healthz_bind_address, metrics_bind_address, bind_address_hard_fail, .. } = self.kube_proxy;
+        // Empty only by flag, which turns it off; for metrics kube-proxy refuses that, too.
+        let healthz =
+            if healthz_bind_address.is_empty() { None } else { self.address("healthzBindAddress", healthz_bind_address) };
+        let metrics = self.address("metricsBindAddress", metrics_bind_address);
+        Addresses { healthz, metrics, bind_address_hard_fail: *bind_address_hard_fail }
+    }
+
+    fn address(&mut self, field: &str, text: &str) -> Option<SocketAddr> {
+        let Some((host, port)) = text.rsplit_once(':') else {
+            self.mistakes.invalid(at(field), text, "must be IP:port");
+            return None;
+        };
+        let ip = address::ip(host.trim_matches(['[', ']']));
+        if ip.is_none() {
+            self.mistakes.invalid(at(field), host, "must be a valid IP");
+        }
+        let port = port.parse::<u16>().ok();
+        if port.is_none() {
+            self.mistakes.invalid(at(field), text, "must be a valid port, 0 to 65535");
+        }
+        Some(SocketAddr::new(ip?, port?))
+    }
+
+    fn kernel(&mut self) -> KernelSettings {
+        let Conntrack { max_per_core, min, tcp_be_liberal, .. } = self.kube_proxy.conntrack;
+        let oom_score_adj = self.kube_proxy.oom_score_adj.unwrap_or_default();
+        if !(-1000..=1000).contains(&oom_score_adj) {
+            self.mistakes.invalid(at("oomScoreAdj"), oom_score_adj, "must be within the range [-1000, 1000]");
+        }
+        let Conntrack { tcp_established_timeout, tcp_close_wait_timeout, udp_timeout, udp_stream_timeout, .. } =
+            self.kube_proxy.conntrack;
+        let conntrack = ConntrackSettings {
+            max_per_core: self.count("conntrack.maxPerCore", max_per_core),
+            min: self.count("conntrack.min", min),
+            tcp_established: self.timeout("conntrack.tcpEstablishedTimeout", tcp_established_timeout),
+            tcp_close_wait: self.timeout("conntrack.tcpCloseWaitTimeout", tcp_close_wait_timeout),
+            udp: self.timeout("conntrack.udpTimeout", Some(udp_timeout)),
+            udp_stream: self.timeout("conntrack.udpStreamTimeout", Some(udp_stream_timeout)),
+            tcp_be_liberal,
+        };
+        KernelSettings { oom_score_adj, conntrack }
+    }
+
+    fn source(&mut self, sheave: &SheaveConfiguration, overrides: &Overrides, node_name: &Arc<str>) -> SourceOptions {
+        let SheaveConfiguration { api_servers, manifests, plane } = sheave;
+        let plane = overrides.plane.as_ref().unwrap_or(plane);
+        for (place, url) in api_servers.iter().enumerate().filter(|(_, url)| parse_url(url).is_err()) {
+            let field = format!("{}.apiServers[{place}]", sheave::KIND);
+            self.mistakes.invalid(field, url.as_str(), "must be a URL such as https://10.0.0.1:6443");
+        }
+        // One plane so far: all words mean it.
+        if !matches!(plane.as_str(), "" | "auto" | "nftables") {
+            self.mistakes.not_supported(format!("{}.plane", sheave::KIND), plane, &["auto", "nftables"]);
+        }
+        match (&overrides.source, manifests.as_str()) {
+            (Some(SourceChoice::Manifests(path)), _) => SourceOptions::Manifests(path.clone()),
+            (None, path) if !path.is_empty() => SourceOptions::Manifests(path.into()),
+            (Some(SourceChoice::Kube) | None, _) => {
+                let kubeconfig = &self.kube_proxy.client_connection.kubeconfig;
+                let api_servers = if overrides.api_servers.is_empty() { api_servers } else { &overrides.api_servers };
+                SourceOptions::Kube(KubeOptions {
+                    kubeconfig: (!kubeconfig.is_empty()).then(|| kubeconfig.into()),
+                    api_servers: api_servers.clone(),
+                    node_name: node_name.clone(),
+                    timing: overrides
+                        .streaming_list
+                        .map_or_else(Timing::default, |streaming_list| Timing { streaming_list, ..Timing::default() }),
+                    ..KubeOptions::default()
+                })
+            }
+        }
+    }
+
+    fn cidr(&mut self, field: &str, text: &str) -> Option<IpNet> {
+        let cidr = address::cidr(text);
+        if cidr.is_none() {
+            self.mistakes.invalid(at(field), text, NOT_A_CIDR);
+        }
+        cidr
+    }
+
+    fn count(&mut self, field: &str, value: Option<i32>) -> u32 {
+        let value = value.unwrap_or_default();
+        u32::try_from(value).unwrap_or_else(|_| {
+            self.mistakes.invalid(at(field), value, NOT_NEGATIVE);
+            0
+        })
+    }
+
+    fn timeout(&mut self, field: &str, value: Option<GoDuration>) -> Duration {
+        let value = value.unwrap_or_default();
+        self.not_negative(field, value);
+        value.to_std()
+    }
+
+    fn not_negative(&mut self, field: &str, value: GoDuration) {
+        if value.is_negative() {
+            self.duration(field, value, NOT_NEGATIVE);
+        }
+    }
+
+    fn duration(&mut self, field: &str, value: GoDuration, detail: &str) {
+        self.mistakes.invalid(at(field), value.to_string(), detail);
+    }
+}
+
+fn at(field: &str) -> String {
+    format!("{}.{field}", kube_proxy::KIND)
+}
+
+/// The loopback address is among those that NodePorts are asked for at, in IPv4.
+fn serves_loopback(selection: &NodePortSelection) -> bool {
+    match selection {
+        NodePortSelection::Primary => false,
+        NodePortSelection::Cidrs(cidrs) => {
+            let mut of_family = cidrs.iter().filter(|net| Family::of(net.addr()) == Family::V4).peekable();
+            let loopback = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+            of_family.peek().is_none() || of_family.any(|net| net.contains(&loopback))
+        }
+    }
+}
+
+/// Only a period that somebody chose delays commits. kube-proxy's default is there to spare it work that costs us next to nothing.
+fn min_sync_period(kube_proxy: &KubeProxyConfiguration, mode: Mode) -> Duration {
+    let period = match mode {
+        Mode::Iptables => kube_proxy.iptables.min_sync_period,
+        Mode::Ipvs => kube_proxy.ipvs.min_sync_period,
+        Mode::Nftables => kube_proxy.nftables.min_sync_period,
+    }
+    .to_std();
+    if period == USUAL_MIN_SYNC { Duration::ZERO } else { period }
+}

@@ -1,0 +1,20 @@
+//! `SheaveConfiguration`, config.sheave.dev/v1alpha1: what kube-proxy has no word for.
+
+use serde::{Deserialize, Serialize};
+
+/// The group and version of the document.
+pub(super) const API_VERSION: &str = "config.sheave.dev/v1alpha1";
+/// The kind of the document.
+pub(super) const KIND: &str = "SheaveConfiguration";
+
+/// The document.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SheaveConfiguration {
+    /// URLs of API servers, tried in turn; they replace the server of the kubeconfig or of the pod's environment.
+    pub api_servers: Vec<String>,
+    /// A directory or file of manifests to serve instead of an API server's objects; empty: an API server.
+    pub manifests: String,
+    /// What carries the traffic: `auto` or `nftables`; empty: what `mode` of the KubeProxyConfiguration says.
+    pub plane: String,
+}

@@ -1,0 +1,396 @@
+use std::collections::BTreeSet;
+
+use super::catalogue::{self, Effect};
+use super::*;
+
+/// What `kubeadm init` of 1.36 writes into the ConfigMap, with the addresses of the lab's pods.
+const KUBEADM: &str = include_str!("../../../tests/fixtures/kubeadm-config.conf");
+
+fn overrides() -> Overrides {
+    Overrides { host_name: "Host-1".to_owned(), ..Overrides::default() }
+}
+
+/// A KubeProxyConfiguration with these fields.
+fn document(fields: &str) -> String {
+    format!("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n{fields}\n")
+}
+
+fn judge(text: &str) -> Result<Settings, Vec<String>> {
+    let told = |errors: &[FieldError]| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let documents = match parse(text) {
+        Ok(documents) => documents,
+        Err(ConfigError::Invalid(errors)) => return Err(told(&errors)),
+        Err(other) => return Err(vec![other.to_string()]),
+    };
+    let mut settings = interpret(&Configuration::of(&documents), &overrides()).map_err(|errors| told(&errors))?;
+    settings.warnings.splice(0..0, documents.warnings);
+    Ok(settings)
+}
+
+fn with(fields: &str) -> Settings {
+    judge(&document(fields)).unwrap_or_else(|errors| panic!("{fields}: {errors:?}"))
+}
+
+fn errors(fields: &str) -> Vec<String> {
+    judge(&document(fields)).err().unwrap_or_default()
+}
+
+/// Warnings but that of an empty clusterCIDR, which most examples here have.
+fn warnings(fields: &str) -> Vec<String> {
+    with(fields).warnings.into_iter().filter(|warning| !warning.contains("clusterCIDR: empty")).collect()
+}
+
+#[test]
+fn the_configmap_of_kubeadm_means_kube_proxys_defaults_and_no_warning() {
+    let settings = judge(KUBEADM).unwrap();
+    assert_eq!(settings.warnings, [""; 0]);
+    assert_eq!(settings.remarks, ["mode \"\" is served by the nftables plane, with the iptables section of the configuration"]);
+    let Options {
+        node_name,
+        source,
+        detect_local,
+        masquerade_all,
+        node_ports,
+        localhost_node_ports,
+        node_ip,
+        external_ips_denied,
+        adopt,
+        min_sync_period,
+        kernel,
+        addresses,
+    } = settings.options;
+    assert_eq!(&*node_name, "host-1");
+    let SourceOptions::Kube(kube) = source else { panic!("{source:?}") };
+    assert_eq!(kube.kubeconfig, Some("/var/lib/kube-proxy/kubeconfig.conf".into()));
+    let cidrs = vec!["10.0.0.0/8".parse().unwrap(), "fd00:10::/32".parse().unwrap()];
+    assert_eq!(detect_local, DetectLocal::ClusterCidr(cidrs));
+    assert!(!masquerade_all && !external_ips_denied && !adopt && localhost_node_ports);
+    assert_eq!(node_ports, NodePortSelection::Cidrs(Vec::new()), "every local address, as in iptables mode");
+    assert_eq!((node_ip, min_sync_period), (None, Duration::ZERO));
+    assert_eq!(kernel.oom_score_adj, -999);
+    let conntrack = ConntrackSettings {
+        max_per_core: 32_768,
+        min: 131_072,
+        tcp_established: Duration::from_secs(86_400),
+        tcp_close_wait: Duration::from_secs(3_600),
+        ..ConntrackSettings::default()
+    };
+    assert_eq!(kernel.conntrack, conntrack);
+    assert_eq!(addresses.healthz, Some("0.0.0.0:10256".parse().unwrap()));
+    assert_eq!(addresses.metrics, Some("127.0.0.1:10249".parse().unwrap()));
+    assert!(!addresses.bind_address_hard_fail);
+}
+
+#[test]
+fn the_catalogue_and_the_types_have_the_same_fields() {
+    let known = |entries: &[catalogue::Entry]| entries.iter().map(|entry| entry.path.to_owned()).collect::<Vec<_>>();
+    let typed = present::paths(catalogue::KUBE_PROXY, &KubeProxyConfiguration::defaults());
+    assert_eq!(known(catalogue::KUBE_PROXY), typed);
+    assert_eq!(known(catalogue::SHEAVE), present::paths(catalogue::SHEAVE, &SheaveConfiguration::default()));
+}
+
+/// docs/configuration.md has a row for every field, and says of it what the program says.
+#[test]
+fn the_documentation_says_what_the_catalogue_says() {
+    let page = include_str!("../../../docs/configuration.md");
+    for entry in catalogue::KUBE_PROXY.iter().chain(catalogue::SHEAVE) {
+        let row = format!("| `{}` | {} | {} |", entry.path, entry.effect.word(), entry.means);
+        assert!(page.contains(&row), "docs/configuration.md lacks this row:\n{row}");
+    }
+    let rows = page.lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(rows, catalogue::KUBE_PROXY.len() + catalogue::SHEAVE.len(), "rows of fields that are no more");
+}
+
+#[test]
+fn the_printed_defaults_are_the_defaults() {
+    let text = default_documents();
+    let documents = parse(&text).unwrap();
+    assert_eq!(documents.warnings, [""; 0]);
+    assert_eq!(documents.kube_proxy.as_ref(), Some(&KubeProxyConfiguration::defaults()));
+    assert_eq!(documents.sheave, Some(SheaveConfiguration::default()));
+    assert_eq!(explained(&Configuration::of(&documents)), [""; 0]);
+    assert!(text.lines().all(|line| line.len() <= 120), "a line is too long to be read");
+}
+
+#[test]
+fn two_documents_in_any_order_and_empty_ones_between() {
+    let ours = "apiVersion: config.sheave.dev/v1alpha1\nkind: SheaveConfiguration\nmanifests: /m\n";
+    for text in [format!("{}---\n{ours}", document("mode: ipvs")), format!("---\n{ours}---\n---\n{}", document("mode: ipvs"))] {
+        let documents = parse(&text).unwrap();
+        assert_eq!(documents.kube_proxy.as_ref().unwrap().mode, "ipvs");
+        assert_eq!(documents.sheave.as_ref().unwrap().manifests, "/m");
+        let settings = judge(&text).unwrap();
+        assert_eq!(settings.options.source, SourceOptions::Manifests("/m".into()));
+    }
+    assert_eq!(judge(ours).unwrap().options.node_ports, NodePortSelection::Primary, "without a mode it is ours");
+}
+
+#[test]
+fn documents_that_are_not_ours_are_refused() {
+    let refused = |text: &str| judge(text).err().unwrap_or_default();
+    assert!(refused("")[0].starts_with("document 1: Required value: "));
+    assert!(refused("mode: nftables")[0].starts_with("document 1: Required value: apiVersion and kind"));
+    assert!(refused("apiVersion: v1\nkind: Pod")[0].starts_with("document 1: Invalid value: \"v1 Pod\": "));
+    assert_eq!(refused(&format!("{0}---\n{0}", document(""))), ["document 2: Duplicate value: \"KubeProxyConfiguration\""]);
+    assert!(refused("just text")[0].starts_with("document 1: Required value"));
+    assert!(refused("a: [")[0].starts_with("not YAML at line "), "{:?}", refused("a: ["));
+}
+
+#[test]
+fn unknown_and_repeated_fields_are_warnings_by_path() {
+    assert_eq!(
+        warnings("conntrack: {mni: 1, min: 5, min: 7}\nclusterCidr: 10.0.0.0/8\nmode: nftables\nmode: nftables"),
+        [
+            "KubeProxyConfiguration.conntrack.min: said twice, the last one counts",
+            "KubeProxyConfiguration.mode: said twice, the last one counts",
+            "KubeProxyConfiguration.clusterCidr: no such field, ignored; did you mean clusterCIDR?",
+            "KubeProxyConfiguration.conntrack.mni: no such field, ignored",
+        ]
+    );
+    assert_eq!(with("conntrack: {min: 5, min: 7}").options.kernel.conntrack.min, 7);
+}
+
+#[test]
+fn all_that_is_wrong_is_told_at_once() {
+    let text = "conntrack: {min: -1, maxPerCore: -2, udpTimeout: -1s}
+clusterCIDR: 10.0.0.0/8,11.0.0.0/8
+bindAddress: here
+healthzBindAddress: 10.0.0.1:99999
+metricsBindAddress: nowhere
+mode: userspace
+nodePortAddresses: [10.0.0.0]
+oomScoreAdj: 1001
+detectLocalMode: BridgeInterface
+iptables: {masqueradeBit: 32, syncPeriod: 1s, minSyncPeriod: 2s}
+logging: {format: xml}";
+    assert_eq!(
+        errors(text),
+        [
+            "KubeProxyConfiguration.mode: Unsupported value: \"userspace\": supported values: \"iptables\", \"ipvs\", \"nftables\"",
+            "KubeProxyConfiguration.logging.format: Unsupported value: \"xml\": supported values: \"json\", \"text\"",
+            "KubeProxyConfiguration.iptables.masqueradeBit: Invalid value: 32: must be within the range [0, 31]",
+            "KubeProxyConfiguration.iptables.syncPeriod: Invalid value: \"1s\": must be greater than or equal to KubeProxyConfiguration.iptables.minSyncPeriod",
+            "KubeProxyConfiguration.clusterCIDR: Invalid value: \"10.0.0.0/8,11.0.0.0/8\": only one CIDR allowed or a valid DualStack CIDR (e.g. 10.100.0.0/16,fde4:8dba:82e1::/48)",
+            "KubeProxyConfiguration.detectLocal.bridgeInterface: Required value: detectLocalMode BridgeInterface needs it",
+            "KubeProxyConfiguration.nodePortAddresses[0]: Invalid value: \"10.0.0.0\": must be a valid CIDR block (e.g. 10.100.0.0/16 or fde4:8dba:82e1::/48)",
+            "KubeProxyConfiguration.bindAddress: Invalid value: \"here\": not a valid textual representation of an IP address",
+            "KubeProxyConfiguration.oomScoreAdj: Invalid value: 1001: must be within the range [-1000, 1000]",
+            "KubeProxyConfiguration.conntrack.maxPerCore: Invalid value: -2: must be greater than or equal to 0",
+            "KubeProxyConfiguration.conntrack.min: Invalid value: -1: must be greater than or equal to 0",
+            "KubeProxyConfiguration.conntrack.udpTimeout: Invalid value: \"-1s\": must be greater than or equal to 0",
+            "KubeProxyConfiguration.healthzBindAddress: Invalid value: \"10.0.0.1:99999\": must be a valid port, 0 to 65535",
+            "KubeProxyConfiguration.metricsBindAddress: Invalid value: \"nowhere\": must be IP:port",
+        ]
+    );
+}
+
+#[test]
+fn fields_of_the_wrong_type_are_told_at_once_too() {
+    let told = errors("conntrack: {min: many}\niptables: 7\nnodePortAddresses: [1]\nconfigSyncPeriod: 5");
+    let fields: BTreeSet<&str> = told.iter().map(|error| error.split(": ").next().unwrap()).collect();
+    let expected = ["configSyncPeriod", "conntrack.min", "iptables", "nodePortAddresses[0]"];
+    assert_eq!(fields, expected.iter().map(|path| format!("KubeProxyConfiguration.{path}").leak() as &str).collect());
+    assert!(told.iter().any(|error| error.contains("Invalid value: \"many\": invalid type")), "{told:?}");
+}
+
+/// Kubernetes reads YAML 1.1.
+#[test]
+fn old_words_for_booleans_are_booleans() {
+    assert!(with("mode: nftables\nnftables: {masqueradeAll: yes}").options.masquerade_all);
+    assert_eq!(errors("hostnameOverride: no").len(), 1, "and no strings");
+}
+
+#[test]
+fn a_section_of_another_mode_is_not_judged_as_in_kube_proxy() {
+    let long = "{minSyncPeriod: 60s}";
+    assert_eq!(errors(&format!("mode: iptables\nipvs: {long}\nnftables: {long}")), [""; 0]);
+    assert_eq!(errors(&format!("mode: ipvs\nipvs: {long}")).len(), 1);
+    assert_eq!(errors(&format!("mode: nftables\nnftables: {long}")).len(), 1);
+    assert_eq!(errors(&format!("mode: nftables\niptables: {long}")).len(), 1, "iptables' is, always");
+}
+
+#[test]
+fn an_empty_list_of_node_port_addresses_means_what_it_meant_in_the_mode() {
+    let all = NodePortSelection::Cidrs(Vec::new());
+    for (mode, expected) in [("\"\"", &all), ("iptables", &all), ("ipvs", &all), ("nftables", &NodePortSelection::Primary)] {
+        assert_eq!(&with(&format!("mode: {mode}")).options.node_ports, expected, "{mode}");
+    }
+    assert_eq!(with("mode: iptables\nnodePortAddresses: [primary]").options.node_ports, NodePortSelection::Primary);
+    assert_eq!(errors("nodePortAddresses: [primary, 10.0.0.0/8]").len(), 1);
+}
+
+#[test]
+fn localhost_serves_node_ports_where_iptables_mode_did() {
+    let serves = |fields: &str| with(fields).options.localhost_node_ports;
+    assert!(serves("mode: iptables"));
+    assert!(serves("nodePortAddresses: [127.0.0.0/8]"));
+    assert!(serves("nodePortAddresses: [0.0.0.0/0]"));
+    assert!(serves("nodePortAddresses: ['fd00::/8']"), "no IPv4 CIDR: every IPv4 address");
+    for fields in [
+        "mode: ipvs",
+        "mode: nftables",
+        "iptables: {localhostNodePorts: false}",
+        "nodePortAddresses: [192.168.0.0/16]",
+        "nodePortAddresses: [primary]",
+    ] {
+        assert!(!serves(fields), "{fields}");
+    }
+}
+
+#[test]
+fn masquerading_and_pace_come_from_the_section_of_the_mode() {
+    for (mode, section) in [("iptables", "iptables"), ("ipvs", "iptables"), ("nftables", "nftables")] {
+        assert!(with(&format!("mode: {mode}\n{section}: {{masqueradeAll: true}}")).options.masquerade_all, "{mode}");
+    }
+    assert!(!with("mode: nftables\niptables: {masqueradeAll: true}").options.masquerade_all);
+    for (mode, period, expected) in
+        [("iptables", "0s", 0), ("iptables", "1s", 0), ("iptables", "10s", 10), ("ipvs", "5s", 5), ("nftables", "2s", 2)]
+    {
+        let settings = with(&format!("mode: {mode}\n{mode}: {{minSyncPeriod: {period}}}"));
+        assert_eq!(settings.options.min_sync_period, Duration::from_secs(expected), "{mode} {period}");
+    }
+}
+
+#[test]
+fn kube_proxys_silent_traps_are_warnings() {
+    for (fields, expected) in [
+        (
+            "mode: nftables\niptables: {masqueradeAll: true}",
+            "iptables.masqueradeAll: true is not read in mode \"nftables\"; nftables.masqueradeAll is",
+        ),
+        ("nftables: {masqueradeAll: true}", "nftables.masqueradeAll: true is not read in mode \"\"; iptables.masqueradeAll is"),
+        (
+            "mode: ipvs\nnftables: {masqueradeAll: true}",
+            "nftables.masqueradeAll: true is not read in mode \"ipvs\"; iptables.masqueradeAll is",
+        ),
+        (
+            "mode: ipvs\niptables: {minSyncPeriod: 3s}",
+            "iptables.minSyncPeriod: \"3s\" is not read in mode \"ipvs\"; ipvs.minSyncPeriod is",
+        ),
+        ("mode: ipvs\nipvs: {scheduler: lc}", "ipvs.scheduler: \"lc\" has no effect: there is no IPVS plane"),
+        ("enableProfiling: true", "enableProfiling: true has no effect: there is no Go runtime"),
+        ("portRange: 1-2", "portRange: \"1-2\" has no effect: kube-proxy ignores it as well"),
+        ("clientConnection: {qps: 50}", "clientConnection.qps: 50.0 has no effect"),
+        ("featureGates: {WinDSR: true}", "featureGates.WinDSR: no such gate here"),
+        ("nodePortAddresses: [10.0.0.0/8]", "nodePortAddresses: no IPv6 CIDR, so NodePorts are served at every IPv6 address"),
+        (
+            "detectLocalMode: NodeCIDR\nclusterCIDR: 10.0.0.0/8",
+            "clusterCIDR: \"10.0.0.0/8\" is read in detectLocalMode ClusterCIDR only",
+        ),
+    ] {
+        let found = warnings(fields);
+        let expected = format!("KubeProxyConfiguration.{expected}");
+        assert!(found.len() == 1 && found[0].starts_with(&expected), "{fields}\nfound:    {found:?}\nexpected: {expected}");
+    }
+    assert!(with("").warnings[0].starts_with("KubeProxyConfiguration.clusterCIDR: empty"));
+}
+
+/// Every field that claims an effect has to be read somewhere: with another value, options or the log are other ones.
+#[test]
+fn every_field_that_has_an_effect_has_one() {
+    let other = |path: &str| match path {
+        "bindAddress" => ("", "10.0.0.1"),
+        "bindAddressHardFail" | "conntrack.tcpBeLiberal" => ("", "true"),
+        "clientConnection.kubeconfig" => ("", "/k"),
+        "clusterCIDR" => ("", "10.0.0.0/8"),
+        "conntrack.maxPerCore" | "conntrack.min" | "oomScoreAdj" => ("", "7"),
+        "conntrack.tcpCloseWaitTimeout"
+        | "conntrack.tcpEstablishedTimeout"
+        | "conntrack.udpStreamTimeout"
+        | "conntrack.udpTimeout" => ("", "7s"),
+        "detectLocal.bridgeInterface" => ("detectLocalMode: BridgeInterface", "cni0"),
+        "detectLocal.interfaceNamePrefix" => ("detectLocalMode: InterfaceNamePrefix", "veth"),
+        "detectLocalMode" => ("", "NodeCIDR"),
+        "featureGates" => ("", "{AllowServiceExternalIPs: false}"),
+        "healthzBindAddress" | "metricsBindAddress" => ("", "10.0.0.1:7"),
+        "hostnameOverride" => ("", "other"),
+        "iptables.localhostNodePorts" => ("", "false"),
+        "iptables.masqueradeAll" => ("", "true"),
+        "iptables.minSyncPeriod" => ("", "7s"),
+        "ipvs.minSyncPeriod" => ("mode: ipvs", "7s"),
+        "logging.format" => ("", "json"),
+        "logging.verbosity" => ("", "7"),
+        "mode" => ("", "nftables"),
+        "nftables.masqueradeAll" => ("mode: nftables", "true"),
+        "nftables.minSyncPeriod" => ("mode: nftables", "7s"),
+        "nodePortAddresses" => ("", "[10.0.0.0/8]"),
+        other => panic!("{other} claims an effect: show it here"),
+    };
+    for entry in catalogue::KUBE_PROXY.iter().filter(|entry| entry.effect != Effect::None) {
+        let (context, value) = other(entry.path);
+        let field = match entry.path.split_once('.') {
+            Some((section, field)) => format!("{section}: {{{field}: {value}}}"),
+            None => format!("{}: {value}", entry.path),
+        };
+        let outcome = |fields: &str| judge(&document(fields)).map(|settings| (settings.options, settings.log));
+        assert_ne!(outcome(&format!("{context}\n{field}")), outcome(context), "{}", entry.path);
+    }
+}
+
+#[test]
+fn our_own_document_is_judged_as_well() {
+    let ours = |fields: &str| judge(&format!("apiVersion: config.sheave.dev/v1alpha1\nkind: SheaveConfiguration\n{fields}"));
+    assert_eq!(
+        ours("plane: ipvs\napiServers: ['https://10.0.0.1:6443', 10.0.0.2]").err().unwrap_or_default(),
+        [
+            "SheaveConfiguration.apiServers[1]: Invalid value: \"10.0.0.2\": must be a URL such as https://10.0.0.1:6443",
+            "SheaveConfiguration.plane: Unsupported value: \"ipvs\": supported values: \"auto\", \"nftables\"",
+        ]
+    );
+}
+
+#[test]
+fn the_family_of_the_bind_address_is_that_of_the_servers() {
+    let settings = with("bindAddress: 'fd00::7'");
+    assert_eq!(settings.options.node_ip, Some("fd00::7".parse().unwrap()));
+    assert_eq!(settings.options.addresses.healthz, Some("[::]:10256".parse().unwrap()));
+    assert_eq!(settings.options.addresses.metrics, Some("[::1]:10249".parse().unwrap()));
+    let settings = with("bindAddress: '::'\nhealthzBindAddress: 10.0.0.7\nmetricsBindAddress: '::1'");
+    assert_eq!(settings.options.node_ip, None);
+    assert_eq!(settings.options.addresses.healthz, Some("10.0.0.7:10256".parse().unwrap()));
+    assert_eq!(settings.options.addresses.metrics, Some("[::1]:10249".parse().unwrap()));
+}
+
+#[test]
+fn the_command_line_goes_before_the_file() {
+    let text = format!(
+        "{}---\napiVersion: config.sheave.dev/v1alpha1\nkind: SheaveConfiguration\napiServers: ['https://a:1']\nplane: auto\n",
+        document("hostnameOverride: ' File '")
+    );
+    let configuration = Configuration::of(&parse(&text).unwrap());
+    let plain = interpret(&configuration, &overrides()).unwrap().options;
+    assert_eq!(&*plain.node_name, "file");
+    let flags = Overrides {
+        node_name: Some("Flag".to_owned()),
+        plane: Some("nftables".to_owned()),
+        api_servers: vec!["https://b:1".to_owned()],
+        ..overrides()
+    };
+    let options = interpret(&configuration, &flags).unwrap().options;
+    assert_eq!(&*options.node_name, "flag");
+    let servers = |options: &Options| match &options.source {
+        SourceOptions::Kube(kube) => kube.api_servers.clone(),
+        SourceOptions::Manifests(_) => Vec::new(),
+    };
+    assert_eq!((servers(&plain), servers(&options)), (vec!["https://a:1".to_owned()], vec!["https://b:1".to_owned()]));
+    let manifests = Overrides { source: Some(SourceChoice::Manifests("/m".into())), ..overrides() };
+    assert_eq!(interpret(&configuration, &manifests).unwrap().options.source, SourceOptions::Manifests("/m".into()));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_panics(text in "\\PC{0,60}") {
+        _ = judge(&text);
+        _ = judge(&document(&text));
+    }
+
+    #[test]
+    fn no_value_panics(place in 0..catalogue::KUBE_PROXY.len(), value in "[-0-9a-zA-Z\\[\\]{}:,./ ]{0,20}") {
+        let path = catalogue::KUBE_PROXY[place].path;
+        let field = match path.split_once('.') {
+            Some((section, field)) => format!("{section}: {{{field}: {value}}}"),
+            None => format!("{path}: {value}"),
+        };
+        _ = judge(&document(&field));
+    }
+}

@@ -1,0 +1,116 @@
+//! What kube-proxy takes without a word: fields without effect, sections of another mode, half a family.
+
+use ipnet::IpNet;
+use serde_json::Value;
+
+use super::Configuration;
+use super::catalogue::{self, Effect};
+use super::interpret::Mode;
+use super::kube_proxy::{self, KubeProxyConfiguration};
+use super::present::non_defaults;
+use crate::model::Family;
+use crate::source::decode::address;
+
+/// The one feature gate that means something here: `false` leaves externalIPs unserved (KEP-5707).
+pub(super) const EXTERNAL_IPS: &str = "AllowServiceExternalIPs";
+
+/// What is served otherwise than the file's words say, as it should be.
+pub(super) fn remarks(configuration: &Configuration, mode: Mode) -> Vec<String> {
+    let given = &configuration.kube_proxy.mode;
+    match mode {
+        Mode::Nftables => Vec::new(),
+        Mode::Iptables => {
+            vec![format!("mode {given:?} is served by the nftables plane, with the iptables section of the configuration")]
+        }
+        Mode::Ipvs => vec![format!(
+            "mode {given:?} is served by the nftables plane: there are no virtual servers, schedulers or kube-ipvs0, and backends are drawn at random"
+        )],
+    }
+}
+
+/// What most likely does something else than was meant.
+pub(super) fn warnings(configuration: &Configuration, mode: Mode, cluster_cidrs: &[IpNet]) -> Vec<String> {
+    let kube_proxy = &configuration.kube_proxy;
+    let mut found = Vec::new();
+    without_effect(kube_proxy, mode, &mut found);
+    gates(kube_proxy, &mut found);
+    sections(kube_proxy, mode, &mut found);
+    detection(kube_proxy, cluster_cidrs, &mut found);
+    node_port_families(kube_proxy, &mut found);
+    found.into_iter().map(|text| format!("{}.{text}", kube_proxy::KIND)).collect()
+}
+
+fn without_effect(kube_proxy: &KubeProxyConfiguration, mode: Mode, found: &mut Vec<String>) {
+    for (path, value) in non_defaults(kube_proxy) {
+        let Some(entry) = catalogue::find(catalogue::KUBE_PROXY, &path).filter(|entry| entry.effect == Effect::None) else {
+            continue;
+        };
+        // kube-proxy does not read the section of ipvs in another mode either.
+        if !path.starts_with("ipvs.") || mode == Mode::Ipvs {
+            found.push(format!("{path}: {} has no effect: {}", shown(&value), entry.means));
+        }
+    }
+}
+
+fn gates(kube_proxy: &KubeProxyConfiguration, found: &mut Vec<String>) {
+    for gate in kube_proxy.feature_gates.keys().filter(|gate| *gate != EXTERNAL_IPS) {
+        found.push(format!("featureGates.{gate}: no such gate here, it has no effect"));
+    }
+}
+
+/// Each mode has a section of its own: who changes the mode loses what stood in the other.
+fn sections(kube_proxy: &KubeProxyConfiguration, mode: Mode, found: &mut Vec<String>) {
+    let read = match mode {
+        Mode::Iptables => "iptables",
+        Mode::Ipvs => "ipvs",
+        Mode::Nftables => "nftables",
+    };
+    for (path, value) in non_defaults(kube_proxy) {
+        let Some((section, field)) = path.split_once('.') else { continue };
+        let instead = match (mode, section, field) {
+            // Masquerading of ipvs mode stands in the iptables section.
+            (Mode::Ipvs, "iptables", "masqueradeAll") => continue,
+            (Mode::Ipvs, "nftables", "masqueradeAll") => "iptables.masqueradeAll".to_owned(),
+            (_, "iptables" | "nftables" | "ipvs", "masqueradeAll" | "minSyncPeriod") if section != read => {
+                format!("{read}.{field}")
+            }
+            _ => continue,
+        };
+        found.push(format!("{path}: {} is not read in mode {:?}; {instead} is", shown(&value), kube_proxy.mode));
+    }
+}
+
+fn detection(kube_proxy: &KubeProxyConfiguration, cluster_cidrs: &[IpNet], found: &mut Vec<String>) {
+    let mode = kube_proxy.detect_local_mode.as_str();
+    let unread = [
+        ("clusterCIDR", "ClusterCIDR", &kube_proxy.cluster_cidr),
+        ("detectLocal.bridgeInterface", "BridgeInterface", &kube_proxy.detect_local.bridge_interface),
+        ("detectLocal.interfaceNamePrefix", "InterfaceNamePrefix", &kube_proxy.detect_local.interface_name_prefix),
+    ];
+    for (field, of, value) in unread.into_iter().filter(|(_, of, value)| *of != mode && !value.is_empty()) {
+        found.push(format!("{field}: {value:?} is read in detectLocalMode {of} only; it is {mode}"));
+    }
+    if mode == "ClusterCIDR" && cluster_cidrs.is_empty() {
+        found.push(
+            "clusterCIDR: empty, so no traffic counts as coming from pods: none to a ClusterIP is masqueraded, from outside neither".to_owned(),
+        );
+    }
+}
+
+fn node_port_families(kube_proxy: &KubeProxyConfiguration, found: &mut Vec<String>) {
+    let cidrs: Vec<IpNet> = kube_proxy.node_port_addresses.iter().filter_map(|text| address::cidr(text)).collect();
+    let has = |family| cidrs.iter().any(|net| Family::of(net.addr()) == family);
+    for (has_it, not, all) in [(Family::V4, Family::V6, "::/0"), (Family::V6, Family::V4, "0.0.0.0/0")] {
+        if has(has_it) && !has(not) {
+            let not = if not == Family::V4 { "IPv4" } else { "IPv6" };
+            found.push(format!(
+                "nodePortAddresses: no {not} CIDR, so NodePorts are served at every {not} address; write {all} if that is meant"
+            ));
+        }
+    }
+}
+
+/// A value as the file would have it.
+fn shown(value: &Value) -> String {
+    value.to_string()
+}

@@ -1,0 +1,102 @@
+use super::*;
+
+fn conntrack() -> ConntrackSettings {
+    ConntrackSettings {
+        max_per_core: 32_768,
+        min: 131_072,
+        tcp_established: Duration::from_secs(86_400),
+        tcp_close_wait: Duration::from_secs(3_600),
+        ..ConntrackSettings::default()
+    }
+}
+
+fn max(max_per_core: u32, min: u32, cpus: u64) -> Option<u64> {
+    let settings = wanted(&ConntrackSettings { max_per_core, min, ..ConntrackSettings::default() }, cpus);
+    settings.iter().find(|setting| setting.name == MAX).map(|setting| setting.value)
+}
+
+#[test]
+fn the_size_of_the_connection_table_follows_cpus_within_bounds() {
+    assert_eq!(max(32_768, 131_072, 2), Some(131_072));
+    assert_eq!(max(32_768, 131_072, 16), Some(524_288));
+    assert_eq!(max(32_768, 131_072, 64), Some(1_048_576));
+    assert_eq!(max(32_768, 2_000_000, 64), Some(1_048_576), "above the bound min is not looked at");
+    assert_eq!(max(32_768, 2_000_000, 2), Some(2_000_000));
+    assert_eq!(max(0, 131_072, 2), None, "left alone");
+}
+
+#[test]
+fn zero_leaves_the_kernels_timeouts_alone() {
+    let names = |settings: &ConntrackSettings| wanted(settings, 1).iter().map(|setting| setting.name).collect::<Vec<_>>();
+    let usual = [MAX, "net.netfilter.nf_conntrack_tcp_timeout_established", "net.netfilter.nf_conntrack_tcp_timeout_close_wait"];
+    assert_eq!(names(&conntrack()), usual);
+    let more = ConntrackSettings {
+        udp: Duration::from_secs(30),
+        udp_stream: Duration::from_secs(60),
+        tcp_be_liberal: true,
+        ..conntrack()
+    };
+    assert_eq!(
+        names(&more)[3..],
+        [
+            "net.netfilter.nf_conntrack_udp_timeout",
+            "net.netfilter.nf_conntrack_udp_timeout_stream",
+            "net.netfilter.nf_conntrack_tcp_be_liberal",
+        ]
+    );
+    assert_eq!(names(&ConntrackSettings::default()), [""; 0]);
+}
+
+/// A /proc/sys of our own.
+fn sysctls(files: &[(&str, &str)]) -> (tempfile::TempDir, Sysctls) {
+    let root = tempfile::tempdir().unwrap();
+    for (path, text) in files {
+        let path = root.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let sysctls = Sysctls { proc_sys: root.path().to_owned(), hashsize: root.path().join("hashsize") };
+    (root, sysctls)
+}
+
+const LIBERAL: Setting = Setting { name: "net.netfilter.nf_conntrack_tcp_be_liberal", value: 1 };
+
+#[test]
+fn what_is_as_wanted_is_not_written() {
+    let (root, sysctls) = sysctls(&[("net/netfilter/nf_conntrack_tcp_be_liberal", "1\n")]);
+    assert!(sysctls.make(LIBERAL));
+    let text = fs::read_to_string(root.path().join("net/netfilter/nf_conntrack_tcp_be_liberal")).unwrap();
+    assert_eq!(text, "1\n", "with its newline: nobody wrote it");
+}
+
+#[test]
+fn what_differs_is_written_and_what_is_missing_is_no_crash() {
+    let (root, sysctls) = sysctls(&[("net/netfilter/nf_conntrack_tcp_be_liberal", "0\n")]);
+    assert!(sysctls.make(LIBERAL));
+    assert_eq!(fs::read_to_string(root.path().join("net/netfilter/nf_conntrack_tcp_be_liberal")).unwrap(), "1");
+    assert!(!sysctls.make(Setting { name: MAX, value: 7 }), "no such file");
+}
+
+#[test]
+fn route_localnet_is_set_while_it_is_needed_and_given_back_if_it_was_off() {
+    for (before, after) in [("0", "0"), ("1", "1")] {
+        let (root, sysctls) = sysctls(&[("net/ipv4/conf/all/route_localnet", before)]);
+        let value = || fs::read_to_string(root.path().join("net/ipv4/conf/all/route_localnet")).unwrap();
+        let mut localnet = Localnet { sysctls, ..Localnet::default() };
+        localnet.follow(false);
+        assert_eq!(value(), before);
+        localnet.follow(true);
+        assert_eq!(value(), "1");
+        localnet.follow(false);
+        assert_eq!(value(), after);
+    }
+}
+
+#[test]
+fn buckets_only_grow() {
+    for (before, after) in [("16384", "32768"), ("65536", "65536")] {
+        let (root, sysctls) = sysctls(&[("hashsize", before)]);
+        sysctls.make_room(131_072);
+        assert_eq!(fs::read_to_string(root.path().join("hashsize")).unwrap(), after);
+    }
+}

@@ -1,0 +1,150 @@
+//! A configuration file that changes while the daemon runs.
+//!
+//! kube-proxy ends with an error and waits to be started again. Here most of a change is taken over by the loop as it runs; the rest
+//! takes the daemon's inside down and builds it anew in the same process. Rules stay in force meanwhile, as with any restart.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::kernel_settings::{self, Sysctls};
+use super::report::with_causes;
+use super::sync::Control;
+use crate::config::{ConfigFile, Options, Settings, SourceOptions};
+use crate::source::kube;
+use crate::source::manifests::PathWatch;
+
+/// What a change asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Nothing,
+    /// The loop can take it over.
+    Live,
+    /// Other sources, another name or other servers: from the beginning.
+    Restart,
+}
+
+fn change(now: &Options, next: &Options) -> Change {
+    if now == next {
+        Change::Nothing
+    } else if (&now.node_name, &now.source, &now.addresses) == (&next.node_name, &next.source, &next.addresses) {
+        Change::Live
+    } else {
+        Change::Restart
+    }
+}
+
+/// Follows the file, and hands what can be taken over to the loop. Returns with a change that cannot be.
+pub(super) async fn follow(file: &ConfigFile, mut now: Arc<Options>, control: mpsc::Sender<Control>) -> Settings {
+    let mut watch = PathWatch::new(file.path.clone());
+    let mut refused = None;
+    loop {
+        watch.arm();
+        watch.arm_links();
+        match read(file, &now).await {
+            Ok((Change::Nothing, _)) => refused = None,
+            Ok((Change::Live, settings)) => {
+                refused = None;
+                tracing::info!("the configuration has changed: taken over");
+                settings.tell();
+                let next = Arc::new(settings.options);
+                if next.kernel != now.kernel {
+                    kernel_settings::apply(&next, &Sysctls::default());
+                }
+                now = next;
+                // A loop that is gone ends the process anyway.
+                _ = control.send(Control::Options(now.clone())).await;
+            }
+            Ok((Change::Restart, settings)) => {
+                tracing::info!("the configuration has changed: starting again with it, the rules stay in place");
+                return settings;
+            }
+            // The same mistake is told once, however often the file is touched.
+            Err(text) if refused.as_ref() == Some(&text) => {}
+            Err(text) => {
+                tracing::error!("the configuration has changed and cannot be used, what was in force stays: {text}");
+                refused = Some(text);
+            }
+        }
+        watch.changed().await;
+    }
+}
+
+/// What the file says now and asks for. An API server that cannot even be tried is found here, and not when it is too late.
+async fn read(file: &ConfigFile, now: &Options) -> Result<(Change, Settings), String> {
+    let settings = file.load().map_err(|error| with_causes(&error))?;
+    let change = change(now, &settings.options);
+    if let (Change::Restart, SourceOptions::Kube(kube)) = (change, &settings.options.source) {
+        kube::connect(kube).await.map_err(|error| with_causes(&error))?;
+    }
+    Ok((change, settings))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Configuration, DetectLocal, Overrides, SourceChoice, interpret, parse};
+
+    fn options(fields: &str) -> Options {
+        let text = format!("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n{fields}");
+        let overrides = Overrides { host_name: "n".to_owned(), ..Overrides::default() };
+        interpret(&Configuration::of(&parse(&text).unwrap()), &overrides).unwrap().options
+    }
+
+    #[test]
+    fn a_change_is_live_unless_it_moves_what_the_daemon_is_built_around() {
+        let now = options("");
+        for (fields, expected) in [
+            ("mode: iptables", Change::Nothing),
+            ("clusterCIDR: 10.0.0.0/8", Change::Live),
+            ("nodePortAddresses: [primary]", Change::Live),
+            ("iptables: {masqueradeAll: true}", Change::Live),
+            ("conntrack: {min: 7}", Change::Live),
+            ("hostnameOverride: other", Change::Restart),
+            ("clientConnection: {kubeconfig: /etc/other}", Change::Restart),
+            ("metricsBindAddress: 127.0.0.1:1", Change::Restart),
+        ] {
+            assert_eq!(change(&now, &options(fields)), expected, "{fields}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_plain_file_is_followed_written_in_place_or_renamed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.conf");
+        let text =
+            |fields: &str| format!("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n{fields}\n");
+        std::fs::write(&path, text("")).unwrap();
+        let source = Some(SourceChoice::Manifests(directory.path().join("none")));
+        let overrides = Overrides { host_name: "n".to_owned(), source, ..Overrides::default() };
+        let file = ConfigFile { path: path.clone(), overrides };
+        let now = Arc::new(file.load().unwrap().options);
+        let (control, mut told) = mpsc::channel(4);
+        let following = tokio::spawn(async move { follow(&file, now, control).await.options });
+        let mut next = async || match told.recv().await {
+            Some(Control::Options(options)) => options.detect_local.clone(),
+            other => panic!("{other:?}"),
+        };
+
+        std::fs::write(&path, text("detectLocalMode: NodeCIDR")).unwrap();
+        assert_eq!(next().await, DetectLocal::NodeCidr);
+        let other = directory.path().join("other");
+        std::fs::write(&other, text("detectLocalMode: BridgeInterface\ndetectLocal: {bridgeInterface: cni0}")).unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        assert_eq!(next().await, DetectLocal::BridgeInterface("cni0".into()));
+        std::fs::write(&path, text("hostnameOverride: other")).unwrap();
+        assert_eq!(&*following.await.unwrap().node_name, "other");
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_that_is_not_there_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.conf");
+        let text = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n\
+                    clientConnection: {kubeconfig: /no/such/kubeconfig}\n";
+        std::fs::write(&path, text).unwrap();
+        let overrides = Overrides { host_name: "n".to_owned(), ..Overrides::default() };
+        let error = read(&ConfigFile { path, overrides }, &options("")).await.expect_err("it cannot be read");
+        assert!(error.starts_with("kubeconfig /no/such/kubeconfig: "), "{error}");
+    }
+}

@@ -1,0 +1,165 @@
+use std::time::Duration;
+
+use super::seeker::FlowTable;
+use super::*;
+use crate::netlink::conntrack::{Deleted, DumpInfo, Selection, Tuple, Zone};
+
+/// A table in memory that fails as often as it is told to.
+#[derive(Debug, Default)]
+struct Fake {
+    flows: Vec<Flow>,
+    failing_dumps: u32,
+    failing_deletions: u32,
+    dumps: u32,
+}
+
+impl FlowTable for Arc<Mutex<Fake>> {
+    fn dump(&mut self, selection: Selection, each: &mut dyn FnMut(&Flow)) -> Result<DumpInfo, DoorError> {
+        let mut fake = self.lock().unwrap();
+        fake.dumps += 1;
+        if fake.failing_dumps > 0 {
+            fake.failing_dumps -= 1;
+            return Err(DoorError::Interrupted { call: "dump conntrack", subject: String::new() });
+        }
+        fake.flows.iter().filter(|flow| flow.original.source.is_ipv6() == selection.ipv6).for_each(each);
+        Ok(DumpInfo::default())
+    }
+
+    fn delete(&mut self, flows: &[Flow]) -> Result<Deleted, DoorError> {
+        let mut fake = self.lock().unwrap();
+        if !flows.is_empty() && fake.failing_deletions > 0 {
+            fake.failing_deletions -= 1;
+            return Err(DoorError::NoAnswer { call: "delete flow", subject: String::new() });
+        }
+        let before = fake.flows.len();
+        fake.flows.retain(|flow| !flows.contains(flow));
+        Ok(Deleted { deleted: (before - fake.flows.len()) as u64, gone: 0 })
+    }
+}
+
+type Table = Arc<Mutex<Fake>>;
+
+fn with(flows: &[Flow]) -> (Table, Seeker<Table>) {
+    let table = Arc::new(Mutex::new(Fake { flows: flows.to_vec(), ..Fake::default() }));
+    (table.clone(), Seeker::new(table))
+}
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// From a client to a frontend, answered by a backend.
+fn flow(client: &str, frontend: &str, backend: &str) -> Flow {
+    let original = Tuple { source: at(client), destination: at(frontend) };
+    let reply = Tuple { source: at(backend), destination: at(client) };
+    Flow { protocol: 17, original, reply, zone: Zone::Default, id: None, status: STATUS_SEEN_REPLY }
+}
+
+fn suspects(frontend: &str, alive: &[&str]) -> Suspects {
+    let address = at(frontend);
+    let frontend = FrontendAddress::Ip { ip: address.ip(), protocol: Protocol::Udp, port: address.port() };
+    let alive = alive.iter().map(|text| at(text)).collect();
+    Suspects { frontends: HashMap::from([(frontend, alive)]), ..Suspects::default() }
+}
+
+const CLIENT: &str = "10.0.0.1:4000";
+const FRONTEND: &str = "10.96.0.10:53";
+
+/// Lets time pass from one thing to do to the next, until there is none.
+fn run(seeker: &mut Seeker<Table>, mut now: Instant) -> Duration {
+    let start = now;
+    while let Some(due) = seeker.look(now) {
+        now = now.max(due);
+        assert!(now - start < Duration::from_secs(600), "it never ends");
+    }
+    now - start
+}
+
+#[test]
+fn a_look_that_fails_is_repeated_by_itself() {
+    let (table, mut seeker) = with(&[flow(CLIENT, FRONTEND, "10.244.1.5:53")]);
+    (table.lock().unwrap().failing_dumps, table.lock().unwrap().failing_deletions) = (3, 2);
+    seeker.take_in(suspects(FRONTEND, &["10.244.1.6:53"]));
+    run(&mut seeker, Instant::now());
+    assert!(table.lock().unwrap().flows.is_empty());
+    assert_eq!(table.lock().unwrap().dumps, 6);
+}
+
+#[test]
+fn work_that_comes_during_an_outage_is_merged_and_hurries_nothing() {
+    let stays = flow("10.0.0.1:4001", FRONTEND, "10.244.1.6:53");
+    let (table, mut seeker) =
+        with(&[flow(CLIENT, FRONTEND, "10.244.1.5:53"), stays, flow(CLIENT, "10.96.0.11:53", "10.244.1.7:53")]);
+    table.lock().unwrap().failing_dumps = 1;
+    let now = Instant::now();
+    seeker.take_in(suspects(FRONTEND, &["10.244.1.5:53"]));
+    let due = seeker.look(now).unwrap();
+    // By now it is another backend's, and a second frontend has lost its own.
+    seeker.take_in(suspects(FRONTEND, &["10.244.1.6:53"]));
+    seeker.take_in(suspects("10.96.0.11:53", &[]));
+    assert_eq!(seeker.look(now), Some(due));
+    assert_eq!(table.lock().unwrap().dumps, 1);
+    run(&mut seeker, due);
+    assert_eq!(table.lock().unwrap().flows, [stays]);
+    assert_eq!(table.lock().unwrap().dumps, 2);
+}
+
+#[test]
+fn one_family_that_fails_does_not_keep_the_other_waiting() {
+    let (table, mut seeker) = with(&[flow("[fd00::1]:4000", "[fd00:96::a]:53", "[fd00:244::5]:53")]);
+    // The first dump is IPv4's.
+    table.lock().unwrap().failing_dumps = 1;
+    seeker.take_in(suspects(FRONTEND, &[]));
+    seeker.take_in(suspects("[fd00:96::a]:53", &[]));
+    assert!(seeker.look(Instant::now()).is_some());
+    assert!(table.lock().unwrap().flows.is_empty());
+}
+
+#[test]
+fn an_answer_under_way_that_made_an_entry_of_the_opposite_direction_is_found_out() {
+    // Somebody at the frontend's address has answered before the Service was there.
+    let untranslated = flow(CLIENT, FRONTEND, FRONTEND);
+    let answer = flow(FRONTEND, CLIENT, CLIENT);
+    for late in 0..5 {
+        let (table, mut seeker) = with(&[untranslated]);
+        seeker.take_in(suspects(FRONTEND, &["10.244.1.6:53"]));
+        let mut due = seeker.look(Instant::now());
+        for _ in 0..late {
+            due = seeker.look(due.unwrap());
+        }
+        // Of others, on the same ports: nobody's client was cut here.
+        let others =
+            [flow("10.96.0.10:53", "10.0.0.2:4000", "10.0.0.2:4000"), flow("10.0.0.1:4000", "10.0.0.9:53", "10.0.0.9:53")];
+        // As masquerading makes it: not in the way of the client.
+        let translated = flow(FRONTEND, CLIENT, "10.0.0.1:4444");
+        table.lock().unwrap().flows = [&others[..], &[translated, answer]].concat();
+        run(&mut seeker, due.unwrap());
+        assert_eq!(table.lock().unwrap().flows, [&others[..], &[translated]].concat(), "after {late} looks");
+    }
+}
+
+#[test]
+fn nothing_is_looked_for_after_flows_that_had_been_translated() {
+    let (table, mut seeker) = with(&[flow(CLIENT, FRONTEND, "10.244.1.5:53")]);
+    seeker.take_in(suspects(FRONTEND, &["10.244.1.6:53"]));
+    assert_eq!(seeker.look(Instant::now()), None);
+    assert!(table.lock().unwrap().flows.is_empty());
+}
+
+#[test]
+fn looks_for_answers_survive_an_outage_and_end() {
+    let (table, mut seeker) = with(&[flow(CLIENT, FRONTEND, FRONTEND)]);
+    seeker.take_in(suspects(FRONTEND, &[]));
+    let due = seeker.look(Instant::now()).unwrap();
+    (table.lock().unwrap().flows, table.lock().unwrap().failing_dumps) = (vec![flow(FRONTEND, CLIENT, CLIENT)], 2);
+    run(&mut seeker, due);
+    assert!(table.lock().unwrap().flows.is_empty());
+}
+
+#[test]
+fn the_mailbox_wakes_at_the_time_given_and_for_what_comes_in() {
+    let mailbox = Mailbox::default();
+    assert!(mailbox.take(Some(Instant::now())).is_empty());
+    mailbox.waiting().merge(suspects(FRONTEND, &[]));
+    assert!(!mailbox.take(None).is_empty());
+}
