@@ -13,6 +13,7 @@ pub mod health;
 mod http_server;
 pub mod log_filter;
 pub mod metrics;
+pub mod migration;
 pub mod model;
 pub mod netlink;
 pub mod policy;

@@ -44,6 +44,9 @@ fn wrong_usage_ends_with_2() -> anyhow::Result<()> {
         &["run", "--source", "manifests=/tmp", "--feature-gates", "AllowServiceExternalIPs=perhaps"],
         &["run", "--source", "manifests=/tmp", "--node-name", " "],
         &["run", "--source", "manifests=/tmp", "--log", "a=b=c"],
+        &["migrate"],
+        &["migrate", "check", "-o", "yaml"],
+        &["migrate", "back", "--timeout", "soon"],
     ] {
         let done = sheave(arguments)?;
         ends_with(&done, 2)?;
@@ -53,7 +56,7 @@ fn wrong_usage_ends_with_2() -> anyhow::Result<()> {
 }
 
 fn help_and_version_end_with_0() -> anyhow::Result<()> {
-    for arguments in [&["--help"][..], &["--version"], &["run", "--help"], &["cleanup", "--help"]] {
+    for arguments in [&["--help"][..], &["--version"], &["run", "--help"], &["cleanup", "--help"], &["migrate", "--help"]] {
         let done = sheave(arguments)?;
         ends_with(&done, 0)?;
         ensure!(done.stdout.contains("sheave") && done.stderr.is_empty(), "{arguments:?}: {done:?}");

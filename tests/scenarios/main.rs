@@ -12,6 +12,7 @@ mod health;
 mod kube;
 mod lab;
 mod lifecycle;
+mod migrate;
 mod network_policy;
 mod node_ports;
 mod rows;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         source_ranges::scenarios(),
         hairpin::scenarios(),
         lifecycle::scenarios(),
+        migrate::scenarios(),
         affinity::scenarios(),
         configuration::scenarios(),
         conflicts::scenarios(),

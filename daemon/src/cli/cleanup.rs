@@ -6,6 +6,7 @@ use clap::Args;
 use super::Failure;
 use crate::daemon::DaemonError;
 use crate::dataplane::nftables;
+use crate::migration::rollback;
 use crate::netlink::nft::{KernelNft, NftDoor as _};
 
 const NOTHING: &str = "nothing of sheave is in this kernel";
@@ -33,6 +34,7 @@ pub(super) fn cleanup(arguments: &Arguments) -> Result<(), Failure> {
         return Ok(());
     }
     let removed = nftables::cleanup(&mut door).with_context(|| format!("removing {table}")).map_err(Failure::No)?;
+    rollback::withdraw(&mut door).context("removing the request to stand down").map_err(Failure::No)?;
     println!("{}", if removed { format!("removed: {table}") } else { NOTHING.to_owned() });
     Ok(())
 }

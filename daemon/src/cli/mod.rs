@@ -5,6 +5,7 @@
 mod cleanup;
 mod config;
 mod demo;
+mod migrate;
 mod run;
 
 use std::process::ExitCode;
@@ -38,6 +39,8 @@ enum Command {
     Config(config::Arguments),
     /// Remove everything sheave put into this kernel, and nothing else
     Cleanup(cleanup::Arguments),
+    /// Come from kube-proxy, and go back
+    Migrate(migrate::Arguments),
     /// Watch a Service being load-balanced, in network namespaces that vanish afterwards
     Demo(demo::Arguments),
 }
@@ -81,6 +84,7 @@ impl Cli {
             Command::Run(arguments) => arguments.prepare(log).and_then(run::Prepared::run),
             Command::Config(arguments) => log.start(None).and_then(|_| config::config(arguments)),
             Command::Cleanup(arguments) => log.start(None).and_then(|_| cleanup::cleanup(&arguments)),
+            Command::Migrate(arguments) => log.start(None).and_then(|_| migrate::migrate(&arguments)),
             Command::Demo(arguments) => log.start(None).and_then(|_| demo::demo(&arguments)),
         };
         outcome.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)

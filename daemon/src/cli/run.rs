@@ -35,6 +35,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "PLANE", value_parser = ["auto", "nftables"])]
     plane: Option<String>,
 
+    /// Take over from kube-proxy: serve beside it, and remove its rules once ours are complete and it has ended
+    #[arg(long)]
+    adopt: bool,
+
     /// API server to use, several to be tried in turn [default: the kubeconfig's, else the one of the pod's environment]
     #[arg(long, value_name = "URL", value_delimiter = ',', help_heading = "API server")]
     api_server: Vec<String>,
@@ -101,6 +105,7 @@ impl Arguments {
             node_name: node_name(self.node_name)?,
             host_name: host_name()?,
             plane: self.plane,
+            adopt: self.adopt,
             source: self.source,
             api_servers: self.api_server.into_iter().chain(self.master).collect(),
             several_cidrs: self.config.is_none(),

@@ -78,6 +78,8 @@ pub struct Options {
     pub node_ip: Option<IpAddr>,
     /// Feature gate `AllowServiceExternalIPs=false`.
     pub external_ips_denied: bool,
+    /// Take over from kube-proxy: serve beside it, and remove what is its own once it has ended.
+    pub adopt: bool,
     /// The least time between two commits; none: a change is committed at once.
     pub min_sync_period: Duration,
     /// What is asked of the kernel beside rules.
@@ -177,6 +179,7 @@ impl Options {
             localhost_node_ports: false,
             node_ip: None,
             external_ips_denied: false,
+            adopt: false,
             min_sync_period: Duration::ZERO,
             kernel: KernelSettings::default(),
             servers: Servers::default(),

@@ -14,6 +14,8 @@ pub struct Overrides {
     pub host_name: String,
     /// `--plane`.
     pub plane: Option<String>,
+    /// `--adopt`.
+    pub adopt: bool,
     /// `--source`.
     pub source: Option<SourceChoice>,
     /// `--api-server`, `--master`.

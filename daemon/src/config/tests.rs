@@ -54,6 +54,7 @@ fn the_configmap_of_kubeadm_means_kube_proxys_defaults_and_no_warning() {
         localhost_node_ports,
         node_ip,
         external_ips_denied,
+        adopt,
         min_sync_period,
         kernel,
         servers,
@@ -63,7 +64,7 @@ fn the_configmap_of_kubeadm_means_kube_proxys_defaults_and_no_warning() {
     assert_eq!(kube.kubeconfig, Some("/var/lib/kube-proxy/kubeconfig.conf".into()));
     let cidrs = vec!["10.0.0.0/8".parse().unwrap(), "fd00:10::/32".parse().unwrap()];
     assert_eq!(detect_local, DetectLocal::ClusterCidr(cidrs));
-    assert!(!masquerade_all && !external_ips_denied && localhost_node_ports);
+    assert!(!masquerade_all && !external_ips_denied && !adopt && localhost_node_ports);
     assert_eq!(node_ports, NodePortSelection::Cidrs(Vec::new()), "every local address, as in iptables mode");
     assert_eq!((node_ip, min_sync_period), (None, Duration::ZERO));
     assert_eq!(kernel.oom_score_adj, -999);

@@ -8,7 +8,9 @@
 //! ```
 
 mod addresses;
+mod adoption;
 mod families;
+mod handover;
 mod instruments;
 mod kernel_settings;
 mod node;
@@ -28,7 +30,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -76,6 +78,15 @@ pub enum DaemonError {
     /// The API server cannot even be tried: a kubeconfig, a URL or a service account is wrong.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// Two masters of the same Services; nothing was begun.
+    #[error(
+        "kube-proxy runs on this node ({signs}): stop it first, or start with --adopt, which serves beside it and removes its rules \
+         once it has ended; `sheave migrate check` says more"
+    )]
+    KubeProxyRuns {
+        /// What says that it does.
+        signs: String,
+    },
     /// The source or the loop came to an end that nobody asked for; the log says why.
     #[error("the sync loop has ended; the rules stay in place")]
     Ended,
@@ -156,6 +167,16 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter) ->
         _ = terminate.recv() => return Ok(End::Asked),
         _ = interrupt.recv() => return Ok(End::Asked),
     };
+    if handover::is_requested() {
+        if adoption::kube_proxy_runs().await {
+            tracing::info!("this node was given back to kube-proxy, which runs: waiting for the end, without serving");
+            drop(hold);
+            handover::stand_by(&mut terminate, &mut interrupt).await;
+            return Ok(End::Asked);
+        }
+        handover::withdraw();
+    }
+    let adoption = adoption::prepare(settings.options.adopt).await?;
     settings.tell();
     let options = Arc::new(settings.options);
     let own_port = door.port_id();
@@ -203,6 +224,11 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter) ->
         tracing::info!("{reason}: only IPv4 is served");
         sync_loop = sync_loop.without_ipv6();
     }
+    if let Some(adoption) = adoption {
+        let (told, first_commit) = oneshot::channel();
+        sync_loop = sync_loop.telling_the_first_commit(told);
+        tokio::spawn(cancel.clone().run_until_cancelled_owned(adoption.run(first_commit)));
+    }
     let sync = spawn_loop(sync_loop, inputs, cancel.clone())?;
 
     let reconfigured = async {
@@ -222,6 +248,13 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter) ->
             End::Asked
         }
         settings = reconfigured => End::Restart(Box::new(settings)),
+        () = handover::requested() => {
+            cancel.cancel();
+            let _ = ended.await;
+            handover::stand_down();
+            handover::stand_by(&mut terminate, &mut interrupt).await;
+            return Ok(End::Asked);
+        }
         // Better no process, which whoever started it notices, than one that serves nothing.
         _ = &mut ended => return Err(DaemonError::Ended),
     };

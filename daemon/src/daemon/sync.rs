@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::instruments::{Instruments, Took};
@@ -110,6 +110,8 @@ pub struct SyncLoop {
     /// The same as long as it waits.
     uninformed_until: Option<Instant>,
     told_uninformed: bool,
+    /// Who waits for our rules to be complete.
+    first_commit: Option<oneshot::Sender<()>>,
     /// When the plane's deferred work is due: affinity entries of removed backends.
     unfinished: Option<Instant>,
     finishing: Outage,
@@ -138,6 +140,7 @@ impl SyncLoop {
             first_complete: None,
             uninformed_until: None,
             told_uninformed: false,
+            first_commit: None,
             unfinished: None,
             finishing: Outage::new(FINISH_AGAIN, FINISH_AT_LATEST),
             held_until: None,
@@ -149,6 +152,13 @@ impl SyncLoop {
     #[must_use]
     pub fn watched_by(mut self, watchman: Watchman) -> Self {
         self.watchman = Some(watchman);
+        self
+    }
+
+    /// Says so when everything that the source lists is in the kernel for the first time.
+    #[must_use]
+    pub fn telling_the_first_commit(mut self, told: oneshot::Sender<()>) -> Self {
+        self.first_commit = Some(told);
         self
     }
 
@@ -354,6 +364,10 @@ impl SyncLoop {
     fn committed(&mut self, delta: &Delta, commit: &Commit, purpose: Purpose, took: &Took) {
         self.kernel = Kernel::Current;
         self.instruments.synced(commit, purpose, took, self.reconciler.table().generation());
+        if let Some(told) = self.first_commit.take() {
+            // Nobody waits any more if the daemon is being stopped.
+            let _ = told.send(());
+        }
         self.retry.reset();
         if commit.transactions > 0 && self.options.min_sync_period > Duration::ZERO {
             self.held_until = Some(Instant::now() + self.options.min_sync_period);

@@ -4,6 +4,9 @@
 //! nft::Batch --(the same bytes)--> nft::KernelNft  one sendmsg, one transaction
 //!                              \-> nft::FakeNft    the kernel's rules, in memory
 //! nft::Monitor    what others did to our table
+//! ipset           names of sets, and the end of one
+//! ipvs            virtual servers, and the end of one
+//! xtables         chains of iptables-legacy's tables
 //! conntrack       UDP flows that outlived their backend
 //! ```
 //! Each door is synchronous: nfnetlink queues every reply before `sendmsg` returns, so there is nothing to wait for, and a
@@ -15,10 +18,13 @@
 
 pub mod attr;
 pub mod conntrack;
+pub mod ipset;
+pub mod ipvs;
 pub mod message;
 pub mod nft;
 pub mod route;
 pub mod socket;
+pub mod xtables;
 
 #[cfg(test)]
 mod robustness;

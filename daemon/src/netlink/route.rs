@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use netlink_packet_route::address::AddressAttribute;
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::task::JoinHandle;
 
@@ -80,9 +81,68 @@ impl Drop for AddressSocket {
     }
 }
 
+/// A dummy interface and what is on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dummy {
+    /// Its number.
+    pub index: u32,
+    /// Its addresses.
+    pub addresses: LocalAddresses,
+}
+
+/// The dummy interface of this name, if there is one. An interface of that name and another kind is somebody else's.
+///
+/// # Errors
+/// See [`RouteError`].
+pub async fn dummy(name: &str) -> Result<Option<Dummy>, RouteError> {
+    let failed = |error| RouteError { call: "find interface", source: io::Error::other(error) };
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(|source| RouteError { call: "find interface", source })?;
+    let connection = tokio::spawn(connection);
+    let found = match handle.link().get().match_name(name.to_owned()).execute().try_next().await {
+        Ok(found) => found,
+        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ENODEV => None,
+        Err(error) => return Err(failed(error)),
+    };
+    let is_dummy = |link: &LinkMessage| {
+        link.attributes.iter().any(|attribute| match attribute {
+            LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(InfoKind::Dummy)),
+            _ => false,
+        })
+    };
+    let Some(link) = found.filter(is_dummy) else { return Ok(None) };
+    let index = link.header.index;
+    let addresses = addresses_of(&handle, Some(index)).await.map_err(failed)?;
+    connection.abort();
+    Ok(Some(Dummy { index, addresses }))
+}
+
+/// Deletes an interface with its addresses; one that is not there is deleted already.
+///
+/// # Errors
+/// See [`RouteError`].
+pub async fn delete_interface(index: u32) -> Result<(), RouteError> {
+    let (connection, handle, _) =
+        rtnetlink::new_connection().map_err(|source| RouteError { call: "delete interface", source })?;
+    let connection = tokio::spawn(connection);
+    let outcome = match handle.link().del(index).execute().await {
+        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ENODEV => Ok(()),
+        other => other.map_err(|error| RouteError { call: "delete interface", source: io::Error::other(error) }),
+    };
+    connection.abort();
+    outcome
+}
+
 async fn addresses(handle: &Handle) -> Result<LocalAddresses, rtnetlink::Error> {
+    addresses_of(handle, None).await
+}
+
+async fn addresses_of(handle: &Handle, interface: Option<u32>) -> Result<LocalAddresses, rtnetlink::Error> {
     let mut found = LocalAddresses::new();
-    let mut dump = handle.address().get().execute();
+    let mut request = handle.address().get();
+    if let Some(index) = interface {
+        request = request.set_link_index_filter(index);
+    }
+    let mut dump = request.execute();
     while let Some(message) = dump.try_next().await? {
         // IFA_LOCAL is ours; IFA_ADDRESS is the peer's on a point-to-point link, and ours where there is no IFA_LOCAL (IPv6).
         let mut local = None;

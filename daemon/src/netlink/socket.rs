@@ -1,4 +1,4 @@
-//! The `NETLINK_NETFILTER` socket.
+//! The netlink socket: of `NETLINK_NETFILTER`, whose header generic netlink shares byte for byte.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
@@ -40,12 +40,20 @@ impl NetfilterSocket {
     /// # Errors
     /// Those of `socket`, `bind` and `setsockopt`.
     pub fn open() -> io::Result<Self> {
-        let fd = socket::socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-            SockProtocol::NetlinkNetFilter,
-        )?;
+        Self::open_protocol(SockProtocol::NetlinkNetFilter)
+    }
+
+    /// The same to generic netlink: `struct genlmsghdr` has the command where `struct nfgenmsg` has the family.
+    ///
+    /// # Errors
+    /// As [`NetfilterSocket::open`].
+    pub(crate) fn open_generic() -> io::Result<Self> {
+        Self::open_protocol(SockProtocol::NetlinkGeneric)
+    }
+
+    fn open_protocol(protocol: SockProtocol) -> io::Result<Self> {
+        let fd =
+            socket::socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, protocol)?;
         socket::bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         let port = socket::getsockname::<NetlinkAddr>(fd.as_raw_fd())?.pid();
         let socket = Self { fd, port };

@@ -41,6 +41,7 @@ use skeleton::{Features, LARGEST_CLASS, Skeleton};
 
 pub use hold::{HOLD_TABLE, NatHold, is_held};
 pub use names::{LAYOUT, TABLE};
+pub use skeleton::NAT_PRIORITY;
 
 /// Renders the ServiceTable into `table inet sheave`.
 pub struct NftablesPlane {
@@ -152,9 +153,19 @@ impl Dataplane for NftablesPlane {
 
 /// Deletes `table inet sheave` with all that is in it, and a hold that nobody has any more; nothing else. Says whether there was one.
 ///
+/// What translates goes first, and the rest in a transaction of its own: a packet that is on its way between the two hooks is still
+/// masqueraded, where other rules take over (`sheave migrate back`).
+///
 /// # Errors
 /// See [`PlaneError`].
 pub fn cleanup(door: &mut dyn NftDoor) -> Result<bool, PlaneError> {
+    let mut translating = Batch::new();
+    let chains = door.chains(TABLE).map_err(error::door)?;
+    for chain in chains.iter().filter(|chain| chain.base.is_some() && skeleton::TRANSLATING.contains(&chain.name.as_str())) {
+        translating.flush_chain(TABLE, &chain.name);
+        translating.delete_chain(TABLE, &chain.name);
+    }
+    door.commit(translating).map_err(error::commit)?;
     let mut batch = Batch::new();
     for table in [TABLE, HOLD_TABLE] {
         if door.table_exists(table).map_err(error::door)? {

@@ -7,8 +7,15 @@ pub const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 pub const NFNL_MSG_BATCH_END: u16 = 0x11;
 pub const NFNL_BATCH_GENID: u16 = 1;
 pub const NFNLGRP_NFTABLES: i32 = 7;
+/// In a question: objects of every family.
+pub const NFPROTO_UNSPEC: u8 = 0;
 /// The family of our table: both IPv4 and IPv6.
 pub const NFPROTO_INET: u8 = 1;
+pub const NFPROTO_IPV4: u8 = 2;
+pub const NFPROTO_ARP: u8 = 3;
+pub const NFPROTO_NETDEV: u8 = 5;
+pub const NFPROTO_BRIDGE: u8 = 7;
+pub const NFPROTO_IPV6: u8 = 10;
 /// An element of any list (`enum nft_list_attributes`).
 pub const LIST_ELEM: u16 = 1;
 
@@ -86,6 +93,23 @@ pub mod rule {
     pub const OBJREF_SET_NAME: u16 = 4;
     pub const OBJREF_SET_ID: u16 = 5;
     pub const IMMEDIATE_DATA: u16 = 2;
+}
+
+/// What expressions of others' rules are read for: `NFTA_IMMEDIATE_*`, `NFTA_PAYLOAD_*`, `NFTA_CMP_*`, `NFTA_BITWISE_*`, `NFTA_CT_*`, and
+/// `NFTA_MATCH_*` and `NFTA_TARGET_*`, which carry iptables' extensions
+pub mod expression {
+    pub const PAYLOAD_BASE: u16 = 2;
+    pub const PAYLOAD_OFFSET: u16 = 3;
+    pub const PAYLOAD_LEN: u16 = 4;
+    /// `NFT_PAYLOAD_NETWORK_HEADER`
+    pub const NETWORK_HEADER: u32 = 1;
+    pub const CMP_DATA: u16 = 3;
+    pub const BITWISE_MASK: u16 = 4;
+    pub const CT_KEY: u16 = 2;
+    /// `NFT_CT_STATE`
+    pub const CT_STATE: u32 = 0;
+    pub const XT_NAME: u16 = 1;
+    pub const XT_INFO: u16 = 3;
 }
 
 /// `NFTA_SET_*`, `NFTA_SET_DESC_*`, `NFTA_SET_FIELD_*`

@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use super::abi::{self, chain, element as elem, msg, rule, set, table as tab};
 use super::door::{Refusal, RefusedElement};
 use super::element::{Element, OwnedElement};
+use super::foreign::TableFamily;
 use super::spec::{ChainSpec, SetSpec};
 use crate::netlink::attr::{self, Attrs, Fields};
 use crate::netlink::message::{self, Acknowledgement, Messages, NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST};
@@ -18,13 +19,16 @@ const EMPTY_MESSAGE: usize = message::HEADER + message::NFGENMSG;
 /// to the kernel. The sequence number of a message is its place, so an error, which names a sequence number and an offset, leads
 /// back to the object and to the element; nothing is kept per element.
 ///
-/// `add_*` is nft's `add`: what is there already and equal is no error. All objects are of family `inet`.
+/// `add_*` is nft's `add`: what is there already and equal is no error. All objects are of family `inet`, until
+/// [`Batch::set_family`] says otherwise.
 #[derive(Debug)]
 pub struct Batch {
     buffer: Vec<u8>,
     /// The messages between begin and end; the sequence number is the index plus one.
     records: Vec<Record>,
     elements: u64,
+    /// Of the objects of the messages to come.
+    family: u8,
     /// nftnl's scratch space; see [`Batch::nftnl`].
     scratch: Vec<u8>,
 }
@@ -74,17 +78,22 @@ impl Batch {
     pub fn new() -> Self {
         let mut buffer = Vec::with_capacity(4096);
         message::begin(&mut buffer, abi::NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, 0, 0, abi::NFNL_SUBSYS_NFTABLES);
-        Self { buffer, records: Vec::new(), elements: 0, scratch: Vec::new() }
+        Self { buffer, records: Vec::new(), elements: 0, family: abi::NFPROTO_INET, scratch: Vec::new() }
     }
 
     /// A transaction that the kernel refuses with `ERESTART` when its ruleset is no longer of this generation
     /// ([`NftDoor::generation`](super::NftDoor::generation)).
-    #[cfg(test)]
-    pub(super) fn at_generation(generation: u32) -> Self {
+    #[must_use]
+    pub fn at_generation(generation: u32) -> Self {
         let mut batch = Self::new();
         attr::put_u32_be(&mut batch.buffer, abi::NFNL_BATCH_GENID, generation);
         message::end(&mut batch.buffer, 0);
         batch
+    }
+
+    /// From here on objects are of this family: one transaction may remove what others left in several.
+    pub fn set_family(&mut self, family: TableFamily) {
+        self.family = family.number();
     }
 
     /// Bytes that will be sent, the end included.
@@ -213,8 +222,7 @@ impl Batch {
     }
 
     /// Deletes one rule.
-    #[cfg(test)]
-    pub(super) fn delete_rule(&mut self, table: &str, chain: &str, handle: u64) {
+    pub fn delete_rule(&mut self, table: &str, chain: &str, handle: u64) {
         self.message(msg::DELRULE, 0, |buffer| {
             attr::put_text(buffer, rule::TABLE, table);
             attr::put_text(buffer, rule::CHAIN, chain);
@@ -288,7 +296,7 @@ impl Batch {
 
     fn begin(&mut self, kind: u16, flags: u16) -> usize {
         let sequence = self.sequence();
-        message::begin(&mut self.buffer, kind, NLM_F_REQUEST | flags, sequence, abi::NFPROTO_INET, 0)
+        message::begin(&mut self.buffer, kind, NLM_F_REQUEST | flags, sequence, self.family, 0)
     }
 
     fn open_record(&mut self, subject: Option<Cow<'static, str>>) -> usize {

@@ -118,7 +118,7 @@ impl KernelNft {
     }
 
     /// Asks one question, again when a dump was interrupted.
-    fn ask<T>(
+    pub(super) fn ask<T>(
         &mut self,
         call: &'static str,
         subject: &str,
@@ -282,7 +282,7 @@ fn elements(message: &Message<'_>, found: &mut Vec<OwnedElement>) {
     }
 }
 
-fn absent_is_empty<T>(answer: Result<Vec<T>, DoorError>) -> Result<Vec<T>, DoorError> {
+pub(super) fn absent_is_empty<T>(answer: Result<Vec<T>, DoorError>) -> Result<Vec<T>, DoorError> {
     match answer {
         Err(DoorError::Kernel { errno: Errno::ENOENT, .. }) => Ok(Vec::new()),
         answer => answer,

@@ -143,7 +143,9 @@ pub async fn connect(options: &KubeOptions) -> Result<ApiServers, ConnectError> 
     };
     if options.api_servers.is_empty() && options.kubeconfig.is_none() {
         warn!(
-            "API server is addressed by its ClusterIP, {}: name one with --api-server, or a restart may wait for itself",
+            "the API server is known by its ClusterIP alone, {}, which answers only where a service proxy runs: on a node that boots \
+             with empty rules this process would wait for itself; name an address of its own with --api-server \
+             https://CONTROL-PLANE:6443, or a kubeconfig that has one with --kubeconfig",
             urls[0]
         );
     }

@@ -27,8 +27,14 @@ pub(crate) struct Hook {
     pub(crate) priority: i32,
 }
 
-/// `dstnat` and `srcnat`, as in `enum nf_ip_hook_priorities`.
+/// Where we translate destinations: just before `dstnat` of `enum nf_ip_hook_priorities`, where kube-proxy does. Once a chain has
+/// translated a connection the kernel asks no further one (`nf_nat_inet_fn` in net/netfilter/nf_nat_core.c), so while both sets of
+/// rules exist ours decide.
+pub const NAT_PRIORITY: i32 = DSTNAT - 1;
 const DSTNAT: i32 = -100;
+/// The base chains that do so.
+pub(crate) const TRANSLATING: [&str; 2] = ["nat-prerouting", "nat-output"];
+/// `srcnat`, and for the same reason just before it.
 const SRCNAT: i32 = 100;
 const FILTER: i32 = 0;
 
@@ -81,8 +87,8 @@ fn base_chains(features: &Features, names: &Instances) -> Vec<Chain> {
         let guard = vec![line(Family::V4).martian().drop()];
         chains.push(base("localnet-guard", false, nftnl::Hook::PreRouting, DSTNAT - 10, vec![guard]));
     }
-    for (name, hook) in [("nat-prerouting", nftnl::Hook::PreRouting), ("nat-output", nftnl::Hook::Out)] {
-        chains.push(base(name, true, hook, DSTNAT, vec![to(any, "services", &always)]));
+    for (name, hook) in TRANSLATING.into_iter().zip([nftnl::Hook::PreRouting, nftnl::Hook::Out]) {
+        chains.push(base(name, true, hook, NAT_PRIORITY, vec![to(any, "services", &always)]));
     }
     let learn = to(new_translated, "learn", &learns);
     let verdicts = to(new, "verdicts", &always);
@@ -95,7 +101,7 @@ fn base_chains(features: &Features, names: &Instances) -> Vec<Chain> {
         chains.push(base("learn-postrouting", false, nftnl::Hook::PostRouting, SRCNAT - 10, vec![learn]));
     }
     let masquerading = to(translated, "masquerading", &always);
-    chains.push(base("nat-postrouting", true, nftnl::Hook::PostRouting, SRCNAT, vec![masquerading]));
+    chains.push(base("nat-postrouting", true, nftnl::Hook::PostRouting, SRCNAT - 1, vec![masquerading]));
     chains
 }
 

@@ -19,6 +19,8 @@ use super::names::{Instances, Pool, Reach, SetId, SetKind, TABLE};
 
 pub(crate) use chains::Chain;
 use chains::Hook;
+pub use chains::NAT_PRIORITY;
+pub(crate) use chains::TRANSLATING;
 pub(crate) use expr::Bound;
 use expr::{Expr, SetRef};
 use features::classes;

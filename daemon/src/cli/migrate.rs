@@ -1,0 +1,111 @@
+//! `sheave migrate`: from kube-proxy to sheave, and back.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::Failure;
+use crate::daemon::DaemonError;
+use crate::migration::check::Report;
+use crate::migration::rollback::{self, Outcome};
+use crate::netlink::nft::KernelNft;
+
+/// Subcommands of `sheave migrate`.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say what kube-proxy has on this node, what will happen to it, and what is to be done first
+    ///
+    /// Changes nothing. Exit codes: 0 nothing is in the way; 1 something is to be done, and named; 3 it cannot be looked.
+    Check(CheckArguments),
+    /// Give this node back to kube-proxy: wait until its rules are complete, then remove ours
+    ///
+    /// A `sheave run` that is alive is asked to stand down. Exit codes: 0 given back; 1 kube-proxy did not come in time: nothing was
+    /// removed.
+    Back(BackArguments),
+}
+
+#[derive(Debug, Args)]
+struct CheckArguments {
+    /// For people, or for programs
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    output: Format,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Args)]
+struct BackArguments {
+    /// How long to wait: 30s, 5m
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
+    timeout: Duration,
+}
+
+pub(super) fn migrate(arguments: &Arguments) -> Result<(), Failure> {
+    let mut door = KernelNft::open().map_err(|error| Failure::Unreachable(DaemonError::from(error).into()))?;
+    match &arguments.command {
+        Command::Check(arguments) => check(&mut door, arguments.output),
+        Command::Back(arguments) => back(&mut door, arguments.timeout),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of a command")]
+fn check(door: &mut KernelNft, output: Format) -> Result<(), Failure> {
+    let report = Report::look(door).context("looking for kube-proxy's rules").map_err(Failure::Unreachable)?;
+    match output {
+        Format::Text => print!("{report}"),
+        Format::Json => {
+            println!("{}", serde_json::to_string_pretty(&report).context("writing JSON").map_err(Failure::No)?);
+        }
+    }
+    match report.to_do().count() {
+        0 => Ok(()),
+        1 => Err(Failure::No(anyhow::anyhow!("one thing is to be done"))),
+        many => Err(Failure::No(anyhow::anyhow!("{many} things are to be done"))),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of a command")]
+fn back(door: &mut KernelNft, timeout: Duration) -> Result<(), Failure> {
+    let outcome = rollback::give_back(door, timeout, |waiting| println!("waiting: {waiting}")).map_err(Failure::No)?;
+    match outcome {
+        Outcome::GivenBack => println!("kube-proxy serves this node; sheave's rules are removed"),
+        Outcome::NothingHere => println!("nothing of sheave is in this kernel"),
+        Outcome::TooLate(waiting) => {
+            return Err(Failure::No(anyhow::anyhow!("nothing was removed within {} s: {waiting}", timeout.as_secs())));
+        }
+    }
+    Ok(())
+}
+
+/// A number of seconds, minutes or hours, as kubectl takes it.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?}; expected a duration such as 30s or 5m");
+    let seconds: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+    Duration::try_from(seconds).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_those_of_kubectl() {
+        assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
+        for wrong in ["", "5", "-5s", "soon"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

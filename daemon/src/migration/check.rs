@@ -1,0 +1,194 @@
+//! `sheave migrate check`: what is there, what will happen, and what is to be done first.
+
+use std::fmt;
+use std::fs;
+
+use serde::Serialize;
+
+use super::presence::{self, Listeners};
+use super::surroundings::{Surroundings, is_foreign};
+use super::{Item, MigrationError, State, family_word};
+use crate::dataplane::nftables;
+use crate::netlink::ipvs;
+use crate::netlink::nft::KernelNft;
+
+/// Everything that matters for a migration of this node.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// What says that kube-proxy runs; empty if it does not.
+    pub running: Vec<String>,
+    /// What is kube-proxy's.
+    pub found: Vec<Item>,
+    /// A `sheave run` is alive on this node.
+    pub sheave_runs: bool,
+    /// What follows from it.
+    pub findings: Vec<Finding>,
+}
+
+/// One thing to know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What it is about, for programs.
+    pub kind: Kind,
+    /// Who has to do something.
+    pub severity: Severity,
+    /// What it is, for people.
+    pub text: String,
+}
+
+/// What a finding is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Kind {
+    /// kube-proxy runs.
+    KubeProxyRuns,
+    /// It does not, and its rules are still there.
+    LeftOver,
+    /// Connections that IPVS still carries.
+    IpvsConnections,
+    /// Chains of its that others use.
+    UsedByOthers,
+    /// iptables-legacy tables that cannot be read here.
+    LegacyUnread,
+    /// A chain at forward drops what nobody accepts.
+    ForwardPolicyDrop,
+    /// kube-proxy drops invalid packets, and we do not.
+    InvalidNoLongerDropped,
+    /// Somebody translates before we do.
+    EarlierNat,
+    /// Somebody else masquerades.
+    ForeignMasquerade,
+}
+
+/// Who has to do something about a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Severity {
+    /// A person, before or after.
+    Manual,
+    /// `sheave run --adopt`.
+    Adopt,
+    /// Nobody.
+    Note,
+}
+
+impl Finding {
+    pub(super) fn new(kind: Kind, severity: Severity, text: String) -> Self {
+        Self { kind, severity, text }
+    }
+}
+
+impl Report {
+    /// Looks at this thread's network namespace. Changes nothing.
+    ///
+    /// # Errors
+    /// See [`MigrationError`].
+    pub fn look(door: &mut KernelNft) -> Result<Self, MigrationError> {
+        let state = State::look(door)?;
+        let sheave_runs = nftables::is_held(door)?;
+        // Our own daemon listens on kube-proxy's ports, and may be out of sight in a container.
+        let listeners = if state.is_empty() || sheave_runs { Listeners::Ignore } else { Listeners::Count };
+        let signs = presence::signs(listeners);
+        let running = !signs.is_empty();
+
+        let tables: Vec<_> = door.all_tables()?.into_iter().filter(is_foreign).collect();
+        let chains: Vec<_> = door.all_chains()?.into_iter().filter(|chain| is_foreign(&chain.table)).collect();
+        let mut rules = Vec::with_capacity(tables.len());
+        for table in tables {
+            let of_table = door.rules_in(&table)?;
+            rules.push((table, of_table));
+        }
+        let mut findings = of_state(&state, running);
+        findings.extend(Surroundings { chains: &chains, rules: &rules, liberal: is_liberal() }.findings(&state));
+        findings.sort_by_key(|finding| finding.severity);
+        Ok(Self { running: signs.iter().map(ToString::to_string).collect(), found: state.items(), sheave_runs, findings })
+    }
+
+    /// What somebody has to do: a person, or `--adopt`.
+    pub fn to_do(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.severity != Severity::Note)
+    }
+}
+
+fn of_state(state: &State, running: bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if running {
+        let text = "kube-proxy runs: `sheave run` refuses beside it; `sheave run --adopt` serves at once, since its rules come first, and \
+                    removes kube-proxy's when kube-proxy has ended: stop it then";
+        findings.push(Finding::new(Kind::KubeProxyRuns, Severity::Manual, text.to_owned()));
+    } else if !state.is_empty() {
+        let text =
+            "kube-proxy does not run, and its rules are still here: `sheave run --adopt` removes them once its own are complete";
+        findings.push(Finding::new(Kind::LeftOver, Severity::Adopt, text.to_owned()));
+    }
+    let carried = ipvs::connections();
+    let connections: u64 = state.virtual_servers.iter().filter_map(|server| carried.get(server)).sum();
+    if connections > 0 {
+        let text =
+            format!("IPVS carries {connections} connections for kube-proxy's virtual servers, which stay until these have ended");
+        findings.push(Finding::new(Kind::IpvsConnections, Severity::Note, text));
+    }
+    if !state.foreign_virtual_servers.is_empty() {
+        let servers: Vec<String> = state.foreign_virtual_servers.iter().map(ToString::to_string).collect();
+        let text = format!("these virtual servers of IPVS are not kube-proxy's, and stay: {}", servers.join(", "));
+        findings.push(Finding::new(Kind::UsedByOthers, Severity::Note, text));
+    }
+    for iptables in &state.iptables {
+        findings.extend(iptables.share.kept.iter().map(|(chain, by)| {
+            let text = format!(
+                "chain {chain} of {} {iptables} stays: chain {by} jumps to it, which is not kube-proxy's",
+                iptables.backend.name()
+            );
+            Finding::new(Kind::UsedByOthers, Severity::Note, text)
+        }));
+    }
+    findings.extend(state.unread.iter().map(|unread| Finding::new(Kind::LegacyUnread, Severity::Manual, unread.to_string())));
+    findings
+}
+
+/// Whether conntrack takes packets outside of the window for valid.
+fn is_liberal() -> bool {
+    fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal").is_ok_and(|value| value.trim() != "0")
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.running[..] {
+            [] => writeln!(f, "kube-proxy: does not run on this node")?,
+            signs => writeln!(f, "kube-proxy: runs ({})", signs.join(", "))?,
+        }
+        if self.sheave_runs {
+            writeln!(f, "sheave: runs")?;
+        }
+        if self.found.is_empty() {
+            writeln!(f, "rules of kube-proxy's: none")?;
+        } else {
+            writeln!(f, "rules of kube-proxy's:")?;
+            for Item { kind, name, detail } in &self.found {
+                let detail = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
+                writeln!(f, "  {kind:<15} {name}{detail}")?;
+            }
+        }
+        for (title, severity) in [
+            ("to be done", Severity::Manual),
+            ("done by `sheave run --adopt`", Severity::Adopt),
+            ("good to know", Severity::Note),
+        ] {
+            let mut of_severity = self.findings.iter().filter(|finding| finding.severity == severity).peekable();
+            if of_severity.peek().is_some() {
+                writeln!(f, "{title}:")?;
+            }
+            of_severity.try_for_each(|finding| writeln!(f, "  - {}", finding.text))?;
+        }
+        if self.to_do().next().is_none() {
+            writeln!(f, "nothing is in the way")?;
+        }
+        Ok(())
+    }
+}
+
+/// A chain of iptables-legacy as findings name it.
+pub(super) fn legacy_chain(family: crate::model::Family, chain: &str) -> String {
+    format!("{chain} of {} filter (iptables-legacy)", family_word(family))
+}

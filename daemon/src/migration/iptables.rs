@@ -1,0 +1,241 @@
+//! What is kube-proxy's in a table of iptables, whichever of its two backends keeps it: pure, and careful.
+//!
+//! kube-proxy's are chains with its names, and the jumps to them from built-in chains. A chain of somebody else's that jumps to
+//! one of them (host ports of container runtimes use KUBE-MARK-MASQ) keeps that chain alive, and all that it needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// A rule, as far as it matters here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// The chain it is in.
+    pub chain: String,
+    /// The chain it sends packets to.
+    pub target: Option<String>,
+    /// The one destination address that it looks for.
+    pub destination: Option<IpAddr>,
+    /// It drops packets that belong to no connection.
+    pub drops_invalid: bool,
+    /// How its backend finds it again.
+    pub place: Place,
+}
+
+/// How a backend finds a rule again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The kernel's number.
+    Handle(u64),
+    /// The rule as `iptables-save` writes it, without `-A`.
+    Line(String),
+}
+
+/// What is kube-proxy's in one table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Its chains, which nobody else needs.
+    pub chains: Vec<String>,
+    /// Rules of built-in chains that jump to them.
+    pub jumps: Vec<Rule>,
+    /// Its chains that somebody else's jump to, and who that is.
+    pub kept: BTreeMap<String, String>,
+    /// Service addresses that it has rules for.
+    pub services: BTreeSet<IpAddr>,
+    /// It drops packets of no connection in forward.
+    pub drops_invalid: bool,
+    /// It accepts forwarded packets of Services.
+    pub accepts_forwarded: bool,
+}
+
+/// Chains with a fixed name, of the iptables and the ipvs mode. kubelet's own (KUBE-FIREWALL, KUBE-IPTABLES-HINT,
+/// KUBE-KUBELET-CANARY, KUBE-MARK-DROP) are not among them.
+const CHAINS: [&str; 14] = [
+    "KUBE-SERVICES",
+    "KUBE-EXTERNAL-SERVICES",
+    "KUBE-NODEPORTS",
+    MARK,
+    MASQUERADE,
+    FORWARD,
+    "KUBE-PROXY-FIREWALL",
+    "KUBE-PROXY-CANARY",
+    "KUBE-NODE-PORT",
+    "KUBE-LOAD-BALANCER",
+    "KUBE-SOURCE-RANGES-FIREWALL",
+    "KUBE-SOURCE-RANGE-FIREWALL",
+    "KUBE-IPVS-FILTER",
+    "KUBE-IPVS-OUT-FILTER",
+];
+const FORWARD: &str = "KUBE-FORWARD";
+/// Marks for masquerading, and masquerades what is marked: one is of no use without the other.
+const MARK: &str = "KUBE-MARK-MASQ";
+const MASQUERADE: &str = "KUBE-POSTROUTING";
+
+/// Chains of one Service or endpoint: the prefix, and sixteen characters of base 32 (`servicePortChainNameBase` of
+/// pkg/proxy/iptables/proxier.go). kube-router and others use longer names that begin alike.
+const PREFIXES: [&str; 6] = ["KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-FW-", "KUBE-SEP-", "KUBE-XLB-"];
+const HASH: usize = 16;
+
+/// The ipsets of the ipvs mode (`ipsetInfo` of pkg/proxy/ipvs/proxier.go).
+const IPSETS: [&str; 19] = [
+    "LOOP-BACK",
+    "CLUSTER-IP",
+    "EXTERNAL-IP",
+    "EXTERNAL-IP-LOCAL",
+    "LOAD-BALANCER",
+    "LOAD-BALANCER-LOCAL",
+    "LOAD-BALANCER-FW",
+    "LOAD-BALANCER-SOURCE-CIDR",
+    "LOAD-BALANCER-SOURCE-IP",
+    "NODE-PORT-TCP",
+    "NODE-PORT-UDP",
+    "NODE-PORT-LOCAL-TCP",
+    "NODE-PORT-LOCAL-UDP",
+    "NODE-PORT-SCTP-HASH",
+    "NODE-PORT-LOCAL-SCTP-HASH",
+    "HEALTH-CHECK-NODE-PORT",
+    "IPVS-IPS",
+    "NODE-PORT-SCTP",
+    "NODE-PORT-LOCAL-SCTP",
+];
+/// The longest name of an ipset. kube-proxy cuts its IPv6 names there.
+const LONGEST_IPSET: usize = 31;
+
+/// Whether a chain of this name is kube-proxy's.
+#[must_use]
+pub fn is_chain(name: &str) -> bool {
+    let hashed = |prefix: &str| {
+        name.strip_prefix(prefix)
+            .is_some_and(|hash| hash.len() == HASH && hash.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'2'..=b'7')))
+    };
+    CHAINS.contains(&name) || PREFIXES.iter().any(|prefix| hashed(prefix))
+}
+
+/// Whether an ipset of this name is kube-proxy's.
+#[must_use]
+pub fn is_ipset(name: &str) -> bool {
+    let is = |own: &str| {
+        let cut = |mut name: String| {
+            name.truncate(LONGEST_IPSET);
+            name
+        };
+        name == cut(format!("KUBE-{own}")) || name == cut(format!("KUBE-6-{own}"))
+    };
+    IPSETS.into_iter().any(is)
+}
+
+/// What is kube-proxy's among these chains and rules of one table. `builtin` says which chains are the table's own.
+#[must_use]
+pub fn share<'a>(chains: impl Iterator<Item = &'a str>, builtin: impl Fn(&str) -> bool, rules: &[Rule]) -> Share {
+    let own: BTreeSet<&str> = chains.filter(|chain| is_chain(chain)).collect();
+    let kept = kept(&own, &builtin, rules);
+    let goes = |chain: &str| own.contains(chain) && !kept.contains_key(chain);
+    let into = |rule: &&Rule| rule.target.as_deref().is_some_and(goes);
+    Share {
+        chains: own.iter().filter(|chain| goes(chain)).map(|&chain| chain.to_owned()).collect(),
+        jumps: rules.iter().filter(|rule| builtin(&rule.chain)).filter(into).cloned().collect(),
+        services: rules.iter().filter(|rule| own.contains(rule.chain.as_str())).filter_map(|rule| rule.destination).collect(),
+        drops_invalid: rules.iter().any(|rule| rule.chain == FORWARD && rule.drops_invalid),
+        accepts_forwarded: rules.iter().any(|rule| rule.target.as_deref() == Some(FORWARD)),
+        kept,
+    }
+}
+
+/// Chains that must stay, with the stranger that needs them.
+fn kept(own: &BTreeSet<&str>, builtin: &impl Fn(&str) -> bool, rules: &[Rule]) -> BTreeMap<String, String> {
+    let mut kept: BTreeMap<String, String> = BTreeMap::new();
+    let mut found: Vec<(&str, &str)> = Vec::new();
+    for rule in rules.iter().filter(|rule| !builtin(&rule.chain) && !own.contains(rule.chain.as_str())) {
+        found.extend(rule.target.as_deref().map(|target| (target, rule.chain.as_str())));
+    }
+    while let Some((chain, by)) = found.pop() {
+        if !own.contains(chain) || kept.contains_key(chain) {
+            continue;
+        }
+        kept.insert(chain.to_owned(), by.to_owned());
+        let further = rules.iter().filter(|rule| rule.chain == chain).filter_map(|rule| rule.target.as_deref());
+        found.extend(further.map(|target| (target, by)));
+        if chain == MARK {
+            found.push((MASQUERADE, by));
+        }
+    }
+    kept
+}
+
+impl Share {
+    /// Whether nothing here is kube-proxy's.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.chains.is_empty() && self.kept.is_empty()
+    }
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::Handle(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVICE: &str = "KUBE-SVC-NPX46M4PTMTKRN6Y";
+
+    fn rule(chain: &str, target: &str, handle: u64) -> Rule {
+        Rule { chain: chain.to_owned(), target: Some(target.to_owned()), place: Place::Handle(handle), ..Rule::default() }
+    }
+
+    fn of(chains: &[&str], rules: &[Rule]) -> Share {
+        share(chains.iter().copied(), |chain| chain.chars().all(|letter| letter.is_ascii_uppercase()), rules)
+    }
+
+    #[test]
+    fn names_of_others_are_not_taken_for_kube_proxys() {
+        for own in ["KUBE-SERVICES", "KUBE-PROXY-CANARY", SERVICE, "KUBE-SEP-ABCDEFGHIJKLM234"] {
+            assert!(is_chain(own), "{own}");
+        }
+        // kubelet's, kube-router's, a plugin's, and one that a person made.
+        let others = [
+            "KUBE-FIREWALL",
+            "KUBE-KUBELET-CANARY",
+            "KUBE-IPTABLES-HINT",
+            "KUBE-MARK-DROP",
+            "KUBE-ROUTER-FORWARD",
+            "KUBE-FW-MINE",
+        ];
+        for other in others {
+            assert!(!is_chain(other), "{other}");
+        }
+        assert!(is_ipset("KUBE-CLUSTER-IP") && is_ipset("KUBE-6-CLUSTER-IP"));
+        assert!(is_ipset("KUBE-6-LOAD-BALANCER-SOURCE-CID"), "cut at 31 characters");
+        assert!(!is_ipset("KUBE-SRC-ABCDEFGHIJKLMNOP") && !is_ipset("KUBE-CLUSTER-IPS") && !is_ipset("cali40masq-ipam-pools"));
+    }
+
+    #[test]
+    fn jumps_from_built_in_chains_go_and_all_other_rules_stay() {
+        let rules = [
+            rule("PREROUTING", "KUBE-SERVICES", 1),
+            rule("PREROUTING", "CNI-HOSTPORT-DNAT", 2),
+            rule("KUBE-SERVICES", SERVICE, 3),
+            rule("POSTROUTING", "KUBE-POSTROUTING", 4),
+        ];
+        let share = of(&["PREROUTING", "KUBE-SERVICES", SERVICE, "KUBE-POSTROUTING", "CNI-HOSTPORT-DNAT"], &rules);
+        assert_eq!(share.chains, ["KUBE-POSTROUTING", "KUBE-SERVICES", SERVICE]);
+        assert_eq!(share.jumps, [rules[0].clone(), rules[3].clone()]);
+        assert!(share.kept.is_empty());
+    }
+
+    #[test]
+    fn a_chain_that_a_stranger_jumps_to_stays_with_all_that_it_needs() {
+        let rules = [
+            rule("POSTROUTING", "KUBE-POSTROUTING", 1),
+            rule("CNI-HOSTPORT-SETMARK", "KUBE-MARK-MASQ", 2),
+            rule("PREROUTING", "KUBE-SERVICES", 3),
+        ];
+        let share = of(&["KUBE-SERVICES", "KUBE-MARK-MASQ", "KUBE-POSTROUTING", "CNI-HOSTPORT-SETMARK"], &rules);
+        assert_eq!(share.chains, ["KUBE-SERVICES"]);
+        assert_eq!(share.jumps, [rules[2].clone()]);
+        assert_eq!(share.kept.keys().collect::<Vec<_>>(), ["KUBE-MARK-MASQ", "KUBE-POSTROUTING"]);
+        assert_eq!(share.kept["KUBE-POSTROUTING"], "CNI-HOSTPORT-SETMARK");
+    }
+}

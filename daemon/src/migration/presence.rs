@@ -1,0 +1,157 @@
+//! Whether kube-proxy runs on this node, or only its rules are left.
+//!
+//! Rules do not tell: kube-proxy leaves them in place when it ends, as we do. A process does, where its /proc can be seen; in a
+//! container it cannot be, but whoever shares the node's network sees who listens in it. A listener alone is no proof (others have
+//! their health checks on kube-proxy's port), and beside kube-proxy's rules it is one.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use nix::unistd::getpid;
+
+/// kube-proxy's health and metrics servers.
+const PORTS: [u16; 2] = [10256, 10249];
+/// `TCP_LISTEN`, as /proc/net/tcp has it.
+const LISTEN: &str = "0A";
+
+/// Something that says that kube-proxy runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// A process of that name, in this network.
+    Process {
+        /// Its id, as seen from here.
+        id: u32,
+        /// How it was called.
+        command: String,
+    },
+    /// Somebody else than this process listens on one of its ports.
+    Listener {
+        /// Which.
+        port: u16,
+    },
+}
+
+/// What listeners on kube-proxy's ports mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listeners {
+    /// kube-proxy, since its rules are here, too.
+    Count,
+    /// Nothing: there are no rules of kube-proxy's, or another `sheave run` listens there.
+    Ignore,
+}
+
+/// What says that kube-proxy runs in this network namespace; nothing if it does not.
+#[must_use]
+pub fn signs(listeners: Listeners) -> Vec<Sign> {
+    let mut signs = processes();
+    if listeners == Listeners::Count {
+        signs.extend(listening().into_iter().map(|port| Sign::Listener { port }));
+    }
+    signs
+}
+
+fn processes() -> Vec<Sign> {
+    let network = |process: &Path| fs::read_link(process.join("ns/net")).ok();
+    let own = network(Path::new("/proc/thread-self"));
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(command) = command(&entry.path()).filter(|command| is_kube_proxy(command)) else { continue };
+        // One whose network cannot be seen counts: better a question too many than two masters of the same rules.
+        if network(&entry.path()).is_none_or(|network| Some(network) == own) {
+            found.push(Sign::Process { id, command: command.join(" ") });
+        }
+    }
+    found
+}
+
+/// The command line; none for a thread of the kernel's, and for a process that has ended.
+fn command(process: &Path) -> Option<Vec<String>> {
+    let bytes = fs::read(process.join("cmdline")).ok()?;
+    let words = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+    Some(words.map(|word| String::from_utf8_lossy(word).into_owned()).collect())
+}
+
+fn is_kube_proxy(command: &[String]) -> bool {
+    let name = command.first().and_then(|program| Path::new(program).file_name()?.to_str());
+    // k3s and hyperkube are called otherwise, and are known by their listeners.
+    name == Some("kube-proxy")
+}
+
+fn listening() -> BTreeSet<u16> {
+    let own = own_sockets();
+    let mut found = BTreeSet::new();
+    for file in ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"] {
+        for (port, inode) in listeners(&fs::read_to_string(file).unwrap_or_default()) {
+            if PORTS.contains(&port) && !own.contains(&inode) {
+                found.insert(port);
+            }
+        }
+    }
+    found
+}
+
+/// Port and inode of every listening socket of a table such as /proc/net/tcp.
+fn listeners(table: &str) -> impl Iterator<Item = (u16, u64)> + '_ {
+    table.lines().skip(1).filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let (_, port) = words.nth(1)?.rsplit_once(':')?;
+        let state = words.nth(1)?;
+        let inode = words.nth(5)?.parse().ok()?;
+        (state == LISTEN).then_some((u16::from_str_radix(port, 16).ok()?, inode))
+    })
+}
+
+/// Inodes of this process's own sockets: our health server listens there, too.
+fn own_sockets() -> BTreeSet<u64> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{}/fd", getpid())) else { return BTreeSet::new() };
+    let links = entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+    links.filter_map(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()).collect()
+}
+
+impl fmt::Display for Sign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process { id, command } => write!(f, "process {id} `{command}`"),
+            Self::Listener { port } => write!(f, "a listener on port {port}"),
+        }
+    }
+}
+
+/// Several signs in one line.
+#[must_use]
+pub fn sentence(signs: &[Sign]) -> String {
+    signs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_process_of_that_very_name_is_kube_proxy() {
+        let is = |command: &[&str]| is_kube_proxy(&command.iter().map(|&word| word.to_owned()).collect::<Vec<_>>());
+        assert!(is(&["/usr/local/bin/kube-proxy", "--config=/var/lib/kube-proxy/config.conf"]));
+        assert!(!is(&["vi", "kube-proxy"]) && !is(&["kube-proxy-exporter"]) && !is(&[]));
+    }
+
+    #[test]
+    fn listeners_are_read_and_connections_are_not() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
+             0: 0100007F:2809 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 100 0 0 10 0\n   \
+             1: 0100007F:2810 0100007F:1234 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 0 100 0 0 10 0\n";
+        assert_eq!(listeners(table).collect::<Vec<_>>(), [(10249, 4711)]);
+    }
+
+    #[test]
+    fn our_own_listeners_do_not_count() {
+        let own = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = own.local_addr().unwrap().port();
+        let table = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+        let inode = listeners(&table).find_map(|(at, inode)| (at == port).then_some(inode)).expect("it listens");
+        assert!(own_sockets().contains(&inode));
+    }
+}

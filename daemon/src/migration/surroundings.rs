@@ -1,0 +1,131 @@
+//! What others have in this network that matters for Services once kube-proxy's rules are gone: pure.
+
+use super::State;
+use super::check::{Finding, Kind, Severity};
+use super::rollback::REQUEST_TABLE;
+use crate::dataplane::nftables::{HOLD_TABLE, NAT_PRIORITY, TABLE as OWN_TABLE};
+use crate::netlink::nft::{BaseInfo, ForeignChain, ForeignRule, ForeignTable, RuleVerdict, TableFamily};
+
+/// `NF_INET_PRE_ROUTING`, `NF_INET_FORWARD`, `NF_INET_LOCAL_OUT` of `enum nf_inet_hooks`.
+const PREROUTING: u32 = 0;
+const FORWARD: u32 = 2;
+const OUTPUT: u32 = 3;
+
+/// Chains of tables that are neither ours nor kube-proxy's, with the rules of each table.
+pub(super) struct Surroundings<'a> {
+    pub(super) chains: &'a [ForeignChain],
+    pub(super) rules: &'a [(ForeignTable, Vec<ForeignRule>)],
+    /// `net.netfilter.nf_conntrack_tcp_be_liberal` is on.
+    pub(super) liberal: bool,
+}
+
+/// Whether a table is one of those that packets of Services pass and that belong to others.
+pub(super) fn is_foreign(table: &ForeignTable) -> bool {
+    let routed = [TableFamily::IPV4, TableFamily::IPV6, TableFamily::INET].contains(&table.family);
+    let ours = table.family == TableFamily::INET && [OWN_TABLE, HOLD_TABLE, REQUEST_TABLE].contains(&table.name.as_str());
+    routed && !ours && table.name != super::TABLE
+}
+
+impl Surroundings<'_> {
+    pub(super) fn findings(&self, state: &State) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        findings.extend(self.forward_drops(state));
+        findings.extend(self.invalid(state));
+        findings.extend(self.earlier());
+        findings.extend(self.masquerades());
+        findings
+    }
+
+    /// iptables mode accepted forwarded packets of Services; a rule set that drops what nobody accepts has relied on that.
+    fn forward_drops(&self, state: &State) -> Vec<Finding> {
+        let dropping = self.chains.iter().filter(|chain| {
+            let drops = |base: &BaseInfo| base.kind == "filter" && base.hook == FORWARD && base.drops;
+            chain.base.as_ref().is_some_and(drops) && !self.accepts_everything(chain)
+        });
+        let mut names: Vec<String> = dropping.map(|chain| format!("{} {}", chain.table, chain.name)).collect();
+        names.extend(state.dropping_legacy.iter().cloned());
+        let accepted = state.iptables.iter().any(|iptables| iptables.share.accepts_forwarded);
+        let because =
+            if accepted { "kube-proxy's chain KUBE-FORWARD accepted packets of Services there, and goes; " } else { "" };
+        names
+            .into_iter()
+            .map(|name| {
+                Finding::new(
+                    Kind::ForwardPolicyDrop,
+                    Severity::Manual,
+                    format!(
+                        "chain {name} drops forwarded packets that none of its rules accepts: {because}sheave accepts nothing on \
+                         behalf of others, so have a rule accept packets from and to the pods' CIDRs"
+                    ),
+                )
+            })
+            .collect()
+    }
+
+    fn accepts_everything(&self, chain: &ForeignChain) -> bool {
+        self.rules_of(chain).any(|rule| rule.is_unconditional() && rule.ends_with(&RuleVerdict::Accept))
+    }
+
+    /// Packets outside of the window of their connection go to the pod untranslated; its answer resets the connection (kubernetes#74839).
+    fn invalid(&self, state: &State) -> Option<Finding> {
+        let dropped = state.iptables.iter().any(|iptables| iptables.share.drops_invalid);
+        (dropped && !self.liberal).then(|| {
+            Finding::new(
+                Kind::InvalidNoLongerDropped,
+                Severity::Manual,
+                "kube-proxy's chain KUBE-FORWARD drops packets that conntrack takes for invalid, and goes; without it a packet that \
+                 comes late can reset a connection, so set net.netfilter.nf_conntrack_tcp_be_liberal=1 (conntrack.tcpBeLiberal in \
+                 a KubeProxyConfiguration)"
+                    .to_owned(),
+            )
+        })
+    }
+
+    /// Who translates a connection first has it.
+    fn earlier(&self) -> Vec<Finding> {
+        let earlier = self.chains.iter().filter_map(|chain| {
+            let base = chain.base.as_ref()?;
+            let hook = match base.hook {
+                PREROUTING => "prerouting",
+                OUTPUT => "output",
+                _ => return None,
+            };
+            (base.kind == "nat" && base.priority <= NAT_PRIORITY).then_some((chain, base, hook))
+        });
+        earlier
+            .map(|(chain, base, hook)| {
+                let (table, name, priority) = (&chain.table, &chain.name, base.priority);
+                let text = format!(
+                    "chain {table} {name} may translate packets before sheave does (nat, {hook}, priority {priority}; sheave's is \
+                     {NAT_PRIORITY}): a connection that it translates is not balanced"
+                );
+                Finding::new(Kind::EarlierNat, Severity::Note, text)
+            })
+            .collect()
+    }
+
+    /// With kube-proxy it was the same: a note, because it is what people look for when a client's address is not the one they expect.
+    fn masquerades(&self) -> Vec<Finding> {
+        let own = |rule: &ForeignRule| super::iptables::is_chain(&rule.chain);
+        let mut findings = Vec::new();
+        for (table, rules) in self.rules {
+            let mut chains: Vec<&str> =
+                rules.iter().filter(|rule| rule.masquerades() && !own(rule)).map(|rule| rule.chain.as_str()).collect();
+            chains.dedup();
+            findings.extend(chains.into_iter().map(|chain| {
+                let text = format!(
+                    "chain {table} {chain} masquerades, too: where it matches packets of Services, pods see this node's address even \
+                     though sheave keeps the client's"
+                );
+                Finding::new(Kind::ForeignMasquerade, Severity::Note, text)
+            }));
+        }
+        findings
+    }
+
+    fn rules_of(&self, chain: &ForeignChain) -> impl Iterator<Item = &ForeignRule> {
+        let rules = self.rules.iter().find(|(table, _)| *table == chain.table).map(|(_, rules)| rules.as_slice());
+        let name = chain.name.clone();
+        rules.unwrap_or_default().iter().filter(move |rule| rule.chain == name)
+    }
+}

@@ -1,0 +1,225 @@
+//! Taking over: ours first, then kube-proxy's go, and nobody else's.
+
+use super::replica::{KubeProxy, Mode, foreign, ruleset, run};
+use crate::{
+    disruption::traffic::{self, Traffic},
+    fixture::{Cluster, DETECT_PODS},
+};
+use anyhow::{Context as _, ensure};
+use sheave_lab::{Port, Protocol, Request};
+use sheave_tests::{scenario::Scenario, scenarios};
+use std::{net::TcpListener, time::Duration};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let under_traffic = scenarios!("disruption":
+        migrate_from_nftables_with_kube_proxy_running needs ["nftables", "tool:nft"], within 90 s;
+        migrate_from_nftables_with_kube_proxy_stopped needs ["nftables", "tool:nft"], within 90 s;
+        migrate_from_iptables_nft_with_kube_proxy_running needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], within 90 s;
+        migrate_from_iptables_nft_with_kube_proxy_stopped needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], within 90 s;
+        migrate_from_iptables_legacy needs ["nftables", "tool:nft", "tool:iptables-legacy-restore"], within 90 s;
+    );
+    let quiet = scenarios!("migrate":
+        ours_decide_while_both_exist needs ["nftables", "tool:nft"];
+        beside_a_running_kube_proxy_it_refuses needs ["nftables", "tool:nft"];
+        beside_what_kube_proxy_left_it_warns needs ["nftables", "tool:nft"];
+        what_is_not_kube_proxys_stays needs ["nftables", "tool:nft", "tool:iptables-nft", "tool:ipset"];
+    );
+    [&under_traffic[..], &quiet].concat()
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const REMOVED: &str = "kube-proxy's rules are removed";
+
+fn migrate_from_nftables_with_kube_proxy_running() -> anyhow::Result<()> {
+    migration(Mode::Nftables, true)
+}
+
+fn migrate_from_nftables_with_kube_proxy_stopped() -> anyhow::Result<()> {
+    migration(Mode::Nftables, false)
+}
+
+fn migrate_from_iptables_nft_with_kube_proxy_running() -> anyhow::Result<()> {
+    migration(Mode::IptablesNft, true)
+}
+
+fn migrate_from_iptables_nft_with_kube_proxy_stopped() -> anyhow::Result<()> {
+    migration(Mode::IptablesNft, false)
+}
+
+fn migrate_from_iptables_legacy() -> anyhow::Result<()> {
+    migration(Mode::IptablesLegacy, true)
+}
+
+/// Flows that kube-proxy translated go on, newcomers come through at every moment, and in the end nothing of kube-proxy's is left.
+fn migration(mode: Mode, running: bool) -> anyhow::Result<()> {
+    let mut cluster = traffic::cluster()?;
+    let before = foreign(&cluster)?;
+    mode.write_rules(&cluster)?;
+    let mut kube_proxy = Some(KubeProxy::start(&cluster)?);
+    let old = Traffic::start(&cluster).context("through kube-proxy's rules")?;
+    let newcomers = traffic::newcomers(&cluster)?;
+    if !running {
+        kube_proxy = None;
+    }
+    cluster.start(&[&DETECT_PODS[..], &["--adopt"]].concat())?;
+    let new = Traffic::start(&cluster).context("through both")?;
+    if kube_proxy.take().is_some() {
+        ensure!(cluster.count_log(REMOVED) == 0, "kube-proxy runs, and would write its rules again");
+    }
+    cluster.await_log(REMOVED, PATIENCE)?;
+    old.go_on()?;
+    assert_eq!(foreign(&cluster)?, before, "something of kube-proxy's is left, or something else is gone");
+    if mode == Mode::IptablesLegacy {
+        for tool in ["iptables-legacy-save", "ip6tables-legacy-save"] {
+            let left = run(&cluster, tool, &[])?;
+            ensure!(!left.lines().any(|line| line.contains("KUBE-") && !line.contains("KUBE-FIREWALL")), "{left}");
+        }
+    }
+    new.finish()?;
+    old.finish()?;
+    traffic::welcomed(&newcomers.stop())?;
+    Traffic::start(&cluster).context("through ours alone")?.finish()
+}
+
+/// kube-proxy's rules say `remote` alone, ours say `local` alone: whoever comes while both are there is answered by `local`, also after
+/// kube-proxy has written its rules once more, behind ours.
+fn ours_decide_while_both_exist() -> anyhow::Result<()> {
+    let mut cluster = Cluster::new(crate::fixture::Pods::Routed)?;
+    let web = crate::fixture::Service::new("web", traffic::CLUSTER_IP).only(Protocol::Tcp, 80, 80).node_port(traffic::NODE_PORT);
+    cluster.prepare(&[&web.endpoint(crate::fixture::Endpoint::local("10.180.0.1"))])?;
+    let theirs = "table ip kube-proxy {
+        chain nat-prerouting { type nat hook prerouting priority -100; policy accept; jump services; }
+        chain nat-output { type nat hook output priority -100; policy accept; jump services; }
+        chain nat-postrouting { type nat hook postrouting priority 100; policy accept; meta mark & 0x4000 != 0 masquerade; }
+        chain services {
+            ip daddr 172.30.0.41 tcp dport 80 meta mark set meta mark or 0x4000 dnat to 10.180.2.1:80
+            ip daddr 192.168.0.2 tcp dport 30080 meta mark set meta mark or 0x4000 dnat to 10.180.2.1:80
+        }
+    }";
+    cluster.nft(theirs)?;
+    let answers = |cluster: &Cluster, by: &str, masqueraded: bool| -> anyhow::Result<()> {
+        for (from, to) in [(&cluster.pod, "172.30.0.41:80"), (cluster.client(), "192.168.0.2:30080")] {
+            let tally = from.sample(&Request::new(Protocol::Tcp, to)?, 16)?;
+            ensure!(tally.answered.keys().eq([by]) && tally.failed.is_empty(), "{to}: {tally:?}");
+        }
+        // A pod that asks for a ClusterIP keeps its address: kube-proxy's mark is not set on what it did not translate.
+        let answer = cluster.pod.tcp("172.30.0.41:80")?.answer()?;
+        ensure!(answer.source_kept() != masqueraded, "{answer:?}");
+        Ok(())
+    };
+    answers(&cluster, "remote", true)?;
+    let _kube_proxy = KubeProxy::start(&cluster)?;
+    cluster.start(&[&DETECT_PODS[..], &["--adopt"]].concat())?;
+    answers(&cluster, "local", false)?;
+    cluster.nft(&format!("delete table ip kube-proxy; {theirs}"))?;
+    answers(&cluster, "local", false)
+}
+
+fn beside_a_running_kube_proxy_it_refuses() -> anyhow::Result<()> {
+    let cluster = traffic::cluster()?;
+    Mode::Nftables.write_rules(&cluster)?;
+    let before = ruleset(&cluster)?;
+    let manifests = format!("manifests={}", cluster.manifests().display());
+    let run = || cluster.sheave(&["run", "--node-name", "test-node", "--source", &manifests]);
+    let refused = |sign: &str| -> anyhow::Result<()> {
+        let ended = run()?;
+        ensure!(ended.status.code() == Some(1), "{ended:?}");
+        ensure!(ended.stderr.contains("kube-proxy runs") && ended.stderr.contains(sign), "{}", ended.stderr);
+        ensure!(ended.stderr.contains("--adopt"), "it does not say what to do: {}", ended.stderr);
+        assert_eq!(ruleset(&cluster)?, before, "it has begun something");
+        Ok(())
+    };
+    // By its process; and in a container, where processes cannot be seen, by its ports.
+    let kube_proxy = KubeProxy::start(&cluster)?;
+    refused(&format!("process {}", kube_proxy.id()))?;
+    drop(kube_proxy);
+    let listener = cluster.node().run(|| TcpListener::bind(("0.0.0.0", 10256)))??;
+    refused("port 10256")?;
+    // The same listener without kube-proxy's rules is somebody's health check.
+    cluster.nft("delete table ip kube-proxy; delete table ip6 kube-proxy")?;
+    let mut cluster = cluster;
+    cluster.start(&DETECT_PODS)?;
+    drop(listener);
+    Ok(())
+}
+
+fn beside_what_kube_proxy_left_it_warns() -> anyhow::Result<()> {
+    let mut cluster = traffic::cluster()?;
+    Mode::Nftables.write_rules(&cluster)?;
+    let before = foreign(&cluster)?;
+    cluster.launch()?;
+    let warning = cluster.await_log("kube-proxy has left rules", PATIENCE)?;
+    ensure!(warning.contains("table ip6 kube-proxy") && warning.contains("--adopt"), "{warning}");
+    cluster.await_sync()?;
+    ensure!(cluster.pod.tcp("172.30.0.41:80")?.by().is_some());
+    assert_eq!(foreign(&cluster)?, before);
+    Ok(())
+}
+
+fn what_is_not_kube_proxys_stays() -> anyhow::Result<()> {
+    let mut cluster = traffic::cluster()?;
+    // A table of somebody's, a table of kube-proxy's name in a family that it does not use, and kube-router's chains and sets.
+    cluster.nft(
+        "table inet other { set s { type ipv4_addr; elements = { 192.0.2.1 }; }; chain c { type nat hook prerouting priority -100; tcp dport 9 dnat ip to 192.0.2.1; }; }
+         table inet kube-proxy { chain c { }; }",
+    )?;
+    let iptables = |line: &str| run(&cluster, "iptables-nft", &line.split(' ').collect::<Vec<_>>());
+    for line in [
+        "-t nat -N CNI-HOSTPORT-DNAT",
+        "-t nat -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT",
+        "-t nat -A CNI-HOSTPORT-DNAT -p tcp --dport 8081 -j DNAT --to-destination 10.180.0.1:80",
+        "-t nat -A POSTROUTING -s 198.18.0.0/15 -j MASQUERADE",
+        "-t filter -N KUBE-ROUTER-FORWARD",
+        "-t filter -A FORWARD -s 198.18.0.0/15 -j KUBE-ROUTER-FORWARD",
+        "-t filter -A KUBE-ROUTER-FORWARD -j ACCEPT",
+        "-t mangle -N KUBE-KUBELET-CANARY",
+    ] {
+        iptables(line)?;
+    }
+    for set in ["KUBE-SRC-ABCDEFGHIJKLMNOP", "cali40masq-ipam-pools", "KUBE-6-CLUSTER-IPS"] {
+        run(&cluster, "ipset", &["create", set, "hash:ip"])?;
+    }
+    run(&cluster, "ipset", &["create", "KUBE-CLUSTER-IP", "hash:ip,port"])?;
+    run(&cluster, "ipset", &["create", "KUBE-LOOP-BACK", "hash:ip,port,ip"])?;
+    run(&cluster, "ipset", &["create", "KUBE-NODE-PORT-TCP", "bitmap:port", "range", "0-65535"])?;
+    // A set of kube-proxy's that somebody else has come to use.
+    iptables("-t filter -A INPUT -m set --match-set KUBE-LOOP-BACK dst,dst,src -j ACCEPT")?;
+    let before = (foreign(&cluster)?, sets(&cluster)?);
+    Mode::IptablesNft.write_rules(&cluster)?;
+    Mode::Nftables.write_rules(&cluster)?;
+    // A rule of kube-proxy's that refers to a set, which the kernel lets go of a little later.
+    iptables("-t nat -A KUBE-SERVICES -m set --match-set KUBE-CLUSTER-IP dst,dst -j ACCEPT")?;
+    // And a chain of a plugin's that marks for masquerading with kube-proxy's chain.
+    iptables("-t nat -N CNI-HOSTPORT-SETMARK")?;
+    iptables("-t nat -A CNI-HOSTPORT-SETMARK -j KUBE-MARK-MASQ")?;
+    cluster.start(&[&DETECT_PODS[..], &["--adopt"]].concat())?;
+    cluster.await_log(REMOVED, PATIENCE)?;
+    cluster.await_log("not removed: chain KUBE-MARK-MASQ of iptables-nft ip nat", PATIENCE)?;
+    cluster.await_log("not removed: ipset KUBE-LOOP-BACK", PATIENCE)?;
+
+    let left = run(&cluster, "iptables-nft-save", &["-t", "nat"])?;
+    for kept in ["-A CNI-HOSTPORT-SETMARK -j KUBE-MARK-MASQ", "-j KUBE-POSTROUTING", "MASQUERADE --random-fully"] {
+        ensure!(left.contains(kept), "{kept} is gone:\n{left}");
+    }
+    ensure!(!left.contains("KUBE-SERVICES") && !left.contains("KUBE-SVC-"), "{left}");
+    // Once the plugin has let go, another start leaves nothing.
+    let iptables = |line: &str| run(&cluster, "iptables-nft", &line.split(' ').collect::<Vec<_>>());
+    iptables("-t nat -F CNI-HOSTPORT-SETMARK")?;
+    iptables("-t nat -X CNI-HOSTPORT-SETMARK")?;
+    cluster.terminate()?;
+    cluster.restart()?;
+    cluster.await_log(REMOVED, PATIENCE)?;
+    assert_eq!(foreign(&cluster)?, before.0);
+    let expected: Vec<_> = before.1.into_iter().filter(|set| set != "KUBE-CLUSTER-IP" && set != "KUBE-NODE-PORT-TCP").collect();
+    assert_eq!(sets(&cluster)?, expected);
+    // The plugin's host port works as before.
+    cluster.local.serve(&[Port::tcp(8081)])?;
+    ensure!(cluster.client().tcp("192.168.0.2:8081")?.by() == Some("local"));
+    Ok(())
+}
+
+fn sets(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+    let mut names: Vec<String> = run(cluster, "ipset", &["list", "-n"])?.lines().map(str::to_owned).collect();
+    names.sort();
+    Ok(names)
+}

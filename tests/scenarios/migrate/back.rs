@@ -1,0 +1,175 @@
+//! Giving back: kube-proxy's rules first, then ours go.
+
+use super::replica::{KubeProxy, Mode, ruleset};
+use crate::{
+    disruption::traffic::{self, Traffic},
+    fixture::{Cluster, DETECT_PODS},
+};
+use anyhow::{Context as _, ensure};
+use sheave_lab::Process;
+use sheave_tests::{scenario::Scenario, scenarios, world::executable};
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{ChildStdout, Command, Stdio},
+    time::Duration,
+};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let under_traffic = scenarios!("disruption":
+        migrate_back_to_nftables_with_kube_proxy_first needs ["nftables", "tool:nft"], within 90 s;
+        migrate_back_to_nftables_with_sheave_stopped_first needs ["nftables", "tool:nft"], within 90 s;
+        migrate_back_to_nftables_with_sheave_alive needs ["nftables", "tool:nft"], within 90 s;
+        migrate_back_to_iptables_nft needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], within 90 s;
+        migrate_back_to_iptables_legacy needs ["nftables", "tool:nft", "tool:iptables-legacy-restore"], within 90 s;
+    );
+    let quiet = scenarios!("migrate":
+        back_without_kube_proxy_removes_nothing needs ["nftables", "tool:nft"];
+        back_waits_for_every_cluster_ip needs ["nftables", "tool:nft"];
+        back_where_nothing_is_ours_is_done needs ["nftables"];
+    );
+    [&under_traffic[..], &quiet].concat()
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// `sheave migrate back`, while it waits.
+struct Back {
+    process: Process,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+}
+
+impl Back {
+    fn start(cluster: &Cluster) -> anyhow::Result<Self> {
+        let mut command = Command::new(executable()?);
+        command.args(["migrate", "back", "--timeout", "60s"]).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut process = cluster.node().spawn(command)?;
+        let lines = BufReader::new(process.child().stdout.take().context("its standard output is a pipe")?).lines();
+        Ok(Self { process, lines })
+    }
+
+    /// Reads until it says so.
+    fn says(&mut self, text: &str) -> anyhow::Result<()> {
+        for line in self.lines.by_ref() {
+            if line?.contains(text) {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("it ended without a word of {text:?}")
+    }
+
+    fn ends_well(mut self) -> anyhow::Result<()> {
+        self.says("kube-proxy serves this node")?;
+        let status = self.process.wait(PATIENCE)?;
+        ensure!(status.success(), "{status}");
+        Ok(())
+    }
+}
+
+fn migrate_back_to_nftables_with_kube_proxy_first() -> anyhow::Result<()> {
+    rollback(Mode::Nftables, true)
+}
+
+fn migrate_back_to_nftables_with_sheave_stopped_first() -> anyhow::Result<()> {
+    rollback(Mode::Nftables, false)
+}
+
+fn migrate_back_to_iptables_nft() -> anyhow::Result<()> {
+    rollback(Mode::IptablesNft, true)
+}
+
+fn migrate_back_to_iptables_legacy() -> anyhow::Result<()> {
+    rollback(Mode::IptablesLegacy, false)
+}
+
+/// Flows that we translated go on, newcomers come through at every moment, and in the end nothing of ours is left.
+fn rollback(mode: Mode, kube_proxy_first: bool) -> anyhow::Result<()> {
+    let mut cluster = traffic::cluster()?;
+    cluster.start(&DETECT_PODS)?;
+    let old = Traffic::start(&cluster).context("through our rules")?;
+    let newcomers = traffic::newcomers(&cluster)?;
+    let mut back;
+    let _kube_proxy;
+    if kube_proxy_first {
+        _kube_proxy = KubeProxy::start(&cluster)?;
+        back = Back::start(&cluster)?;
+        back.says("kube-proxy has not written its rules")?;
+        mode.write_rules(&cluster)?;
+        back.says("`sheave run` serves this node")?;
+        cluster.terminate()?;
+    } else {
+        cluster.terminate()?;
+        back = Back::start(&cluster)?;
+        back.says("no kube-proxy runs")?;
+        mode.write_rules(&cluster)?;
+        _kube_proxy = KubeProxy::start(&cluster)?;
+    }
+    back.ends_well()?;
+    ensure!(!ruleset(&cluster)?.contains("sheave"), "something of ours is left");
+    let new = Traffic::start(&cluster).context("through kube-proxy's rules")?;
+    old.finish()?;
+    new.finish()?;
+    traffic::welcomed(&newcomers.stop())
+}
+
+/// A DaemonSet's pod that nobody has stopped: it stands down when it is asked, and stays down when it is restarted.
+fn migrate_back_to_nftables_with_sheave_alive() -> anyhow::Result<()> {
+    let mut cluster = traffic::cluster()?;
+    cluster.start(&DETECT_PODS)?;
+    let old = Traffic::start(&cluster).context("through our rules")?;
+    let newcomers = traffic::newcomers(&cluster)?;
+    Mode::Nftables.write_rules(&cluster)?;
+    let kube_proxy = KubeProxy::start(&cluster)?;
+    Back::start(&cluster)?.ends_well()?;
+    let no_rules = |cluster: &Cluster| -> anyhow::Result<()> {
+        let left = ruleset(cluster)?;
+        ensure!(left.matches("table inet sheave").count() == 1 && left.contains("table inet sheave-back {\n}"), "{left}");
+        Ok(())
+    };
+    no_rules(&cluster)?;
+    cluster.kill()?;
+    cluster.launch()?;
+    cluster.await_log("this node was given back", PATIENCE)?;
+    no_rules(&cluster)?;
+    Traffic::start(&cluster).context("through kube-proxy's rules")?.finish()?;
+    old.finish()?;
+    traffic::welcomed(&newcomers.stop())?;
+    ensure!(cluster.terminate()?.success());
+    ensure!(!ruleset(&cluster)?.contains("sheave"), "something of ours is left");
+    // Whoever starts it again wants it to serve.
+    drop(kube_proxy);
+    cluster.restart()
+}
+
+fn back_without_kube_proxy_removes_nothing() -> anyhow::Result<()> {
+    let mut cluster = traffic::cluster()?;
+    // Rules alone are a dead kube-proxy's.
+    Mode::Nftables.write_rules(&cluster)?;
+    cluster.start(&DETECT_PODS)?;
+    cluster.terminate()?;
+    let before = ruleset(&cluster)?;
+    let ended = cluster.sheave(&["migrate", "back", "--timeout", "1s"])?;
+    ensure!(ended.status.code() == Some(1), "{ended:?}");
+    ensure!(ended.stderr.contains("nothing was removed") && ended.stderr.contains("no kube-proxy runs"), "{ended:?}");
+    assert_eq!(ruleset(&cluster)?, before);
+    Ok(())
+}
+
+fn back_waits_for_every_cluster_ip() -> anyhow::Result<()> {
+    let mut cluster = traffic::cluster()?;
+    cluster.start(&DETECT_PODS)?;
+    cluster.terminate()?;
+    let _kube_proxy = KubeProxy::start(&cluster)?;
+    Mode::Nftables.write_rules(&cluster)?;
+    cluster.nft("delete element ip6 kube-proxy cluster-ips { fd00:172:30::99 }")?;
+    let mut back = Back::start(&cluster)?;
+    back.says("lack 1 ClusterIPs that sheave's have: fd00:172:30::99")?;
+    cluster.nft("add element ip6 kube-proxy cluster-ips { fd00:172:30::99 }")?;
+    back.ends_well()
+}
+
+fn back_where_nothing_is_ours_is_done() -> anyhow::Result<()> {
+    let cluster = traffic::cluster()?;
+    let ended = cluster.sheave(&["migrate", "back", "--timeout", "0s"])?;
+    ensure!(ended.status.success() && ended.stdout.contains("nothing of sheave"), "{ended:?}");
+    Ok(())
+}

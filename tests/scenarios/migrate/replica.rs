@@ -1,0 +1,116 @@
+//! A kube-proxy for the lab: the rules that it writes, loaded with stock tools, and a process of its name.
+
+use crate::fixture::Cluster;
+use anyhow::{Context as _, ensure};
+use sheave_lab::Process;
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
+use tempfile::TempDir;
+
+/// How kube-proxy was configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Nftables,
+    /// With the backend of iptables that writes nf_tables.
+    IptablesNft,
+    /// With the one that writes x_tables.
+    IptablesLegacy,
+}
+
+/// A process that is called kube-proxy. Dropping it kills it; its rules stay, as kube-proxy's do.
+pub(super) struct KubeProxy {
+    process: Process,
+    _program: TempDir,
+}
+
+const NFTABLES: &str = include_str!("kube-proxy.nft");
+const IPTABLES: [&str; 2] = [include_str!("kube-proxy.iptables"), include_str!("kube-proxy.ip6tables")];
+
+impl KubeProxy {
+    /// Starts the process in the node's network.
+    pub(super) fn start(cluster: &Cluster) -> anyhow::Result<Self> {
+        let program = tempfile::tempdir()?;
+        let path = program.path().join("kube-proxy");
+        fs::copy("/bin/sleep", &path).context("a program to be called kube-proxy")?;
+        let mut command = Command::new(&path);
+        command.arg("600").stdin(Stdio::null());
+        Ok(Self { process: cluster.node().spawn(command)?, _program: program })
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+impl Mode {
+    /// Writes the rules of `web`, `decoy` and `idle`.
+    pub(super) fn write_rules(self, cluster: &Cluster) -> anyhow::Result<()> {
+        match self {
+            Self::Nftables => cluster.nft(NFTABLES).map(drop),
+            Self::IptablesNft => restore(cluster, ["iptables-nft-restore", "ip6tables-nft-restore"]),
+            Self::IptablesLegacy => restore(cluster, ["iptables-legacy-restore", "ip6tables-legacy-restore"]),
+        }
+    }
+}
+
+fn restore(cluster: &Cluster, tools: [&str; 2]) -> anyhow::Result<()> {
+    for (tool, rules) in tools.iter().zip(IPTABLES) {
+        let file = tempfile::NamedTempFile::new()?;
+        fs::write(file.path(), rules)?;
+        run(cluster, tool, &["--noflush", text(file.path())])?;
+    }
+    Ok(())
+}
+
+/// Runs a tool on the node, which must succeed.
+pub(super) fn run(cluster: &Cluster, tool: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let done = cluster.node().exec(tool, arguments)?;
+    ensure!(done.status.success(), "{tool} {arguments:?}: {}", done.stderr);
+    Ok(done.stdout)
+}
+
+/// Everything in nf_tables, without what packets count.
+pub(super) fn ruleset(cluster: &Cluster) -> anyhow::Result<String> {
+    run(cluster, "nft", &["-s", "list", "ruleset"])
+}
+
+/// What others than sheave have in nf_tables, line by line: tables, chains and rules. Not the tables of iptables and their built-in
+/// chains, which its tools make at the first question and nobody removes, and not KUBE-FIREWALL, which is kubelet's.
+pub(super) fn foreign(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+    let mut lines = Vec::new();
+    let (mut table, mut block) = (String::new(), String::new());
+    for line in ruleset(cluster)?.lines() {
+        if let Some(name) = line.strip_prefix("table ") {
+            table = name.trim_end_matches(" {").to_owned();
+            block.clear();
+            lines.push(format!("table {table}"));
+        } else if let Some(name) = line.strip_prefix('\t').filter(|line| line.ends_with('{') && !line.starts_with('\t')) {
+            block = name.trim_end_matches(" {").to_owned();
+            lines.push(format!("{table}: {block}"));
+        } else if line.starts_with("\t\t") {
+            if line.trim_start().starts_with("type ") && line.contains(" hook ") && is_iptables(&table) {
+                lines.pop();
+            } else {
+                lines.push(format!("{table}: {block}: {}", line.trim()));
+            }
+        }
+    }
+    lines.retain(|line| {
+        let table = line.strip_prefix("table ");
+        !line.contains("inet sheave") && !line.contains("chain KUBE-FIREWALL") && !table.is_some_and(is_iptables)
+    });
+    Ok(lines)
+}
+
+fn is_iptables(table: &str) -> bool {
+    table
+        .split_once(' ')
+        .is_some_and(|(family, name)| ["ip", "ip6"].contains(&family) && ["nat", "filter", "mangle"].contains(&name))
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap_or_default()
+}
