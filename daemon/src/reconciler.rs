@@ -95,6 +95,12 @@ impl Reconciler {
         self.table.set_node(state);
     }
 
+    /// Some Service has to go through policy. Addresses of the node do not: they are the planes' inputs as they are.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.all_dirty || self.index.is_dirty()
+    }
+
     /// Takes what is dirty through policy into the table. `committed` sees every commit of the table, and the table after it.
     pub fn reconcile(
         &mut self,

@@ -271,16 +271,13 @@ impl SyncLoop {
         if self.reconciler.index().is_complete() && self.reconciler.index().is_dirty() {
             self.instruments.queued();
         }
-        if self.held_until.is_some() {
+        // What changes nothing, such as a mark, has nothing to wait for.
+        if self.held_until.is_some() && self.reconciler.is_dirty() {
             tracing::debug!("changes wait for minSyncPeriod");
             return;
         }
         // Until the first complete list of both kinds nothing in the kernel is touched.
-        if !self.reconciler.index().is_complete()
-            || self.retry_at.is_some()
-            || self.held_until.is_some()
-            || self.waits_for_the_rest()
-        {
+        if !self.reconciler.index().is_complete() || self.retry_at.is_some() || self.waits_for_the_rest() {
             return;
         }
         let started = Instant::now();
