@@ -51,8 +51,7 @@ pub(crate) fn build(dir: &Path) -> anyhow::Result<Vec<Value>> {
 
 /// Kind, namespace and name.
 pub(crate) fn identity(object: &Value) -> [&str; 3] {
-    [&object["kind"], &object["metadata"]["namespace"], &object["metadata"]["name"]]
-        .map(|text| text.as_str().unwrap_or_default())
+    [&object["kind"], &object["metadata"]["namespace"], &object["metadata"]["name"]].map(|text| text.as_str().unwrap_or_default())
 }
 
 /// A strategic merge: maps are merged, lists of things with names are merged by name, other lists are replaced.

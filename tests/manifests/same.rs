@@ -78,9 +78,8 @@ fn the_chart_is_each_overlay() {
 
 #[test]
 fn the_way_back_is_the_same_as_overlay_as_value_and_as_hook() {
-    let daemon_sets = |objects: Vec<Value>| -> Vec<_> {
-        objects.into_iter().filter(|object| object["kind"] == "DaemonSet").collect()
-    };
+    let daemon_sets =
+        |objects: Vec<Value>| -> Vec<_> { objects.into_iter().filter(|object| object["kind"] == "DaemonSet").collect() };
     assert_eq!(daemon_sets(release(&json!({ "rollback": { "enabled": true } }))), overlay("rollback"));
     let hooks = chart().render(&json!({})).unwrap().into_iter().filter(Rendered::is_hook);
     assert_eq!(comparable(hooks.map(|rendered| rendered.object)), overlay("rollback"));

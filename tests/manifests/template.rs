@@ -280,9 +280,14 @@ mod tests {
 
     #[test]
     fn what_it_does_not_know_is_an_error() {
-        for template in
-            ["{{ .Values.name", "{{ if .Values.yes }}", "{{ end }}", "{{ range .Values.list }}{{ end }}", "{{ .Values.map }}", "{{ .Values.no }}"]
-        {
+        for template in [
+            "{{ .Values.name",
+            "{{ if .Values.yes }}",
+            "{{ end }}",
+            "{{ range .Values.list }}{{ end }}",
+            "{{ .Values.map }}",
+            "{{ .Values.no }}",
+        ] {
             rendered(template).unwrap_err();
         }
     }

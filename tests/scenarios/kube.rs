@@ -2,7 +2,7 @@
 
 mod faults;
 mod objects;
-mod served;
+pub(crate) mod served;
 
 use sheave_tests::scenario::Scenario;
 

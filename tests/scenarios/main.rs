@@ -4,6 +4,7 @@ mod affinity;
 mod bad_input;
 mod command_line;
 mod conflicts;
+mod deployment;
 mod disruption;
 mod fixture;
 mod hairpin;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         network_policy::scenarios(),
         bad_input::scenarios(),
         command_line::scenarios(),
+        deployment::scenarios(),
     ];
     sheave_tests::scenario::main(&scenarios.concat())
 }

@@ -15,7 +15,7 @@
 mod log;
 
 use self::log::Log;
-use crate::scenario::patience;
+use crate::{confinement::Confinement, scenario::patience};
 use anyhow::{Context as _, ensure};
 use nix::sys::signal::Signal;
 use sheave::source::manifests;
@@ -38,6 +38,8 @@ pub struct World {
     arguments: Vec<String>,
     /// API servers to watch instead of the directory of manifests.
     api_servers: Option<String>,
+    /// Where the daemon is held, if not simply on the node.
+    confinement: Option<Confinement>,
     lab: Lab,
     manifests: TempDir,
 }
@@ -70,7 +72,7 @@ impl World {
     /// If there is no temporary directory.
     pub fn in_lab(lab: Lab) -> anyhow::Result<Self> {
         let manifests = tempfile::tempdir().context("cannot make a directory for manifests")?;
-        Ok(Self { daemon: None, arguments: Vec::new(), api_servers: None, lab, manifests })
+        Ok(Self { daemon: None, arguments: Vec::new(), api_servers: None, confinement: None, lab, manifests })
     }
 
     /// Starts `sheave run` on the node under test, with further arguments, and waits until the manifests that are there are in the
@@ -93,6 +95,11 @@ impl World {
         self.api_servers = Some(servers.to_owned());
         self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         self.launch()
+    }
+
+    /// Confines the daemon, when it is started next; its executable is `/usr/bin/sheave` of the confinement's root then.
+    pub fn confine(&mut self, confinement: Confinement) {
+        self.confinement = Some(confinement);
     }
 
     /// Makes these the only objects, by a rename, and waits until they are in the kernel.
@@ -228,7 +235,14 @@ impl World {
     /// If it is not built, or one is running.
     pub fn launch(&mut self) -> anyhow::Result<()> {
         ensure!(self.daemon.is_none(), "the daemon is running: kill or terminate it first");
-        let mut command = Command::new(executable()?);
+        let mut command = match &self.confinement {
+            None => Command::new(executable()?),
+            Some(confinement) => {
+                let mut command = Command::new("/usr/bin/sheave");
+                confinement.confine(&mut command);
+                command
+            }
+        };
         command.args(["run", "--log-format", "json", "--node-name", NODE_NAME]);
         match &self.api_servers {
             Some(servers) => command.args(["--source", "kube", "--api-server", servers]),

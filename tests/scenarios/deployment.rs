@@ -1,0 +1,101 @@
+//! The daemon as the manifests deploy it: with what the image holds, what the container may do, and what the ClusterRole allows.
+
+use crate::{
+    disruption::traffic,
+    fixture::{DETECT_PODS, Endpoint, Service},
+    kube::served::{ApiCluster, eventually},
+};
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+use sheave_lab::Protocol;
+use sheave_tests::{
+    apiserver::{Effect, Fault, Refusal, Verb},
+    confinement::Confinement,
+    scenario::Scenario,
+    scenarios,
+    world::executable,
+};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    scenarios!("deployment":
+        the_image_serves_with_net_admin_alone needs ["nftables", "tool:readelf"];
+        the_cluster_role_allows_what_is_asked_for_and_no_more needs ["nftables"];
+    )
+    .to_vec()
+}
+
+fn manifests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests")
+}
+
+fn the_image_serves_with_net_admin_alone() -> anyhow::Result<()> {
+    let mut served = ApiCluster::new()?;
+    let image = tempfile::tempdir()?;
+    let laid_out = Command::new(manifests().join("docker/files.sh")).arg(executable()?).arg(image.path()).output()?;
+    ensure!(laid_out.status.success(), "files.sh: {}", String::from_utf8_lossy(&laid_out.stderr));
+    served.confine(Confinement::new(image.path())?);
+
+    let url = served.api.url();
+    served.start_on_api(&url, &DETECT_PODS)?;
+    served.await_answer(&format!("{}:80", traffic::CLUSTER_IP), &traffic::BACKENDS)?;
+    let process = PathBuf::from("/proc").join(served.daemon_id().context("the daemon runs")?.to_string());
+    let status = fs::read_to_string(process.join("status"))?;
+    // CAP_NET_ADMIN is number 12.
+    for line in ["CapPrm:\t0000000000001000", "CapEff:\t0000000000001000", "CapBnd:\t0000000000001000", "NoNewPrivs:\t1"] {
+        ensure!(status.contains(line), "it was not confined, {line} is missing:\n{status}");
+    }
+    // The last line for a mount point is the mount that is seen.
+    let mounts = fs::read_to_string(process.join("mounts"))?;
+    ensure!(mounts.lines().all(|mount| mount.split(' ').nth(3).is_some_and(|options| options.starts_with("ro"))), "{mounts}");
+
+    // A change, and damage to repair: loading the table is not all there is to do.
+    let api = Service::new("api", "172.30.0.60").only(Protocol::Tcp, 80, 80).endpoint(Endpoint::at("10.180.0.1"));
+    served.services([&api])?;
+    served.await_answer("172.30.0.60:80", &["local"])?;
+    served.flush()?;
+    served.await_answer("172.30.0.60:80", &["local"])?;
+    for lacking in ["not permitted", "ermission denied", "ead-only"] {
+        ensure!(served.count_log(lacking) == 0, "something was not allowed: {lacking}");
+    }
+    Ok(())
+}
+
+fn the_cluster_role_allows_what_is_asked_for_and_no_more() -> anyhow::Result<()> {
+    let mut served = ApiCluster::new()?;
+    // A server that streams no lists: then they are asked for as well.
+    served.api.inject(Fault::new(Effect::RefuseStreamingLists(Refusal::Invalid)));
+    let url = served.api.url();
+    served.start_on_api(&url, &DETECT_PODS)?;
+    served.await_watches()?;
+    // The VIP of another, in both families: the second Event is counted in the first one.
+    let thief = Service::new("thief", "172.30.0.60").only(Protocol::Tcp, 80, 80).endpoint(Endpoint::at("10.180.0.1"));
+    served.services([&thief.vip(traffic::VIP)])?;
+    eventually("an Event, twice", || Ok(served.api.requests(Verb::Patch, "events.events.k8s.io") > 0))?;
+
+    let asked: BTreeSet<_> =
+        served.api.asked_for().into_iter().map(|(verb, resource)| (format!("{verb:?}").to_lowercase(), resource)).collect();
+    let role = fs::read_to_string(manifests().join("kustomize/base/clusterrole.yaml"))?;
+    ensure!(asked == allowed(&serde_saphyr::from_str(&role)?)?, "asked for: {asked:#?}");
+    Ok(())
+}
+
+/// Every verb and resource of a ClusterRole, a resource named in full.
+fn allowed(role: &Value) -> anyhow::Result<BTreeSet<(String, String)>> {
+    let words = |list: &Value| -> anyhow::Result<Vec<String>> { Ok(serde_json::from_value(list.clone())?) };
+    let mut allowed = BTreeSet::new();
+    for rule in role["rules"].as_array().context("a ClusterRole has rules")? {
+        for group in words(&rule["apiGroups"])? {
+            for resource in words(&rule["resources"])? {
+                let name = if group.is_empty() { resource } else { format!("{resource}.{group}") };
+                allowed.extend(words(&rule["verbs"])?.into_iter().map(|verb| (verb, name.clone())));
+            }
+        }
+    }
+    Ok(allowed)
+}
