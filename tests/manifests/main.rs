@@ -4,7 +4,7 @@
 //! read here a second time from the sources. `SHEAVE_UPDATE=1` writes the chart's rendering anew; for kustomize that is
 //! `kubectl kustomize manifests/kustomize/overlays/NAME > manifests/kustomize/rendered/NAME.yaml`.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod alerts;
 mod chart;

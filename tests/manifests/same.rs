@@ -10,7 +10,7 @@ use crate::kustomization::{build, identity};
 use crate::{documents, manifests, objects};
 
 /// The overlays that have a rendering.
-pub(crate) const OVERLAYS: [&str; 4] = ["default", "kubeadm", "k3s", "rollback"];
+pub(crate) const OVERLAYS: [&str; 5] = ["default", "kubeadm", "kubeadm-kernel-settings", "k3s", "rollback"];
 
 /// Labels that Helm wants and kustomize has no use for.
 const HELM_LABELS: [&str; 2] = ["app.kubernetes.io/instance", "app.kubernetes.io/managed-by"];
@@ -71,7 +71,9 @@ fn the_chart_renders_what_is_committed() {
 #[test]
 fn the_chart_is_each_overlay() {
     assert_eq!(release(&json!({})), overlay("default"));
-    assert_eq!(release(&json!({ "config": { "existingConfigMap": "kube-proxy" } })), overlay("kubeadm"));
+    let kubeadm = json!({ "existingConfigMap": "kube-proxy" });
+    assert_eq!(release(&json!({ "config": kubeadm })), overlay("kubeadm"));
+    assert_eq!(release(&json!({ "config": kubeadm, "kernelSettings": true })), overlay("kubeadm-kernel-settings"));
     let k3s = json!({ "kubeProxy": { "clusterCIDR": "10.42.0.0/16" }, "sheave": { "apiServers": ["https://127.0.0.1:6444"] } });
     assert_eq!(release(&json!({ "config": k3s })), overlay("k3s"));
 }
