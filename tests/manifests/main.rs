@@ -11,6 +11,7 @@ mod chart;
 mod kustomization;
 mod same;
 mod security;
+mod systemd;
 mod template;
 mod values;
 
