@@ -4,7 +4,7 @@
 CARGO ?= cargo
 # What the crates link (libnftnl, libmnl) and what the scenarios use as real clients and as oracles.
 BUILD_PACKAGES := pkg-config libnftnl-dev libmnl-dev
-TEST_PACKAGES  := nftables iproute2 conntrack curl procps
+TEST_PACKAGES  := binutils nftables iproute2 conntrack curl procps
 
 .PHONY: help demo test mutants test-vm lint bench build deps-build deps-test
 
