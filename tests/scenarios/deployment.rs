@@ -13,23 +13,45 @@ use sheave_tests::{
     confinement::Confinement,
     scenario::Scenario,
     scenarios,
-    world::executable,
+    world::{NODE_NAME, executable},
 };
 use std::{
     collections::BTreeSet,
     fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::Command,
 };
+use tempfile::TempDir;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     scenarios!("deployment":
         the_image_serves_with_net_admin_alone needs ["nftables", "tool:readelf"];
+        the_pod_of_kubeadm_runs_as_it_is_and_its_probes_succeed needs ["nftables", "tool:readelf"];
         the_program_knows_every_argument_and_configuration;
         the_cluster_role_allows_what_is_asked_for_and_no_more needs ["nftables"];
     )
     .to_vec()
 }
+
+/// As kubeadm writes it beside kube-proxy's configuration, but for the certificate: the server here has none.
+const KUBECONFIG: &str = "
+apiVersion: v1
+kind: Config
+clusters:
+- cluster: {server: SERVER}
+  name: default
+contexts:
+- context: {cluster: default, namespace: default, user: default}
+  name: default
+current-context: default
+users:
+- name: default
+  user: {tokenFile: /var/run/secrets/kubernetes.io/serviceaccount/token}
+";
+/// As kubeadm writes it, with the addresses of the lab's pods.
+const KUBEADM: &str = include_str!("../fixtures/kubeadm-config.conf");
 
 fn manifests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests")
@@ -37,10 +59,8 @@ fn manifests() -> PathBuf {
 
 fn the_image_serves_with_net_admin_alone() -> anyhow::Result<()> {
     let mut served = ApiCluster::new()?;
-    let image = tempfile::tempdir()?;
-    succeeds(Command::new(manifests().join("docker/files.sh")).arg(executable()?).arg(image.path()))?;
+    let image = image()?;
     served.confine(Confinement::new(image.path())?);
-
     let url = served.api.url();
     served.start_on_api(&url, &DETECT_PODS)?;
     served.await_answer(&format!("{}:80", traffic::CLUSTER_IP), &traffic::BACKENDS)?;
@@ -62,6 +82,59 @@ fn the_image_serves_with_net_admin_alone() -> anyhow::Result<()> {
     // EPERM is what netlink says to whom it does not trust. EROFS and EACCES may be there: settings below /proc/sys are not made.
     ensure!(served.count_log("not permitted") == 0, "the kernel refused something");
     Ok(())
+}
+
+/// What the Dockerfile makes.
+fn image() -> anyhow::Result<TempDir> {
+    let image = tempfile::tempdir()?;
+    succeeds(Command::new(manifests().join("docker/files.sh")).arg(executable()?).arg(image.path()))?;
+    Ok(image)
+}
+
+fn the_pod_of_kubeadm_runs_as_it_is_and_its_probes_succeed() -> anyhow::Result<()> {
+    let mut served = ApiCluster::new()?;
+    let image = image()?;
+    let account = image.path().join("var/run/secrets/kubernetes.io/serviceaccount");
+    let config = image.path().join("var/lib/kube-proxy");
+    fs::create_dir_all(&account)?;
+    fs::create_dir_all(&config)?;
+    fs::write(account.join("token"), "a token")?;
+    fs::write(config.join("config.conf"), KUBEADM)?;
+    fs::write(config.join("kubeconfig.conf"), KUBECONFIG.replace("SERVER", &served.api.url()))?;
+    served.confine(Confinement::new(image.path())?);
+
+    let rendered: Vec<Value> =
+        serde_saphyr::from_multiple(&fs::read_to_string(manifests().join("kustomize/rendered/kubeadm.yaml"))?)?;
+    let daemon_set = rendered.iter().find(|object| object["kind"] == "DaemonSet").context("the overlay has a DaemonSet")?;
+    let container = &daemon_set["spec"]["template"]["spec"]["containers"][0];
+    let arguments: Vec<String> = serde_json::from_value(container["args"].clone())?;
+    let (command, arguments) = arguments.split_first().context("it has arguments")?;
+    ensure!(command == "run");
+    // The kubelet puts in the environment's variables.
+    served.start_as(arguments.iter().map(|argument| argument.replace("$(NODE_NAME)", NODE_NAME)))?;
+    served.await_answer(&format!("{}:80", traffic::CLUSTER_IP), &traffic::BACKENDS)?;
+
+    for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+        let get = &container[probe]["httpGet"];
+        let named = |port: &&Value| port["name"] == get["port"];
+        let port = container["ports"].as_array().and_then(|ports| ports.iter().find(named)).context("a port of that name")?;
+        let port = u16::try_from(port["containerPort"].as_u64().context("a number")?)?;
+        let path = get["path"].as_str().context("a path")?;
+        eventually(probe, || Ok(status(&served, port, path).is_ok_and(|status| status == 200)))?;
+    }
+    Ok(())
+}
+
+/// What an HTTP server answers on the node's own address, as the kubelet asks it.
+fn status(served: &ApiCluster, port: u16, path: &str) -> anyhow::Result<u16> {
+    let mut answer = String::new();
+    served.node().run(|| -> anyhow::Result<()> {
+        let mut stream = TcpStream::connect(("192.168.0.2", port))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;
+        stream.read_to_string(&mut answer)?;
+        Ok(())
+    })??;
+    Ok(answer.split(' ').nth(1).context("a status line")?.parse()?)
 }
 
 fn the_program_knows_every_argument_and_configuration() -> anyhow::Result<()> {

@@ -36,12 +36,21 @@ pub struct World {
     // Fields drop in order: the daemon ends before its network and its manifests do.
     daemon: Option<Daemon>,
     arguments: Vec<String>,
-    /// API servers to watch instead of the directory of manifests.
-    api_servers: Option<String>,
+    source: Source,
     /// Where the daemon is held, if not simply on the node.
     confinement: Option<Confinement>,
     lab: Lab,
     manifests: TempDir,
+}
+
+/// Where the daemon is told to look for objects.
+enum Source {
+    /// In the directory of manifests.
+    Manifests,
+    /// On these API servers.
+    ApiServers(String),
+    /// Where its arguments, or the files that they name, say.
+    AsArguments,
 }
 
 struct Daemon {
@@ -72,7 +81,7 @@ impl World {
     /// If there is no temporary directory.
     pub fn in_lab(lab: Lab) -> anyhow::Result<Self> {
         let manifests = tempfile::tempdir().context("cannot make a directory for manifests")?;
-        Ok(Self { daemon: None, arguments: Vec::new(), api_servers: None, confinement: None, lab, manifests })
+        Ok(Self { daemon: None, arguments: Vec::new(), source: Source::Manifests, confinement: None, lab, manifests })
     }
 
     /// Starts `sheave run` on the node under test, with further arguments, and waits until the manifests that are there are in the
@@ -92,8 +101,19 @@ impl World {
     /// # Errors
     /// If it is not built.
     pub fn start_on_api(&mut self, servers: &str, arguments: &[&str]) -> anyhow::Result<()> {
-        self.api_servers = Some(servers.to_owned());
+        self.source = Source::ApiServers(servers.to_owned());
         self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        self.launch()
+    }
+
+    /// Starts `sheave run` with these arguments and no others but for the format of its log, as somebody else's manifest would. Does not
+    /// wait.
+    ///
+    /// # Errors
+    /// If it is not built.
+    pub fn start_as(&mut self, arguments: impl IntoIterator<Item = String>) -> anyhow::Result<()> {
+        self.source = Source::AsArguments;
+        self.arguments = arguments.into_iter().collect();
         self.launch()
     }
 
@@ -189,7 +209,7 @@ impl World {
     /// As [`start`](Self::start), and if one is running.
     pub fn restart(&mut self) -> anyhow::Result<()> {
         self.launch()?;
-        if self.api_servers.is_none() { self.await_sync() } else { Ok(()) }
+        if matches!(self.source, Source::Manifests) { self.await_sync() } else { Ok(()) }
     }
 
     /// What a hostile administrator does: `nft flush ruleset` on the node.
@@ -243,11 +263,18 @@ impl World {
                 command
             }
         };
-        command.args(["run", "--log-format", "json", "--node-name", NODE_NAME]);
-        match &self.api_servers {
-            Some(servers) => command.args(["--source", "kube", "--api-server", servers]),
-            None => command.arg("--source").arg(format!("manifests={}", self.manifests.path().display())),
-        };
+        command.args(["run", "--log-format", "json"]);
+        match &self.source {
+            Source::ApiServers(servers) => {
+                command.args(["--node-name", NODE_NAME, "--source", "kube", "--api-server", servers]);
+            }
+            Source::Manifests => {
+                command
+                    .args(["--node-name", NODE_NAME, "--source"])
+                    .arg(format!("manifests={}", self.manifests.path().display()));
+            }
+            Source::AsArguments => {}
+        }
         command.args(&self.arguments).stdin(Stdio::null()).stderr(Stdio::piped());
         let mut process = self.lab.node().spawn(command)?;
         let stream = process.child().stderr.take().context("the daemon's standard error is a pipe")?;
