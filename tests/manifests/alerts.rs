@@ -65,3 +65,17 @@ fn the_chart_has_the_same_rules() {
     let chart: Value = serde_saphyr::from_str(&read("manifests/helm/sheave/alerts.yaml")).unwrap();
     assert_eq!(chart["groups"][0]["rules"].as_array().unwrap(), &rules());
 }
+
+#[test]
+fn what_operations_names_is_there() {
+    let operations = read("docs/operations.md");
+    let paths =
+        operations.split(|c: char| c.is_whitespace() || "`(),;".contains(c)).filter(|word| word.starts_with("manifests/"));
+    let missing: Vec<_> = paths.filter(|path| !repository().join(path.trim_end_matches('.')).exists()).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    // Every overlay has a line, and every line an overlay.
+    for entry in fs::read_dir(manifests("kustomize/overlays")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(operations.contains(&format!("| `{name}` |")), "{name} is not in the table of overlays");
+    }
+}
