@@ -4,8 +4,8 @@
 CARGO ?= cargo
 # What the crates link (libnftnl, libmnl) and what the scenarios use as real clients and as oracles.
 BUILD_PACKAGES := pkg-config libnftnl-dev libmnl-dev
-# netbase: /etc/protocols, by which nft lists `tcp` and not `6`, and /etc/hosts, for localhost.
-TEST_PACKAGES  := nftables iproute2 conntrack curl procps netbase iptables ipset ipvsadm
+# netbase: /etc/protocols, by which nft lists `tcp` and not `6`, and /etc/hosts, for localhost. binutils: readelf, for the image.
+TEST_PACKAGES  := binutils nftables iproute2 conntrack curl procps netbase iptables ipset ipvsadm
 
 .PHONY: help demo test mutants test-vm test-vm-all lint bench build deps-build deps-test
 

@@ -5,6 +5,7 @@ mod bad_input;
 mod command_line;
 mod configuration;
 mod conflicts;
+mod deployment;
 mod disruption;
 mod fixture;
 mod hairpin;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         network_policy::scenarios(),
         bad_input::scenarios(),
         command_line::scenarios(),
+        deployment::scenarios(),
     ];
     sheave_tests::scenario::main(&scenarios.concat())
 }

@@ -2,5 +2,6 @@
 //! world with the real daemon in it.
 
 pub mod apiserver;
+pub mod confinement;
 pub mod scenario;
 pub mod world;

@@ -15,7 +15,7 @@
 mod log;
 
 use self::log::Log;
-use crate::scenario::patience;
+use crate::{confinement::Confinement, scenario::patience};
 use anyhow::{Context as _, ensure};
 use nix::sys::signal::Signal;
 use sheave::source::manifests;
@@ -36,10 +36,21 @@ pub struct World {
     // Fields drop in order: the daemon ends before its network and its manifests do.
     daemon: Option<Daemon>,
     arguments: Vec<String>,
-    /// API servers to watch instead of the directory of manifests.
-    api_servers: Option<String>,
+    source: Source,
+    /// Where the daemon is held, if not simply on the node.
+    confinement: Option<Confinement>,
     lab: Lab,
     manifests: TempDir,
+}
+
+/// Where the daemon is told to look for objects.
+enum Source {
+    /// In the directory of manifests.
+    Manifests,
+    /// On these API servers.
+    ApiServers(String),
+    /// Where its arguments, or the files that they name, say.
+    AsArguments,
 }
 
 struct Daemon {
@@ -70,7 +81,7 @@ impl World {
     /// If there is no temporary directory.
     pub fn in_lab(lab: Lab) -> anyhow::Result<Self> {
         let manifests = tempfile::tempdir().context("cannot make a directory for manifests")?;
-        Ok(Self { daemon: None, arguments: Vec::new(), api_servers: None, lab, manifests })
+        Ok(Self { daemon: None, arguments: Vec::new(), source: Source::Manifests, confinement: None, lab, manifests })
     }
 
     /// Starts `sheave run` on the node under test, with further arguments, and waits until the manifests that are there are in the
@@ -90,9 +101,25 @@ impl World {
     /// # Errors
     /// If it is not built.
     pub fn start_on_api(&mut self, servers: &str, arguments: &[&str]) -> anyhow::Result<()> {
-        self.api_servers = Some(servers.to_owned());
+        self.source = Source::ApiServers(servers.to_owned());
         self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         self.launch()
+    }
+
+    /// Starts `sheave run` with these arguments and no others but for the format of its log, as somebody else's manifest would. Does not
+    /// wait.
+    ///
+    /// # Errors
+    /// If it is not built.
+    pub fn start_as(&mut self, arguments: impl IntoIterator<Item = String>) -> anyhow::Result<()> {
+        self.source = Source::AsArguments;
+        self.arguments = arguments.into_iter().collect();
+        self.launch()
+    }
+
+    /// Confines the daemon, when it is started next; its executable is `/usr/bin/sheave` of the confinement's root then.
+    pub fn confine(&mut self, confinement: Confinement) {
+        self.confinement = Some(confinement);
     }
 
     /// Makes these the only objects, by a rename, and waits until they are in the kernel.
@@ -182,7 +209,7 @@ impl World {
     /// As [`start`](Self::start), and if one is running.
     pub fn restart(&mut self) -> anyhow::Result<()> {
         self.launch()?;
-        if self.api_servers.is_none() { self.await_sync() } else { Ok(()) }
+        if matches!(self.source, Source::Manifests) { self.await_sync() } else { Ok(()) }
     }
 
     /// What a hostile administrator does: `nft flush ruleset` on the node.
@@ -228,12 +255,26 @@ impl World {
     /// If it is not built, or one is running.
     pub fn launch(&mut self) -> anyhow::Result<()> {
         ensure!(self.daemon.is_none(), "the daemon is running: kill or terminate it first");
-        let mut command = Command::new(executable()?);
-        command.args(["run", "--log-format", "json", "--node-name", NODE_NAME]);
-        match &self.api_servers {
-            Some(servers) => command.args(["--source", "kube", "--api-server", servers]),
-            None => command.arg("--source").arg(format!("manifests={}", self.manifests.path().display())),
+        let mut command = match &self.confinement {
+            None => Command::new(executable()?),
+            Some(confinement) => {
+                let mut command = Command::new("/usr/bin/sheave");
+                confinement.confine(&mut command);
+                command
+            }
         };
+        command.args(["run", "--log-format", "json"]);
+        match &self.source {
+            Source::ApiServers(servers) => {
+                command.args(["--node-name", NODE_NAME, "--source", "kube", "--api-server", servers]);
+            }
+            Source::Manifests => {
+                command
+                    .args(["--node-name", NODE_NAME, "--source"])
+                    .arg(format!("manifests={}", self.manifests.path().display()));
+            }
+            Source::AsArguments => {}
+        }
         command.args(&self.arguments).stdin(Stdio::null()).stderr(Stdio::piped());
         let mut process = self.lab.node().spawn(command)?;
         let stream = process.child().stderr.take().context("the daemon's standard error is a pipe")?;

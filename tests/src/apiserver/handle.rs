@@ -1,5 +1,6 @@
 //! The test's own hand on the server: objects without HTTP, faults, counters, and waiting for things to happen.
 
+use std::collections::BTreeSet;
 use std::net::{Shutdown, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -247,6 +248,12 @@ impl ApiServer {
         let Ok(table) = self.table(resource) else { return 0 };
         let name = self.shared.cluster().store.resource(table).name();
         lock(&self.shared.counts).requests.get(&(verb, name)).copied().unwrap_or(0)
+    }
+
+    /// What has been asked for so far: verbs, and full names of resources. The test's own hand is not counted.
+    #[must_use]
+    pub fn asked_for(&self) -> BTreeSet<(Verb, String)> {
+        lock(&self.shared.counts).requests.keys().cloned().collect()
     }
 
     /// Watches of a resource that are open now.

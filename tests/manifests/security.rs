@@ -1,0 +1,77 @@
+//! What the pods may do, and that they are what the release is.
+
+use serde_json::{Value, json};
+
+use crate::kustomization::build;
+use crate::{manifests, repository, same::OVERLAYS};
+
+/// Every workload of every overlay.
+fn workloads() -> Vec<Value> {
+    let all = OVERLAYS.iter().flat_map(|name| build(&manifests(&format!("kustomize/overlays/{name}"))).unwrap());
+    let workloads: Vec<_> = all.filter(|object| object["spec"]["template"].is_object()).collect();
+    assert_eq!(workloads.len(), OVERLAYS.len());
+    workloads
+}
+
+fn containers(workload: &Value) -> impl Iterator<Item = &Value> {
+    let pod = &workload["spec"]["template"]["spec"];
+    [&pod["initContainers"], &pod["containers"]].into_iter().filter_map(Value::as_array).flatten()
+}
+
+#[test]
+fn containers_have_net_admin_and_nothing_else() {
+    for workload in workloads() {
+        let pod = &workload["spec"]["template"]["spec"];
+        assert_eq!(pod["securityContext"], json!({ "seccompProfile": { "type": "RuntimeDefault" } }));
+        assert!(pod.get("hostPID").is_none() && pod.get("hostIPC").is_none());
+        for container in containers(&workload) {
+            let context = &container["securityContext"];
+            assert_eq!(context["readOnlyRootFilesystem"], true);
+            // The one exception, which somebody has to ask for: it writes to /proc/sys and ends.
+            if container["name"] == "kernel-settings" {
+                assert!(container["args"].as_array().unwrap().contains(&json!("--init-only")));
+                continue;
+            }
+            let ours = container["image"].as_str().unwrap().starts_with("sheave:");
+            let mut capabilities = json!({ "drop": ["ALL"] });
+            if ours {
+                capabilities["add"] = json!(["NET_ADMIN"]);
+            }
+            assert_eq!(context["capabilities"], capabilities, "{}", container["name"]);
+            assert_eq!(context["allowPrivilegeEscalation"], false);
+            assert!(context.get("privileged").is_none());
+        }
+        let volumes = pod["volumes"].as_array().cloned().unwrap_or_default();
+        assert!(volumes.iter().all(|volume| volume.get("configMap").is_some()), "a volume that is no configuration: {volumes:?}");
+    }
+}
+
+#[test]
+fn pods_come_first_and_everywhere() {
+    for workload in workloads() {
+        assert_eq!(workload["kind"], "DaemonSet");
+        assert_eq!(workload["metadata"]["namespace"], "kube-system");
+        let pod = &workload["spec"]["template"]["spec"];
+        assert_eq!(pod["priorityClassName"], "system-node-critical");
+        assert_eq!(pod["tolerations"], json!([{ "operator": "Exists" }]));
+        assert_eq!(pod["nodeSelector"], json!({ "kubernetes.io/os": "linux" }));
+        // Not by way of a Service that this pod itself makes work.
+        assert_eq!((&pod["hostNetwork"], &pod["dnsPolicy"]), (&json!(true), &json!("Default")));
+        // Limits would stop it in the middle of its work; requests keep a place for it.
+        for container in containers(&workload) {
+            assert!(container["resources"]["requests"]["memory"].is_string() && container["resources"].get("limits").is_none());
+        }
+    }
+}
+
+#[test]
+fn versions_agree() {
+    let manifest = std::fs::read_to_string(repository().join("Cargo.toml")).unwrap();
+    let version = manifest.lines().find_map(|line| line.strip_prefix("version = \"")?.strip_suffix('"')).unwrap();
+    let chart = crate::chart::Chart::open(&manifests("helm/sheave")).unwrap().metadata().unwrap();
+    assert_eq!((chart["version"].as_str(), chart["appVersion"].as_str()), (Some(version), Some(version)));
+    for workload in workloads() {
+        let images = containers(&workload).filter_map(|container| container["image"].as_str());
+        assert!(images.filter(|image| image.starts_with("sheave:")).all(|image| image == format!("sheave:{version}")));
+    }
+}

@@ -1,0 +1,202 @@
+//! The daemon as the manifests deploy it: with what the image holds, what the container may do, and what the ClusterRole allows.
+
+use crate::{
+    disruption::traffic,
+    fixture::{DETECT_PODS, Endpoint, Service},
+    kube::served::{ApiCluster, eventually},
+};
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+use sheave_lab::Protocol;
+use sheave_tests::{
+    apiserver::{Effect, Fault, Refusal, Verb},
+    confinement::Confinement,
+    scenario::Scenario,
+    scenarios,
+    world::{NODE_NAME, executable},
+};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::Command,
+};
+use tempfile::TempDir;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    scenarios!("deployment":
+        the_image_serves_with_net_admin_alone needs ["nftables", "tool:readelf"];
+        the_pod_of_kubeadm_runs_as_it_is_and_its_probes_succeed needs ["nftables", "tool:readelf"];
+        the_program_knows_every_argument_and_configuration;
+        the_cluster_role_allows_what_is_asked_for_and_no_more needs ["nftables"];
+    )
+    .to_vec()
+}
+
+/// As kubeadm writes it beside kube-proxy's configuration, but for the certificate: the server here has none.
+const KUBECONFIG: &str = "
+apiVersion: v1
+kind: Config
+clusters:
+- cluster: {server: SERVER}
+  name: default
+contexts:
+- context: {cluster: default, namespace: default, user: default}
+  name: default
+current-context: default
+users:
+- name: default
+  user: {tokenFile: /var/run/secrets/kubernetes.io/serviceaccount/token}
+";
+/// As kubeadm writes it, with the addresses of the lab's pods.
+const KUBEADM: &str = include_str!("../fixtures/kubeadm-config.conf");
+
+fn manifests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests")
+}
+
+fn the_image_serves_with_net_admin_alone() -> anyhow::Result<()> {
+    let mut served = ApiCluster::new()?;
+    let image = image()?;
+    served.confine(Confinement::new(image.path())?);
+    let url = served.api.url();
+    served.start_on_api(&url, &DETECT_PODS)?;
+    served.await_answer(&format!("{}:80", traffic::CLUSTER_IP), &traffic::BACKENDS)?;
+    let process = PathBuf::from("/proc").join(served.daemon_id().context("the daemon runs")?.to_string());
+    let status = fs::read_to_string(process.join("status"))?;
+    // CAP_NET_ADMIN is number 12.
+    for line in ["CapPrm:\t0000000000001000", "CapEff:\t0000000000001000", "CapBnd:\t0000000000001000", "NoNewPrivs:\t1"] {
+        ensure!(status.contains(line), "it was not confined, {line} is missing:\n{status}");
+    }
+    let mounts = fs::read_to_string(process.join("mounts"))?;
+    ensure!(mounts.lines().all(|mount| mount.split(' ').nth(3).is_some_and(|options| options.starts_with("ro"))), "{mounts}");
+
+    // A change, and damage to repair: loading the table is not all there is to do.
+    let api = Service::new("api", "172.30.0.60").only(Protocol::Tcp, 80, 80).endpoint(Endpoint::at("10.180.0.1"));
+    served.services([&api])?;
+    served.await_answer("172.30.0.60:80", &["local"])?;
+    served.flush()?;
+    served.await_answer("172.30.0.60:80", &["local"])?;
+    // EPERM is what netlink says to whom it does not trust. EROFS and EACCES may be there: settings below /proc/sys are not made.
+    ensure!(served.count_log("not permitted") == 0, "the kernel refused something");
+    Ok(())
+}
+
+/// What the Dockerfile makes.
+fn image() -> anyhow::Result<TempDir> {
+    let image = tempfile::tempdir()?;
+    succeeds(Command::new(manifests().join("docker/files.sh")).arg(executable()?).arg(image.path()))?;
+    Ok(image)
+}
+
+fn the_pod_of_kubeadm_runs_as_it_is_and_its_probes_succeed() -> anyhow::Result<()> {
+    let mut served = ApiCluster::new()?;
+    let image = image()?;
+    let account = image.path().join("var/run/secrets/kubernetes.io/serviceaccount");
+    let config = image.path().join("var/lib/kube-proxy");
+    fs::create_dir_all(&account)?;
+    fs::create_dir_all(&config)?;
+    fs::write(account.join("token"), "a token")?;
+    fs::write(config.join("config.conf"), KUBEADM)?;
+    fs::write(config.join("kubeconfig.conf"), KUBECONFIG.replace("SERVER", &served.api.url()))?;
+    served.confine(Confinement::new(image.path())?);
+
+    let rendered: Vec<Value> =
+        serde_saphyr::from_multiple(&fs::read_to_string(manifests().join("kustomize/rendered/kubeadm.yaml"))?)?;
+    let daemon_set = rendered.iter().find(|object| object["kind"] == "DaemonSet").context("the overlay has a DaemonSet")?;
+    let container = &daemon_set["spec"]["template"]["spec"]["containers"][0];
+    let arguments: Vec<String> = serde_json::from_value(container["args"].clone())?;
+    let (command, arguments) = arguments.split_first().context("it has arguments")?;
+    ensure!(command == "run");
+    // The kubelet puts in the environment's variables.
+    served.start_as(arguments.iter().map(|argument| argument.replace("$(NODE_NAME)", NODE_NAME)))?;
+    served.await_answer(&format!("{}:80", traffic::CLUSTER_IP), &traffic::BACKENDS)?;
+
+    for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+        let get = &container[probe]["httpGet"];
+        let named = |port: &&Value| port["name"] == get["port"];
+        let port = container["ports"].as_array().and_then(|ports| ports.iter().find(named)).context("a port of that name")?;
+        let port = u16::try_from(port["containerPort"].as_u64().context("a number")?)?;
+        let path = get["path"].as_str().context("a path")?;
+        eventually(probe, || Ok(status(&served, port, path).is_ok_and(|status| status == 200)))?;
+    }
+    Ok(())
+}
+
+/// What an HTTP server answers on the node's own address, as the kubelet asks it.
+fn status(served: &ApiCluster, port: u16, path: &str) -> anyhow::Result<u16> {
+    let mut answer = String::new();
+    served.node().run(|| -> anyhow::Result<()> {
+        let mut stream = TcpStream::connect(("192.168.0.2", port))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;
+        stream.read_to_string(&mut answer)?;
+        Ok(())
+    })??;
+    Ok(answer.split(' ').nth(1).context("a status line")?.parse()?)
+}
+
+fn the_program_knows_every_argument_and_configuration() -> anyhow::Result<()> {
+    for entry in fs::read_dir(manifests().join("kustomize/rendered"))? {
+        let path = entry?.path();
+        let objects: Vec<Value> = serde_saphyr::from_multiple(&fs::read_to_string(&path)?)?;
+        for object in &objects {
+            let pod = &object["spec"]["template"]["spec"];
+            let containers = ["initContainers", "containers"].into_iter().filter_map(|kind| pod[kind].as_array()).flatten();
+            for arguments in containers.filter_map(|container| container["args"].as_array()) {
+                let arguments = arguments.iter().filter_map(Value::as_str);
+                // What comes before `--help` is read first, and must be known.
+                succeeds(Command::new(executable()?).args(arguments).arg("--help"))
+                    .with_context(|| path.display().to_string())?;
+            }
+            if let Some(configuration) = object["data"]["config.yaml"].as_str() {
+                let file = tempfile::NamedTempFile::new()?;
+                fs::write(&file, configuration)?;
+                succeeds(Command::new(executable()?).args(["config", "check"]).arg(file.path()))
+                    .with_context(|| path.display().to_string())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn succeeds(command: &mut Command) -> anyhow::Result<()> {
+    let done = command.output()?;
+    ensure!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
+    Ok(())
+}
+
+fn the_cluster_role_allows_what_is_asked_for_and_no_more() -> anyhow::Result<()> {
+    let mut served = ApiCluster::new()?;
+    // A server that streams no lists: then they are asked for as well.
+    served.api.inject(Fault::new(Effect::RefuseStreamingLists(Refusal::Invalid)));
+    let url = served.api.url();
+    served.start_on_api(&url, &DETECT_PODS)?;
+    served.await_watches()?;
+    // The VIP of another, in both families: the second Event is counted in the first one.
+    let thief = Service::new("thief", "172.30.0.60").only(Protocol::Tcp, 80, 80).endpoint(Endpoint::at("10.180.0.1"));
+    served.services([&thief.vip(traffic::VIP)])?;
+    eventually("an Event, twice", || Ok(served.api.requests(Verb::Patch, "events.events.k8s.io") > 0))?;
+
+    let asked: BTreeSet<_> =
+        served.api.asked_for().into_iter().map(|(verb, resource)| (format!("{verb:?}").to_lowercase(), resource)).collect();
+    let role = fs::read_to_string(manifests().join("kustomize/base/clusterrole.yaml"))?;
+    ensure!(asked == allowed(&serde_saphyr::from_str(&role)?)?, "asked for: {asked:#?}");
+    Ok(())
+}
+
+/// Every verb and resource of a ClusterRole, a resource named in full.
+fn allowed(role: &Value) -> anyhow::Result<BTreeSet<(String, String)>> {
+    let words = |list: &Value| -> anyhow::Result<Vec<String>> { Ok(serde_json::from_value(list.clone())?) };
+    let mut allowed = BTreeSet::new();
+    for rule in role["rules"].as_array().context("a ClusterRole has rules")? {
+        for group in words(&rule["apiGroups"])? {
+            for resource in words(&rule["resources"])? {
+                let name = if group.is_empty() { resource } else { format!("{resource}.{group}") };
+                allowed.extend(words(&rule["verbs"])?.into_iter().map(|verb| (verb, name.clone())));
+            }
+        }
+    }
+    Ok(allowed)
+}
