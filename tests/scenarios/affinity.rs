@@ -23,7 +23,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 
 /// So many that all of them drawing the same of two backends by chance is one case in 2^23.
 const CLIENTS: u8 = 24;
-/// The shortest timeout that leaves room for a slow machine between two questions.
+/// The shortest timeout; a slow machine gets a longer one.
 const TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Who answered each client.
@@ -149,21 +149,25 @@ fn a_lost_backend_moves_its_own_clients_only(lanes: &[Lane]) -> anyhow::Result<(
 fn idle_clients_are_forgotten_and_busy_ones_are_not(lanes: &[Lane]) -> anyhow::Result<()> {
     let cluster = Cluster::start()?;
     let clients = Clients::outside(&cluster)?;
-    let seconds = u32::try_from(TIMEOUT.as_secs())?;
-    cluster.services(&[&sticky().sticky(seconds)])?;
     let ask = || lanes.iter().map(|&lane| clients.ask(lane, FRONTENDS[0])).collect::<anyhow::Result<Vec<_>>>();
+    // The last quarter of the timeout must have room for two rounds of questions: on an emulated machine they take seconds.
+    cluster.services(&[&sticky()])?;
+    let begin = Instant::now();
+    ask()?;
+    let timeout = TIMEOUT.max(Duration::from_secs((begin.elapsed() * 10).as_secs() + 1));
+    cluster.services(&[&sticky().sticky(u32::try_from(timeout.as_secs())?)])?;
     let mut asked = Instant::now();
     let first = ask()?;
     for _ in 0..2 {
         // The passing of time is the very matter here.
-        thread::sleep(TIMEOUT / 4 * 3);
+        thread::sleep(timeout / 4 * 3);
         let now = Instant::now();
         let again = ask()?;
-        ensure!(asked.elapsed() < TIMEOUT, "this machine is too slow to tell: {:?} for two rounds", asked.elapsed());
+        ensure!(asked.elapsed() < timeout, "too slow to tell: {:?} for two rounds, {timeout:?} to remember", asked.elapsed());
         ensure!(again == first, "busy clients moved: {first:?}, then {again:?}");
         asked = now;
     }
-    thread::sleep(TIMEOUT + Duration::from_millis(500));
+    thread::sleep(timeout + Duration::from_millis(500));
     for ((before, after), lane) in first.iter().zip(&ask()?).zip(lanes) {
         ensure!(before != after, "{lane}: all {CLIENTS} clients were remembered beyond the timeout");
     }
