@@ -49,6 +49,28 @@ pub(crate) fn special(ip: IpAddr) -> Option<&'static str> {
     }
 }
 
+/// What is wrong with an address as a Service's own, in the words that follow "is".
+pub(crate) fn unfit(ip: IpAddr) -> Option<&'static str> {
+    special(ip).or_else(|| ip.is_multicast().then_some("a multicast address"))
+}
+
+/// Whether a network holds addresses that no Service can have, as the network of everything does: packets to what is unallocated in
+/// it are dropped, and a node's to itself would be among them.
+pub(crate) fn holds_unfit(network: IpNet) -> bool {
+    const UNFIT_V4: [IpNet; 3] = [
+        IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
+        IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16)),
+        IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4)),
+    ];
+    const UNFIT_V6: [IpNet; 3] = [
+        IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
+        IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10)),
+        IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8)),
+    ];
+    let overlaps = |other: &IpNet| network.contains(other) || other.contains(&network);
+    UNFIT_V4.iter().chain(&UNFIT_V6).any(overlaps)
+}
+
 fn v4(text: &str) -> Option<Ipv4Addr> {
     let mut octets = [0; 4];
     let mut parts = text.split('.');

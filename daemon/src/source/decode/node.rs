@@ -63,9 +63,14 @@ pub(super) fn decode_service_cidr(document: Document<'_, impl Sized>, names: &mu
     let metadata = problems.take(format_args!("metadata"), document.metadata).unwrap_or_default();
     let key = key(Kind::ServiceCidr, &metadata)?;
     let spec = problems.take(format_args!("spec"), document.spec).unwrap_or_default();
-    Ok(ServiceCidr {
-        name: names.intern(key.name()),
-        cidrs: networks("spec.cidrs", spec.cidrs, &mut problems),
-        problems: problems.into_vec(),
-    })
+    let mut cidrs = networks("spec.cidrs", spec.cidrs, &mut problems);
+    cidrs.retain(|&cidr| {
+        let unfit = address::holds_unfit(cidr);
+        if unfit {
+            let why = format!("{cidr} holds loopback, link-local or multicast addresses, which are never a Service's: ignored");
+            problems.note(format_args!("spec.cidrs"), why);
+        }
+        !unfit
+    });
+    Ok(ServiceCidr { name: names.intern(key.name()), cidrs, problems: problems.into_vec() })
 }

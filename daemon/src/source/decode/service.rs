@@ -105,6 +105,11 @@ fn cluster_ips(
         let in_list = format_args!("spec.clusterIPs[{place}]");
         let path = if is_single { format_args!("spec.clusterIP") } else { in_list };
         let Some(address) = problems.take(path, text).and_then(|text| parsed_ip(path, &text, problems)) else { continue };
+        // No ServiceCIDR has any of these. Served, it would take from the node what it reaches itself by, port by port.
+        if let Some(what) = address::unfit(address) {
+            problems.note(path, format!("{address} is {what}, which cannot be a Service's: ignored"));
+            continue;
+        }
         let family = Family::of(address);
         let promised = if families.is_empty() {
             Some(family)

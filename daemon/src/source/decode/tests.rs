@@ -145,6 +145,24 @@ fn service_cidrs_keep_what_they_can() {
     assert_eq!(fields(&cidr.problems), ["spec.cidrs[1]", "spec.cidrs[2]"]);
 }
 
+/// What is unallocated in them is dropped: a node that reaches itself by an address in one would be cut off from itself.
+#[test]
+fn networks_that_hold_what_is_never_a_services_are_left_out() {
+    let cidrs = json!(["0.0.0.0/0", "127.0.0.0/16", "10.96.0.0/16", "128.0.0.0/1", "::/0", "fe80::/64", "fd00:96::/108"]);
+    let cidr = service_cidr(&json!({"metadata": {"name": "odd"}, "spec": {"cidrs": cidrs}}));
+    assert_eq!(cidr.cidrs, ["10.96.0.0/16".parse().unwrap(), "fd00:96::/108".parse().unwrap()]);
+    assert_eq!(fields(&cidr.problems), ["spec.cidrs"; 5]);
+}
+
+#[test]
+fn cluster_ips_that_no_service_can_have_are_left_out() {
+    for ip in ["127.0.0.1", "0.0.0.0", "169.254.1.1", "239.1.1.1", "::1", "::", "fe80::1", "ff05::1"] {
+        let service = service(&with_spec(json!({"clusterIP": ip}), Value::Null));
+        assert!(service.cluster_ips.is_empty(), "{ip}");
+        assert_eq!(fields(&service.problems), ["spec.clusterIP"], "{ip}");
+    }
+}
+
 #[test]
 fn addresses_and_ranges_of_upstreams_bad_ip_test() {
     // kube-proxy v1.36.2, pkg/proxy/nftables: TestBadIPs.
