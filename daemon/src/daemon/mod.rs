@@ -184,7 +184,7 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter) ->
     let metrics = Arc::new(Metrics::new());
     let node_expected = matches!(options.source, SourceOptions::Kube(_));
     let no_ipv6 = families::why_no_ipv6(Path::new("/proc"));
-    let health = ProxyHealth::new(options.servers.stale_after, node_expected);
+    let health = ProxyHealth::new(options.stale_after, node_expected);
     let health = Arc::new(if no_ipv6.is_some() { health.without_ipv6() } else { health });
     let stale_flows = StaleFlows::spawn(metrics.clone())
         .inspect_err(|error| tracing::warn!(%error, "no conntrack: UDP flows to backends that are gone will not be cut"))
@@ -210,7 +210,8 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter) ->
     let checks = ServiceChecks::new(outputs.published.clone(), health.clone(), metrics.clone(), reporter.clone());
     let plane_name = plane.name();
     let (servers, configz) = (options.servers.clone(), watch::Sender::new(settings.configz));
-    Listening { servers, configz: configz.subscribe(), plane: plane_name, metrics, health, reporter: reporter.clone(), log }
+    let subscribed = configz.subscribe();
+    Listening { servers, configz: subscribed, plane: plane_name, metrics, health: health.clone(), reporter: reporter.clone(), log }
         .start(&listeners, &cancel)?;
     listeners.spawn(checks.run(cancel.clone()));
     let watchman = Watchman::start(own_port, control.clone())?.holding(hold);
@@ -233,7 +234,7 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter) ->
 
     let reconfigured = async {
         match file {
-            Some(file) => reload::follow(file, options, &configz, control).await,
+            Some(file) => reload::follow(file, options, &configz, control, &health).await,
             None => std::future::pending().await,
         }
     };

@@ -11,6 +11,7 @@ use super::kernel_settings::{self, Sysctls};
 use super::report::with_causes;
 use super::sync::Control;
 use crate::config::{ConfigFile, Options, Settings, SourceOptions};
+use crate::health::ProxyHealth;
 use crate::source::kube;
 use crate::source::manifests::PathWatch;
 
@@ -18,7 +19,7 @@ use crate::source::manifests::PathWatch;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     Nothing,
-    /// The loop can take it over.
+    /// The loop and what answers for it can take it over.
     Live,
     /// Other sources, another name or other servers: from the beginning.
     Restart,
@@ -40,6 +41,7 @@ pub(super) async fn follow(
     mut now: Arc<Options>,
     configz: &watch::Sender<serde_json::Value>,
     control: mpsc::Sender<Control>,
+    health: &ProxyHealth,
 ) -> Settings {
     let mut watch = PathWatch::new(file.path.clone());
     let mut refused = None;
@@ -60,6 +62,7 @@ pub(super) async fn follow(
                 if next.kernel != now.kernel {
                     kernel_settings::apply(&next, &Sysctls::default());
                 }
+                health.stale_after(next.stale_after);
                 now = next;
                 // A loop that is gone ends the process anyway.
                 _ = control.send(Control::Options(now.clone())).await;
@@ -91,6 +94,8 @@ async fn read(file: &ConfigFile, now: &Options) -> Result<(Change, Settings), St
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
     use crate::config::{Configuration, DetectLocal, Overrides, SourceChoice, interpret, parse};
 
@@ -109,6 +114,8 @@ mod tests {
             ("nodePortAddresses: [primary]", Change::Live),
             ("iptables: {masqueradeAll: true}", Change::Live),
             ("conntrack: {min: 7}", Change::Live),
+            ("iptables: {syncPeriod: 10s}", Change::Live),
+            ("mode: nftables\nnftables: {syncPeriod: 10s}", Change::Live),
             ("hostnameOverride: other", Change::Restart),
             ("clientConnection: {kubeconfig: /etc/other}", Change::Restart),
             ("metricsBindAddress: 127.0.0.1:1", Change::Restart),
@@ -129,7 +136,10 @@ mod tests {
         let file = ConfigFile { path: path.clone(), overrides };
         let now = Arc::new(file.load().unwrap().options);
         let (control, mut told) = mpsc::channel(4);
-        let following = tokio::spawn(async move { follow(&file, now, &watch::Sender::default(), control).await.options });
+        let health = Arc::new(ProxyHealth::new(now.stale_after, false));
+        let theirs = health.clone();
+        let following =
+            tokio::spawn(async move { follow(&file, now, &watch::Sender::default(), control, &theirs).await.options });
         let mut next = async || match told.recv().await {
             Some(Control::Options(options)) => options.detect_local.clone(),
             other => panic!("{other:?}"),
@@ -141,6 +151,11 @@ mod tests {
         std::fs::write(&other, text("detectLocalMode: BridgeInterface\ndetectLocal: {bridgeInterface: cni0}")).unwrap();
         std::fs::rename(&other, &path).unwrap();
         assert_eq!(next().await, DetectLocal::BridgeInterface("cni0".into()));
+        health.queued(Instant::now().checked_sub(Duration::from_secs(30)).unwrap());
+        assert!(health.look().is_alive());
+        std::fs::write(&path, text("iptables: {syncPeriod: 10s}")).unwrap();
+        next().await;
+        assert!(!health.look().is_alive(), "twice syncPeriod");
         std::fs::write(&path, text("hostnameOverride: other")).unwrap();
         assert_eq!(&*following.await.unwrap().node_name, "other");
     }
