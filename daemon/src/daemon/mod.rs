@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -126,6 +126,12 @@ enum End {
     Restart(Box<Settings>),
 }
 
+/// What ends the daemon. Heard from before the first [`serve`] to after the last, so that none is lost while one follows another.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
 /// Makes the kernel settings of a configuration, without serving anything.
 pub fn apply_kernel_settings(options: &Options) {
     kernel_settings::apply(options, &Sysctls::default());
@@ -142,23 +148,24 @@ pub fn run(mut settings: Settings, file: Option<&ConfigFile>, log: &LogFilter) -
         .enable_all()
         .build()
         .map_err(|source| DaemonError::Process { what: "starting the runtime", source })?;
-    let outcome = loop {
-        match runtime.block_on(serve(settings, file, log.clone())) {
-            Ok(End::Restart(next)) => settings = *next,
-            Ok(End::Asked) => break Ok(()),
-            Err(error) => break Err(error),
+    let outcome = runtime.block_on(async {
+        let mut signals = Signals::listen()?;
+        loop {
+            match serve(settings, file, log.clone(), &mut signals).await? {
+                End::Restart(next) => settings = *next,
+                End::Asked => return Ok(()),
+            }
         }
-    };
+    });
     // A source that is in the middle of a request is not waited for: nothing it could still say matters.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter) -> Result<End, DaemonError> {
+async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter, signals: &mut Signals) -> Result<End, DaemonError> {
+    let Signals { terminate, interrupt } = signals;
     let cancel = CancellationToken::new();
     let listeners = TaskTracker::new();
-    let mut terminate = on_signal(SignalKind::terminate())?;
-    let mut interrupt = on_signal(SignalKind::interrupt())?;
 
     // The kernel first: if it says no, a person should hear that and not a word about API servers.
     let mut door = KernelNft::open()?;
@@ -171,7 +178,7 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter) ->
         if adoption::kube_proxy_runs().await {
             tracing::info!("this node was given back to kube-proxy, which runs: waiting for the end, without serving");
             drop(hold);
-            handover::stand_by(&mut terminate, &mut interrupt).await;
+            handover::stand_by(terminate, interrupt).await;
             return Ok(End::Asked);
         }
         handover::withdraw();
@@ -211,8 +218,16 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter) ->
     let plane_name = plane.name();
     let (servers, configz) = (options.servers.clone(), watch::Sender::new(settings.configz));
     let subscribed = configz.subscribe();
-    Listening { servers, configz: subscribed, plane: plane_name, metrics, health: health.clone(), reporter: reporter.clone(), log }
-        .start(&listeners, &cancel)?;
+    Listening {
+        servers,
+        configz: subscribed,
+        plane: plane_name,
+        metrics,
+        health: health.clone(),
+        reporter: reporter.clone(),
+        log,
+    }
+    .start(&listeners, &cancel)?;
     listeners.spawn(checks.run(cancel.clone()));
     let watchman = Watchman::start(own_port, control.clone())?.holding(hold);
     // After the hold, which asks for connection tracking: before, its settings need not be there.
@@ -253,7 +268,7 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter) ->
             cancel.cancel();
             let _ = ended.await;
             handover::stand_down();
-            handover::stand_by(&mut terminate, &mut interrupt).await;
+            handover::stand_by(terminate, interrupt).await;
             return Ok(End::Asked);
         }
         // Better no process, which whoever started it notices, than one that serves nothing.
@@ -317,6 +332,10 @@ fn spawn_loop(sync_loop: SyncLoop, inputs: Inputs, cancel: CancellationToken) ->
     std::thread::Builder::new().name("sync".into()).spawn(move || runtime.block_on(sync_loop.run(inputs, cancel))).map_err(failed)
 }
 
-fn on_signal(kind: SignalKind) -> Result<tokio::signal::unix::Signal, DaemonError> {
-    signal(kind).map_err(|source| DaemonError::Process { what: "listening for signals", source })
+impl Signals {
+    /// From now on; needs the runtime.
+    fn listen() -> Result<Self, DaemonError> {
+        let on = |kind| signal(kind).map_err(|source| DaemonError::Process { what: "listening for signals", source });
+        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
+    }
 }
