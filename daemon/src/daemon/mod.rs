@@ -34,6 +34,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use kernel_settings::unguarded_localnet;
 pub use report::Reporter;
 pub(crate) use report::with_causes;
 pub(crate) use retry::Retry;
@@ -44,7 +45,7 @@ pub use watchman::Watchman;
 
 use self::kernel_settings::Sysctls;
 use crate::config::{ConfigFile, Options, Settings, SourceOptions};
-use crate::dataplane::nftables::NftablesPlane;
+use crate::dataplane::nftables::{NatHold, NftablesPlane};
 use crate::dataplane::{Dataplane as _, PlaneError};
 use crate::health::{ProxyHealth, ServiceChecks};
 use crate::http_server::BindError;
@@ -93,6 +94,12 @@ pub enum DaemonError {
     /// An address is taken, and waiting for it was not wanted.
     #[error("{0}; bindAddressHardFail is set")]
     Bind(#[from] BindError),
+    /// `--init-only`, which has nothing else to do.
+    #[error("not set: {}; the log says why", names.join(", "))]
+    KernelSettings {
+        /// Settings as `sysctl` names them.
+        names: Vec<&'static str>,
+    },
     /// No thread, no runtime, no signal handler.
     #[error("{what}: {source}")]
     Process {
@@ -133,8 +140,15 @@ struct Signals {
 }
 
 /// Makes the kernel settings of a configuration, without serving anything.
-pub fn apply_kernel_settings(options: &Options) {
-    kernel_settings::apply(options, &Sysctls::default());
+///
+/// # Errors
+/// One that was asked for could not be made.
+pub fn init_only(options: &Options) -> Result<(), DaemonError> {
+    // It asks for connection tracking, without which there is none of its settings. One that is another's does so as well; and if it
+    // cannot be had at all, the settings will tell.
+    let _hold = NatHold::take();
+    let names = kernel_settings::apply(options, &Sysctls::default());
+    if names.is_empty() { Ok(()) } else { Err(DaemonError::KernelSettings { names }) }
 }
 
 /// Serves this node until SIGTERM or SIGINT. Rules stay in place. A configuration that came from a file is followed.
@@ -231,7 +245,7 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter, si
     listeners.spawn(checks.run(cancel.clone()));
     let watchman = Watchman::start(own_port, control.clone())?.holding(hold);
     // After the hold, which asks for connection tracking: before, its settings need not be there.
-    apply_kernel_settings(&options);
+    kernel_settings::apply(&options, &Sysctls::default());
 
     tracing::info!(node = %options.node_name, plane = plane_name, version = env!("CARGO_PKG_VERSION"), "sheave starts");
     reporter.starting();
