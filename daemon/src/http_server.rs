@@ -3,6 +3,7 @@
 //! A probe must be answered while the API server, the kernel or a scraper misbehave, so nothing here waits for anybody: handlers
 //! compute an answer from what is in memory, and a connection that dawdles is closed.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -20,13 +21,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::daemon::Retry;
 
-/// Connections of one listener at a time; more wait in the kernel's queue.
+/// Connections of one listener at a time. For one more the oldest is closed: a probe must not wait for peers that say nothing.
 const CONNECTIONS: usize = 64;
 /// How long a request may take to arrive, and how long an idle connection is kept. A scraper that comes every half minute connects
 /// anew; a slow one must not hold a place.
@@ -104,19 +105,18 @@ pub(crate) async fn listen(
 
 /// Serves until cancelled; then no connection outlives the request it carries.
 pub(crate) async fn serve(listener: TcpListener, answer: Arc<dyn Answer>, cancel: CancellationToken) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    let accept = async || {
-        let place = room.clone().acquire_owned().await.ok()?;
-        Some((place, listener.accept().await))
-    };
-    while let Some(Some((place, accepted))) = cancel.run_until_cancelled(accept()).await {
+    // By age, and looked through when another one comes.
+    let mut open: VecDeque<AbortHandle> = VecDeque::with_capacity(CONNECTIONS);
+    while let Some(accepted) = cancel.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
-                let (answer, cancel) = (answer.clone(), cancel.clone());
-                tokio::spawn(async move {
-                    connection(stream, peer, answer, cancel).await;
-                    drop(place);
-                });
+                open.retain(|connection| !connection.is_finished());
+                if open.len() >= CONNECTIONS
+                    && let Some(oldest) = open.pop_front()
+                {
+                    oldest.abort();
+                }
+                open.push_back(tokio::spawn(connection(stream, peer, answer.clone(), cancel.clone())).abort_handle());
             }
             // The peer has gone, or descriptors have run out: both pass.
             Err(error) => {

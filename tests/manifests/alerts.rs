@@ -60,6 +60,18 @@ fn every_metric_in_a_rule_is_one_of_ours() {
     }
 }
 
+/// A loop that hangs writes no metric any more, so that what it wrote last differs by no more than before.
+#[test]
+fn what_the_loop_wrote_is_held_against_a_clock_of_others() {
+    let rules = rules();
+    let expressions = rules.iter().map(|rule| rule["expr"].as_str().unwrap());
+    for expression in expressions.filter(|expression| expression.contains("_timestamp_seconds")) {
+        assert!(expression.contains("time() - "), "{expression}");
+    }
+    let stuck = rules.iter().find(|rule| rule["alert"] == "SheaveSyncStuck").unwrap()["expr"].as_str().unwrap();
+    assert!(stuck.contains("sheave_queue_length"), "a loop that takes nothing queues nothing: {stuck}");
+}
+
 #[test]
 fn the_chart_has_the_same_rules() {
     let chart: Value = serde_saphyr::from_str(&read("manifests/helm/sheave/alerts.yaml")).unwrap();

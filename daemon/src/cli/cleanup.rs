@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::Failure;
-use crate::daemon::DaemonError;
+use crate::daemon::{DaemonError, unguarded_localnet};
 use crate::dataplane::nftables;
 use crate::migration::rollback;
 use crate::netlink::nft::{KernelNft, NftDoor as _};
@@ -36,5 +36,8 @@ pub(super) fn cleanup(arguments: &Arguments) -> Result<(), Failure> {
     let removed = nftables::cleanup(&mut door).with_context(|| format!("removing {table}")).map_err(Failure::No)?;
     rollback::withdraw(&mut door).context("removing the request to stand down").map_err(Failure::No)?;
     println!("{}", if removed { format!("removed: {table}") } else { NOTHING.to_owned() });
+    if let Some(text) = unguarded_localnet() {
+        println!("{text}");
+    }
     Ok(())
 }

@@ -94,13 +94,10 @@ impl Cli {
 impl LogOptions {
     /// Opens the log. What was not said on the command line is as the configuration has it; the filter can be changed later.
     fn start(&self, defaults: Option<LogDefaults>) -> Result<LogFilter, Failure> {
-        let level = match defaults.map_or(0, |defaults| defaults.verbosity) {
-            0..=3 => "info",
-            4..=5 => "debug",
-            _ => "trace",
-        };
-        let filter = self.log.as_deref().unwrap_or(level);
-        let (filter, reload) = LogFilter::new(filter).map_err(|error| Failure::Usage(format!("--log: {error}")))?;
+        // The filter knows klog's numbers up to 10; more are no more.
+        let verbosity = defaults.map_or(0, |defaults| defaults.verbosity).min(10);
+        let filter = self.log.clone().unwrap_or_else(|| verbosity.to_string());
+        let (filter, reload) = LogFilter::new(&filter).map_err(|error| Failure::Usage(format!("--log: {error}")))?;
         let registry = tracing_subscriber::registry().with(reload);
         let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
         let format = self.log_format.unwrap_or(match defaults.map(|defaults| defaults.format) {

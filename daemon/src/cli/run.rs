@@ -57,7 +57,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "URL", hide_short_help = true, help_heading = "From kube-proxy")]
     master: Option<String>,
 
-    /// Make the kernel settings of the configuration, and end
+    /// Make the kernel settings of the configuration, and end: with 1 if one cannot be made
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, hide_short_help = true, help_heading = "From kube-proxy")]
     init_only: bool,
 
@@ -156,8 +156,7 @@ impl Prepared {
             }
             Task::InitOnly => {
                 settings.tell();
-                daemon::apply_kernel_settings(&settings.options);
-                return Ok(());
+                daemon::init_only(&settings.options)
             }
             Task::Serve(file) => daemon::run(settings, file.as_ref(), &filter),
         };

@@ -66,7 +66,8 @@ pub fn interpret(configuration: &Configuration, overrides: &Overrides) -> Result
         adopt: overrides.adopt,
         min_sync_period: min_sync_period(&configuration.kube_proxy, mode),
         kernel: reader.kernel(),
-        servers: reader.servers(mode),
+        servers: reader.servers(),
+        stale_after: stale_after(&configuration.kube_proxy, mode),
     };
     if !reader.mistakes.found.is_empty() {
         return Err(reader.mistakes.found);
@@ -230,19 +231,13 @@ impl Interpreter<'_> {
         ip.filter(|ip| !ip.is_unspecified())
     }
 
-    fn servers(&mut self, mode: Mode) -> Servers {
+    fn servers(&mut self) -> Servers {
         let KubeProxyConfiguration { healthz_bind_address, metrics_bind_address, bind_address_hard_fail, .. } = self.kube_proxy;
         // Empty only by flag, which turns it off; for metrics kube-proxy refuses that, too.
         let healthz =
             if healthz_bind_address.is_empty() { None } else { self.address("healthzBindAddress", healthz_bind_address) };
         let metrics = self.address("metricsBindAddress", metrics_bind_address);
-        let sync_period = match mode {
-            Mode::Iptables => self.kube_proxy.iptables.sync_period,
-            Mode::Ipvs => self.kube_proxy.ipvs.sync_period,
-            Mode::Nftables => self.kube_proxy.nftables.sync_period,
-        };
-        let stale_after = sync_period.to_std().saturating_mul(2);
-        Servers { healthz, metrics, bind_address_hard_fail: *bind_address_hard_fail, stale_after }
+        Servers { healthz, metrics, bind_address_hard_fail: *bind_address_hard_fail }
     }
 
     fn address(&mut self, field: &str, text: &str) -> Option<SocketAddr> {
@@ -358,6 +353,15 @@ fn serves_loopback(selection: &NodePortSelection) -> bool {
             of_family.peek().is_none() || of_family.any(|net| net.contains(&loopback))
         }
     }
+}
+
+fn stale_after(kube_proxy: &KubeProxyConfiguration, mode: Mode) -> Duration {
+    let period = match mode {
+        Mode::Iptables => kube_proxy.iptables.sync_period,
+        Mode::Ipvs => kube_proxy.ipvs.sync_period,
+        Mode::Nftables => kube_proxy.nftables.sync_period,
+    };
+    period.to_std().saturating_mul(2)
 }
 
 /// Only a period that somebody chose delays commits. kube-proxy's default is there to spare it work that costs us next to nothing.

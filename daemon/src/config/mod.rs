@@ -86,6 +86,8 @@ pub struct Options {
     pub kernel: KernelSettings,
     /// Where the daemon answers about itself.
     pub servers: Servers,
+    /// How long a change may wait for the kernel before `/healthz` and `/livez` say 503: twice `syncPeriod`.
+    pub stale_after: Duration,
 }
 
 /// `--source`.
@@ -120,7 +122,7 @@ pub enum NodePortSelection {
 }
 
 /// The two servers that answer about the daemon itself. By default neither listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Servers {
     /// `/healthz` and `/livez`; none: not served.
     pub healthz: Option<SocketAddr>,
@@ -128,14 +130,6 @@ pub struct Servers {
     pub metrics: Option<SocketAddr>,
     /// A port that is taken at the start ends the process, instead of being tried again.
     pub bind_address_hard_fail: bool,
-    /// How long a change may wait for the kernel before `/healthz` and `/livez` say 503: twice `syncPeriod`.
-    pub stale_after: Duration,
-}
-
-impl Default for Servers {
-    fn default() -> Self {
-        Self { healthz: None, metrics: None, bind_address_hard_fail: false, stale_after: STALE_AFTER }
-    }
 }
 
 /// Settings of this process and of its network namespace (kube-proxy 6.7).
@@ -183,6 +177,7 @@ impl Options {
             min_sync_period: Duration::ZERO,
             kernel: KernelSettings::default(),
             servers: Servers::default(),
+            stale_after: STALE_AFTER,
         }
     }
 }

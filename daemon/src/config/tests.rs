@@ -58,6 +58,7 @@ fn the_configmap_of_kubeadm_means_kube_proxys_defaults_and_no_warning() {
         min_sync_period,
         kernel,
         servers,
+        stale_after,
     } = settings.options;
     assert_eq!(&*node_name, "host-1");
     let SourceOptions::Kube(kube) = source else { panic!("{source:?}") };
@@ -79,6 +80,7 @@ fn the_configmap_of_kubeadm_means_kube_proxys_defaults_and_no_warning() {
     assert_eq!(servers.healthz, Some("0.0.0.0:10256".parse().unwrap()));
     assert_eq!(servers.metrics, Some("127.0.0.1:10249".parse().unwrap()));
     assert!(!servers.bind_address_hard_fail);
+    assert_eq!(stale_after, Duration::from_secs(60), "twice syncPeriod");
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub(super) struct Sysctls {
     proc_sys: PathBuf,
     /// Buckets of the connection table, which is a parameter of the module and not of a namespace.
     hashsize: PathBuf,
+    /// The list of CPUs that are online, of this machine and not of a cgroup.
+    cpus: PathBuf,
 }
 
 /// `route_localnet`, while NodePorts are served at 127.0.0.1: without it the kernel sends nothing from a loopback address, and takes
@@ -53,22 +55,26 @@ const MAX: &str = "net.netfilter.nf_conntrack_max";
 /// More than this is not asked for by the number of CPUs (kube-proxy's `getConntrackMax`).
 const MOST: u64 = 1 << 20;
 const ROUTE_LOCALNET: &str = "net.ipv4.conf.all.route_localnet";
+/// Of a sysctl that is on without the rules that belong to it (CVE-2020-8558).
+const UNGUARDED: &str = "net.ipv4.conf.all.route_localnet is 1 and sheave does not need it here (an earlier run or kube-proxy's iptables \
+                         mode may have left it): neighbours may reach services that listen at 127.0.0.1 only; set it to 0";
 
-/// Makes every setting, and warns of those that cannot be made.
-pub(super) fn apply(options: &Options, sysctls: &Sysctls) {
+/// Makes every setting, warns of those that cannot be made, and returns their names.
+pub(super) fn apply(options: &Options, sysctls: &Sysctls) -> Vec<&'static str> {
     let KernelSettings { oom_score_adj, conntrack } = &options.kernel;
     set_oom_score(*oom_score_adj);
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from) as u64;
-    for setting in wanted(conntrack, cpus) {
-        let made = sysctls.make(setting);
-        if setting.name == MAX && made {
+    let mut missed = Vec::new();
+    for setting in wanted(conntrack, sysctls.cpus()) {
+        if !sysctls.make(setting) {
+            missed.push(setting.name);
+        } else if setting.name == MAX {
             sysctls.make_room(setting.value);
         }
     }
-    if !options.localhost_node_ports && sysctls.read(ROUTE_LOCALNET) == Some(1) {
-        tracing::warn!(
-            "{ROUTE_LOCALNET} is 1 and nobody needs it here (kube-proxy's iptables mode leaves it): neighbours may reach services that listen at 127.0.0.1 only; set it to 0"
-        );
+    if !options.localhost_node_ports
+        && let Some(text) = sysctls.unguarded()
+    {
+        tracing::warn!("{text}");
     }
     for family in forwarding(options) {
         if sysctls.read(family) == Some(0) {
@@ -77,6 +83,12 @@ pub(super) fn apply(options: &Options, sysctls: &Sysctls) {
             );
         }
     }
+    missed
+}
+
+/// What to tell of a `route_localnet` that is on, by whomever, when the rules that guard it are gone.
+pub(crate) fn unguarded_localnet() -> Option<&'static str> {
+    Sysctls::default().unguarded()
 }
 
 /// What the conntrack section asks for. Zero asks for nothing.
@@ -93,7 +105,8 @@ fn wanted(conntrack: &ConntrackSettings, cpus: u64) -> Vec<Setting> {
         ("net.netfilter.nf_conntrack_udp_timeout_stream", udp_stream),
     ];
     let timeouts = timeouts.into_iter().filter(|(_, value)| *value > Duration::ZERO);
-    let timeouts = timeouts.map(|(name, value)| Setting { name, value: value.as_secs() });
+    // The kernel counts seconds, and at zero of them a flow would be forgotten at once.
+    let timeouts = timeouts.map(|(name, value)| Setting { name, value: value.as_secs().max(1) });
     let liberal = tcp_be_liberal.then_some(Setting { name: "net.netfilter.nf_conntrack_tcp_be_liberal", value: 1 });
     max.into_iter().chain(timeouts).chain(liberal).collect()
 }
@@ -116,24 +129,36 @@ fn set_oom_score(score: i32) {
 
 impl Default for Sysctls {
     fn default() -> Self {
-        Self { proc_sys: "/proc/sys".into(), hashsize: "/sys/module/nf_conntrack/parameters/hashsize".into() }
+        Self {
+            proc_sys: "/proc/sys".into(),
+            hashsize: "/sys/module/nf_conntrack/parameters/hashsize".into(),
+            cpus: "/sys/devices/system/cpu/online".into(),
+        }
     }
 }
 
 impl Localnet {
     /// Turns it on or off again. The rules that keep others from 127.0.0.0/8 are in force whenever it is on: on comes after them,
-    /// off before they go.
-    pub(super) fn follow(&mut self, wanted: bool) {
+    /// off before they go. One that was on when this process found it may be an earlier run's, or somebody else's: it stays on, and
+    /// somebody has to be told. Returns whether it is on without the rules.
+    pub(super) fn follow(&mut self, wanted: bool) -> bool {
         if wanted == self.on {
-            return;
+            return false;
         }
         self.on = wanted;
         if wanted {
             self.ours = self.sysctls.read(ROUTE_LOCALNET) == Some(0);
             self.sysctls.make(Setting { name: ROUTE_LOCALNET, value: 1 });
-        } else if std::mem::take(&mut self.ours) {
+            return false;
+        }
+        if std::mem::take(&mut self.ours) {
             self.sysctls.make(Setting { name: ROUTE_LOCALNET, value: 0 });
         }
+        let unguarded = self.sysctls.unguarded();
+        if let Some(text) = unguarded {
+            tracing::warn!("{text}");
+        }
+        unguarded.is_some()
     }
 }
 
@@ -164,6 +189,16 @@ impl Sysctls {
         }
     }
 
+    fn unguarded(&self) -> Option<&'static str> {
+        (self.read(ROUTE_LOCALNET) == Some(1)).then_some(UNGUARDED)
+    }
+
+    /// CPUs that are online. `available_parallelism` would be those of a cgroup's quota, and the connection table is the machine's.
+    fn cpus(&self) -> u64 {
+        let online = fs::read_to_string(&self.cpus).ok().and_then(|list| cpus_in(list.trim()));
+        online.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from) as u64)
+    }
+
     fn read(&self, name: &str) -> Option<u64> {
         number(&self.path(name)).ok()
     }
@@ -180,6 +215,16 @@ impl Sysctls {
     fn path(&self, name: &str) -> PathBuf {
         self.proc_sys.join(name.replace('.', "/"))
     }
+}
+
+/// How many CPUs a list such as `0-3,8` names (Documentation/admin-guide/cputopology.rst).
+fn cpus_in(list: &str) -> Option<u64> {
+    let ranges = list.split(',').map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last) = (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?);
+        last.checked_sub(first)?.checked_add(1)
+    });
+    ranges.sum()
 }
 
 fn number(path: &Path) -> io::Result<u64> {

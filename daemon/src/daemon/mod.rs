@@ -29,11 +29,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use kernel_settings::unguarded_localnet;
 pub use report::Reporter;
 pub(crate) use report::with_causes;
 pub(crate) use retry::Retry;
@@ -44,7 +45,7 @@ pub use watchman::Watchman;
 
 use self::kernel_settings::Sysctls;
 use crate::config::{ConfigFile, Options, Settings, SourceOptions};
-use crate::dataplane::nftables::NftablesPlane;
+use crate::dataplane::nftables::{NatHold, NftablesPlane};
 use crate::dataplane::{Dataplane as _, PlaneError};
 use crate::health::{ProxyHealth, ServiceChecks};
 use crate::http_server::BindError;
@@ -93,6 +94,12 @@ pub enum DaemonError {
     /// An address is taken, and waiting for it was not wanted.
     #[error("{0}; bindAddressHardFail is set")]
     Bind(#[from] BindError),
+    /// `--init-only`, which has nothing else to do.
+    #[error("not set: {}; the log says why", names.join(", "))]
+    KernelSettings {
+        /// Settings as `sysctl` names them.
+        names: Vec<&'static str>,
+    },
     /// No thread, no runtime, no signal handler.
     #[error("{what}: {source}")]
     Process {
@@ -126,9 +133,22 @@ enum End {
     Restart(Box<Settings>),
 }
 
+/// What ends the daemon. Heard from before the first [`serve`] to after the last, so that none is lost while one follows another.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
 /// Makes the kernel settings of a configuration, without serving anything.
-pub fn apply_kernel_settings(options: &Options) {
-    kernel_settings::apply(options, &Sysctls::default());
+///
+/// # Errors
+/// One that was asked for could not be made.
+pub fn init_only(options: &Options) -> Result<(), DaemonError> {
+    // It asks for connection tracking, without which there is none of its settings. One that is another's does so as well; and if it
+    // cannot be had at all, the settings will tell.
+    let _hold = NatHold::take();
+    let names = kernel_settings::apply(options, &Sysctls::default());
+    if names.is_empty() { Ok(()) } else { Err(DaemonError::KernelSettings { names }) }
 }
 
 /// Serves this node until SIGTERM or SIGINT. Rules stay in place. A configuration that came from a file is followed.
@@ -142,23 +162,24 @@ pub fn run(mut settings: Settings, file: Option<&ConfigFile>, log: &LogFilter) -
         .enable_all()
         .build()
         .map_err(|source| DaemonError::Process { what: "starting the runtime", source })?;
-    let outcome = loop {
-        match runtime.block_on(serve(settings, file, log.clone())) {
-            Ok(End::Restart(next)) => settings = *next,
-            Ok(End::Asked) => break Ok(()),
-            Err(error) => break Err(error),
+    let outcome = runtime.block_on(async {
+        let mut signals = Signals::listen()?;
+        loop {
+            match serve(settings, file, log.clone(), &mut signals).await? {
+                End::Restart(next) => settings = *next,
+                End::Asked => return Ok(()),
+            }
         }
-    };
+    });
     // A source that is in the middle of a request is not waited for: nothing it could still say matters.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter) -> Result<End, DaemonError> {
+async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter, signals: &mut Signals) -> Result<End, DaemonError> {
+    let Signals { terminate, interrupt } = signals;
     let cancel = CancellationToken::new();
     let listeners = TaskTracker::new();
-    let mut terminate = on_signal(SignalKind::terminate())?;
-    let mut interrupt = on_signal(SignalKind::interrupt())?;
 
     // The kernel first: if it says no, a person should hear that and not a word about API servers.
     let mut door = KernelNft::open()?;
@@ -171,7 +192,7 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter) ->
         if adoption::kube_proxy_runs().await {
             tracing::info!("this node was given back to kube-proxy, which runs: waiting for the end, without serving");
             drop(hold);
-            handover::stand_by(&mut terminate, &mut interrupt).await;
+            handover::stand_by(terminate, interrupt).await;
             return Ok(End::Asked);
         }
         handover::withdraw();
@@ -184,7 +205,7 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter) ->
     let metrics = Arc::new(Metrics::new());
     let node_expected = matches!(options.source, SourceOptions::Kube(_));
     let no_ipv6 = families::why_no_ipv6(Path::new("/proc"));
-    let health = ProxyHealth::new(options.servers.stale_after, node_expected);
+    let health = ProxyHealth::new(options.stale_after, node_expected);
     let health = Arc::new(if no_ipv6.is_some() { health.without_ipv6() } else { health });
     let stale_flows = StaleFlows::spawn(metrics.clone())
         .inspect_err(|error| tracing::warn!(%error, "no conntrack: UDP flows to backends that are gone will not be cut"))
@@ -210,12 +231,21 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter) ->
     let checks = ServiceChecks::new(outputs.published.clone(), health.clone(), metrics.clone(), reporter.clone());
     let plane_name = plane.name();
     let (servers, configz) = (options.servers.clone(), watch::Sender::new(settings.configz));
-    Listening { servers, configz: configz.subscribe(), plane: plane_name, metrics, health, reporter: reporter.clone(), log }
-        .start(&listeners, &cancel)?;
+    let subscribed = configz.subscribe();
+    Listening {
+        servers,
+        configz: subscribed,
+        plane: plane_name,
+        metrics,
+        health: health.clone(),
+        reporter: reporter.clone(),
+        log,
+    }
+    .start(&listeners, &cancel)?;
     listeners.spawn(checks.run(cancel.clone()));
     let watchman = Watchman::start(own_port, control.clone())?.holding(hold);
     // After the hold, which asks for connection tracking: before, its settings need not be there.
-    apply_kernel_settings(&options);
+    kernel_settings::apply(&options, &Sysctls::default());
 
     tracing::info!(node = %options.node_name, plane = plane_name, version = env!("CARGO_PKG_VERSION"), "sheave starts");
     reporter.starting();
@@ -233,7 +263,7 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter) ->
 
     let reconfigured = async {
         match file {
-            Some(file) => reload::follow(file, options, &configz, control).await,
+            Some(file) => reload::follow(file, options, &configz, control, &health).await,
             None => std::future::pending().await,
         }
     };
@@ -252,7 +282,7 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter) ->
             cancel.cancel();
             let _ = ended.await;
             handover::stand_down();
-            handover::stand_by(&mut terminate, &mut interrupt).await;
+            handover::stand_by(terminate, interrupt).await;
             return Ok(End::Asked);
         }
         // Better no process, which whoever started it notices, than one that serves nothing.
@@ -316,6 +346,10 @@ fn spawn_loop(sync_loop: SyncLoop, inputs: Inputs, cancel: CancellationToken) ->
     std::thread::Builder::new().name("sync".into()).spawn(move || runtime.block_on(sync_loop.run(inputs, cancel))).map_err(failed)
 }
 
-fn on_signal(kind: SignalKind) -> Result<tokio::signal::unix::Signal, DaemonError> {
-    signal(kind).map_err(|source| DaemonError::Process { what: "listening for signals", source })
+impl Signals {
+    /// From now on; needs the runtime.
+    fn listen() -> Result<Self, DaemonError> {
+        let on = |kind| signal(kind).map_err(|source| DaemonError::Process { what: "listening for signals", source });
+        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
+    }
 }

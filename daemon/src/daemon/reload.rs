@@ -3,22 +3,31 @@
 //! kube-proxy ends with an error and waits to be started again. Here most of a change is taken over by the loop as it runs; the rest
 //! takes the daemon's inside down and builds it anew in the same process. Rules stay in force meanwhile, as with any restart.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
 
 use super::kernel_settings::{self, Sysctls};
 use super::report::with_causes;
+use super::retry::Retry;
 use super::sync::Control;
-use crate::config::{ConfigFile, Options, Settings, SourceOptions};
+use crate::config::{ConfigFile, Options, Servers, Settings, SourceOptions};
+use crate::health::ProxyHealth;
+use crate::http_server;
 use crate::source::kube;
 use crate::source::manifests::PathWatch;
+
+/// Under this name `/healthz` tells of a configuration that cannot be used.
+const PROBLEM: &str = "configuration";
 
 /// What a change asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     Nothing,
-    /// The loop can take it over.
+    /// The loop and what answers for it can take it over.
     Live,
     /// Other sources, another name or other servers: from the beginning.
     Restart,
@@ -35,18 +44,25 @@ fn change(now: &Options, next: &Options) -> Change {
 }
 
 /// Follows the file, and hands what can be taken over to the loop. Returns with a change that cannot be.
+///
+/// What a configuration was refused for need not lie in its file (a kubeconfig that is not there yet, a port that is taken), so it is
+/// looked at again until it is good.
 pub(super) async fn follow(
     file: &ConfigFile,
     mut now: Arc<Options>,
     configz: &watch::Sender<serde_json::Value>,
     control: mpsc::Sender<Control>,
+    health: &ProxyHealth,
 ) -> Settings {
     let mut watch = PathWatch::new(file.path.clone());
     let mut refused = None;
+    let mut again = Retry::new(Duration::from_secs(1), Duration::from_secs(30));
     loop {
         watch.arm();
         watch.arm_links();
-        match read(file, &now).await {
+        let read = read(file, &now).await;
+        health.problem(PROBLEM, read.as_ref().err().cloned());
+        match read {
             Ok((Change::Nothing, settings)) => {
                 refused = None;
                 configz.send_replace(settings.configz);
@@ -60,6 +76,7 @@ pub(super) async fn follow(
                 if next.kernel != now.kernel {
                     kernel_settings::apply(&next, &Sysctls::default());
                 }
+                health.stale_after(next.stale_after);
                 now = next;
                 // A loop that is gone ends the process anyway.
                 _ = control.send(Control::Options(now.clone())).await;
@@ -73,24 +90,47 @@ pub(super) async fn follow(
             Err(text) => {
                 tracing::error!("the configuration has changed and cannot be used, what was in force stays: {text}");
                 refused = Some(text);
+                again.reset();
             }
         }
-        watch.changed().await;
+        if refused.is_some() {
+            tokio::select! {
+                () = watch.changed() => {}
+                () = sleep(again.next()) => {}
+            }
+        } else {
+            watch.changed().await;
+        }
     }
 }
 
-/// What the file says now and asks for. An API server that cannot even be tried is found here, and not when it is too late.
+/// What the file says now and asks for. An API server that cannot even be tried is found here, and so is an address that is taken and
+/// must not be: when the daemon has been taken down for them, it is too late.
 async fn read(file: &ConfigFile, now: &Options) -> Result<(Change, Settings), String> {
     let settings = file.load().map_err(|error| with_causes(&error))?;
     let change = change(now, &settings.options);
-    if let (Change::Restart, SourceOptions::Kube(kube)) = (change, &settings.options.source) {
-        kube::connect(kube).await.map_err(|error| with_causes(&error))?;
+    if change == Change::Restart {
+        if let SourceOptions::Kube(kube) = &settings.options.source {
+            kube::connect(kube).await.map_err(|error| with_causes(&error))?;
+        }
+        for address in must_be_free(&now.servers, &settings.options.servers) {
+            http_server::bind(address, true).map_err(|error| format!("{error}; bindAddressHardFail is set"))?;
+        }
     }
     Ok((change, settings))
 }
 
+/// Addresses that end the process if they are taken. Of a port that we listen on ourselves nothing can be known yet.
+fn must_be_free(now: &Servers, next: &Servers) -> impl Iterator<Item = SocketAddr> {
+    let ours = [now.healthz, now.metrics].map(|address| address.map(|address| address.port()));
+    let wanted = if next.bind_address_hard_fail { [next.healthz, next.metrics] } else { [None, None] };
+    wanted.into_iter().flatten().filter(move |address| !ours.contains(&Some(address.port())))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::config::{Configuration, DetectLocal, Overrides, SourceChoice, interpret, parse};
 
@@ -109,6 +149,8 @@ mod tests {
             ("nodePortAddresses: [primary]", Change::Live),
             ("iptables: {masqueradeAll: true}", Change::Live),
             ("conntrack: {min: 7}", Change::Live),
+            ("iptables: {syncPeriod: 10s}", Change::Live),
+            ("mode: nftables\nnftables: {syncPeriod: 10s}", Change::Live),
             ("hostnameOverride: other", Change::Restart),
             ("clientConnection: {kubeconfig: /etc/other}", Change::Restart),
             ("metricsBindAddress: 127.0.0.1:1", Change::Restart),
@@ -129,7 +171,10 @@ mod tests {
         let file = ConfigFile { path: path.clone(), overrides };
         let now = Arc::new(file.load().unwrap().options);
         let (control, mut told) = mpsc::channel(4);
-        let following = tokio::spawn(async move { follow(&file, now, &watch::Sender::default(), control).await.options });
+        let health = Arc::new(ProxyHealth::new(now.stale_after, false));
+        let theirs = health.clone();
+        let following =
+            tokio::spawn(async move { follow(&file, now, &watch::Sender::default(), control, &theirs).await.options });
         let mut next = async || match told.recv().await {
             Some(Control::Options(options)) => options.detect_local.clone(),
             other => panic!("{other:?}"),
@@ -141,6 +186,11 @@ mod tests {
         std::fs::write(&other, text("detectLocalMode: BridgeInterface\ndetectLocal: {bridgeInterface: cni0}")).unwrap();
         std::fs::rename(&other, &path).unwrap();
         assert_eq!(next().await, DetectLocal::BridgeInterface("cni0".into()));
+        health.queued(Instant::now().checked_sub(Duration::from_secs(30)).unwrap());
+        assert!(health.look().is_alive());
+        std::fs::write(&path, text("iptables: {syncPeriod: 10s}")).unwrap();
+        next().await;
+        assert!(!health.look().is_alive(), "twice syncPeriod");
         std::fs::write(&path, text("hostnameOverride: other")).unwrap();
         assert_eq!(&*following.await.unwrap().node_name, "other");
     }
@@ -155,5 +205,51 @@ mod tests {
         let overrides = Overrides { host_name: "n".to_owned(), ..Overrides::default() };
         let error = read(&ConfigFile { path, overrides }, &options("")).await.expect_err("it cannot be read");
         assert!(error.starts_with("kubeconfig /no/such/kubeconfig: "), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_restart_waits_for_an_address_that_must_be_free_and_begins_without_another_change_of_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.conf");
+        let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = holder.local_addr().unwrap();
+        let text = format!(
+            "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n\
+             bindAddressHardFail: true\nmetricsBindAddress: {taken}\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        let source = Some(SourceChoice::Manifests(directory.path().join("none")));
+        let overrides = Overrides { host_name: "n".to_owned(), source, ..Overrides::default() };
+        let file = ConfigFile { path, overrides };
+        let mut now = file.load().unwrap().options;
+        now.servers = Servers::default();
+        let health = Arc::new(ProxyHealth::new(now.stale_after, false));
+        let theirs = health.clone();
+        let (control, _told) = mpsc::channel(1);
+        let following =
+            tokio::spawn(async move { follow(&file, Arc::new(now), &watch::Sender::default(), control, &theirs).await.options });
+        while health.look().problems.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let problem = health.look().problems.remove(0);
+        assert!(problem.starts_with(&format!("configuration: listen on {taken}: ")), "{problem}");
+        assert!(problem.ends_with("bindAddressHardFail is set"), "{problem}");
+        drop(holder);
+        assert_eq!(following.await.unwrap().servers.metrics, Some(taken));
+        assert_eq!(health.look().problems, [""; 0]);
+    }
+
+    #[test]
+    fn our_own_ports_are_no_obstacle() {
+        let servers = |healthz: &str, metrics: &str, bind_address_hard_fail| Servers {
+            healthz: Some(healthz.parse().unwrap()),
+            metrics: Some(metrics.parse().unwrap()),
+            bind_address_hard_fail,
+        };
+        let now = servers("0.0.0.0:1", "127.0.0.1:2", false);
+        let asked = |next: &Servers| must_be_free(&now, next).collect::<Vec<_>>();
+        assert_eq!(asked(&servers("127.0.0.1:2", "127.0.0.1:1", true)), []);
+        assert_eq!(asked(&servers("127.0.0.1:3", "127.0.0.1:1", true)), ["127.0.0.1:3".parse().unwrap()]);
+        assert_eq!(asked(&servers("127.0.0.1:3", "127.0.0.1:1", false)), [], "it will be tried again");
     }
 }

@@ -47,8 +47,7 @@ impl Listening {
     /// # Errors
     /// An address is taken, and `bind_address_hard_fail` is set.
     pub(super) fn start(self, tasks: &TaskTracker, cancel: &CancellationToken) -> Result<(), BindError> {
-        let Self { servers: Servers { healthz, metrics: metrics_address, bind_address_hard_fail: hard, stale_after: _ }, .. } =
-            &self;
+        let Self { servers: Servers { healthz, metrics: metrics_address, bind_address_hard_fail: hard }, .. } = &self;
         let health_server: Arc<dyn Answer> = Arc::new(HealthServer::new(self.health.clone(), self.metrics.clone()));
         let admin: Arc<dyn Answer> = Arc::new(Admin::new(AdminParts {
             metrics: self.metrics.clone(),

@@ -40,7 +40,6 @@ const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 /// What is known of our health. The sync loop writes it, servers read it.
 #[derive(Debug)]
 pub struct ProxyHealth {
-    stale_after: Duration,
     /// Whether a Node object must have been seen. A directory of manifests may have none.
     node_expected: bool,
     /// Those that are served. One sync of ours is of all of them.
@@ -51,8 +50,10 @@ pub struct ProxyHealth {
     watches: Mutex<Option<Arc<kube::Health>>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    /// How long a change may wait for the kernel.
+    stale_after: Duration,
     /// Of the last successful sync.
     updated: Option<Timestamp>,
     /// Since when a change waits for the kernel.
@@ -96,10 +97,15 @@ impl ProxyHealth {
     #[must_use]
     pub fn new(stale_after: Duration, node_expected: bool) -> Self {
         Self {
-            stale_after,
             node_expected,
             families: &Family::ALL,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                stale_after,
+                updated: None,
+                queued: None,
+                standing: Standing::default(),
+                problems: BTreeMap::new(),
+            }),
             programmed: watch::Sender::new(0),
             watches: Mutex::default(),
         }
@@ -109,6 +115,11 @@ impl ProxyHealth {
     #[must_use]
     pub fn without_ipv6(self) -> Self {
         Self { families: &[Family::V4], ..self }
+    }
+
+    /// From now on a change may wait so long for the kernel, one that waits already as well.
+    pub fn stale_after(&self, stale_after: Duration) {
+        self.state().stale_after = stale_after;
     }
 
     /// A change waits for the kernel. The first one counts.
@@ -166,7 +177,7 @@ impl ProxyHealth {
         problems.extend(state.problems.iter().map(|(whose, what)| format!("{whose}: {what}")));
         Look {
             updated: state.updated,
-            stale: state.queued.is_some_and(|queued| now.saturating_duration_since(queued) >= self.stale_after),
+            stale: state.queued.is_some_and(|queued| now.saturating_duration_since(queued) >= state.stale_after),
             node_eligible: state.standing == Standing::Eligible || (state.standing == Standing::Unknown && !self.node_expected),
             standing: state.standing,
             families: self.families,

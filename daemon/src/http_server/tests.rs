@@ -67,6 +67,20 @@ async fn the_end_of_the_server_closes_idle_connections_and_frees_the_port() {
 }
 
 #[tokio::test]
+async fn peers_that_say_nothing_keep_nobody_out() {
+    let (address, ..) = server().await;
+    let mut silent = Vec::new();
+    for _ in 0..CONNECTIONS {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    assert!(ask(address, "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.starts_with("HTTP/1.1 200 "));
+    let mut buffer = [0; 1024];
+    assert_eq!(silent[0].read(&mut buffer).await.unwrap(), 0, "the oldest has made room");
+    silent[1].write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    assert!(silent[1].read(&mut buffer).await.unwrap() > 0, "nobody else had to go");
+}
+
+#[tokio::test]
 async fn a_busy_port_is_named() {
     let (address, ..) = server().await;
     let error = bind(address, false).unwrap_err();

@@ -1,4 +1,4 @@
-//! How the streams are doing: one log line per outage, and a snapshot for metrics, health and `doctor`.
+//! How the streams are doing: one log line per outage, and a snapshot for metrics and health.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
