@@ -50,6 +50,10 @@ fn whatever_is_missing_or_added_shows_without_reading_elements() {
         let table = everything();
         let mut plane = plane();
         plane.load(&table).unwrap();
+        if door().sets(TABLE).unwrap().iter().all(|set| set.count.is_none()) {
+            assert!(!plane.is_whole(), "a kernel that does not count (before Linux 6.16) cannot say so");
+            return;
+        }
         assert!(plane.is_whole());
         nft(&["-f", "-"], "table inet other { chain c { type nat hook output priority 0; tcp dport 1 accept; }; }");
         assert!(plane.is_whole(), "nothing to us");
