@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::super::*;
 use super::{options, outputs};
 use crate::dataplane::Damage;
-use crate::table::ServiceTable;
+use crate::model::Family;
+use crate::table::{Delta, ServiceTable};
 
 /// A plane that takes everything, and whose deferred work fails as often as it is told to.
 #[derive(Default)]
@@ -77,5 +78,6 @@ fn without_ipv6_policy_is_told_so_whatever_else_changes() {
     let mut sync_loop = sync_loop(Plane::default()).without_ipv6();
     sync_loop.facts.local = [Ipv6Addr::LOCALHOST.into()].into();
     sync_loop.node_changed();
-    assert!(node::context(&sync_loop.options, None, &sync_loop.facts).ipv6_off);
+    let context = sync_loop.reconciler.context();
+    assert!(context.serves(Family::V4) && !context.serves(Family::V6), "{context:?}");
 }
