@@ -159,7 +159,21 @@ fn looks_for_answers_survive_an_outage_and_end() {
 #[test]
 fn the_mailbox_wakes_at_the_time_given_and_for_what_comes_in() {
     let mailbox = Mailbox::default();
-    assert!(mailbox.take(Some(Instant::now())).is_empty());
-    mailbox.waiting().merge(suspects(FRONTEND, &[]));
-    assert!(!mailbox.take(None).is_empty());
+    assert!(mailbox.take(Some(Instant::now())).unwrap().is_empty());
+    mailbox.waiting().suspects.merge(suspects(FRONTEND, &[]));
+    assert!(!mailbox.take(None).unwrap().is_empty());
+}
+
+#[test]
+fn who_looks_ends_with_the_last_who_could_ask_and_after_what_was_asked() {
+    let (table, mut seeker) = with(&[flow(CLIENT, FRONTEND, "10.244.1.5:53")]);
+    let flows = StaleFlows::idle();
+    let mailbox = flows.sender.mailbox.clone();
+    let thread = std::thread::spawn(move || mailbox.serve(&mut seeker));
+    let another = flows.clone();
+    drop(flows);
+    another.look_for(suspects(FRONTEND, &[]));
+    drop(another);
+    thread.join().unwrap();
+    assert!(table.lock().unwrap().flows.is_empty());
 }

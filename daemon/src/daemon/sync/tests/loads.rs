@@ -8,7 +8,7 @@ use super::{options, outputs};
 use crate::dataplane::nftables::{NftablesPlane, TABLE};
 use crate::netlink::nft::{Batch, KernelNft, NftDoor as _};
 use crate::netlink::testns::in_namespace;
-use crate::table::ServiceTable;
+use crate::table::{Delta, ServiceTable};
 
 /// A plane beside whose first load somebody else commits, as it ends.
 struct Crowded<F> {
