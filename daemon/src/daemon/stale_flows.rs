@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use self::counted::Counted;
 use self::seeker::{FlowTable, Seeker};
+use crate::health::ProxyHealth;
 use crate::metrics::Metrics;
 use crate::model::{Family, Protocol};
 use crate::netlink::conntrack::{Conntrack, Flow, STATUS_SEEN_REPLY};
@@ -162,12 +163,12 @@ impl Suspects {
 }
 
 impl StaleFlows {
-    /// Starts the thread that looks. When the last clone of this is dropped it looks once for what it has, and ends.
+    /// Starts the thread that looks; `health` hears of outages. When the last clone of this is dropped it looks once for what it has, and ends.
     ///
     /// # Errors
     /// No thread, or no netlink socket.
-    pub fn spawn(metrics: Arc<Metrics>) -> Result<Self, DoorError> {
-        let mut seeker = Seeker::new(Counted::new(Conntrack::open()?, metrics));
+    pub fn spawn(metrics: Arc<Metrics>, health: Arc<ProxyHealth>) -> Result<Self, DoorError> {
+        let mut seeker = Seeker::new(Counted::new(Conntrack::open()?, metrics), health);
         let flows = Self { sender: Arc::default() };
         let mailbox = flows.sender.mailbox.clone();
         std::thread::Builder::new()

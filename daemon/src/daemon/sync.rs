@@ -131,6 +131,12 @@ impl SyncLoop {
             options,
             plane,
             instruments: Instruments::new(outputs.metrics.clone(), outputs.health.clone()),
+            finishing: Outage::new(
+                "affinity entries of removed backends",
+                outputs.health.clone(),
+                FINISH_AGAIN,
+                FINISH_AT_LATEST,
+            ),
             outputs,
             watchman: None,
             facts: NodeFacts::default(),
@@ -145,7 +151,6 @@ impl SyncLoop {
             told_uninformed: false,
             first_commit: None,
             unfinished: None,
-            finishing: Outage::new(FINISH_AGAIN, FINISH_AT_LATEST),
             held_until: None,
             localnet: Localnet::default(),
         }
@@ -475,9 +480,9 @@ impl SyncLoop {
         };
         // What was committed stays in force; at worst a client of a removed backend is not sticky for a while.
         self.instruments.cleanup_failed();
-        let Failed { wait, first } = self.finishing.failed(now);
-        self.unfinished = Some(now + wait);
         let error = with_causes(&error);
+        let Failed { wait, first } = self.finishing.failed(now, &error);
+        self.unfinished = Some(now + wait);
         if first {
             tracing::warn!(error, "affinity entries of removed backends not deleted; tried again until it works");
         } else {

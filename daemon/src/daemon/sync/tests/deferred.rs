@@ -66,9 +66,12 @@ fn deferred_work_that_fails_is_left_in_peace_for_longer_and_longer() {
         sync_loop.mend(&repair);
         assert_eq!(sync_loop.unfinished, Some(due));
     }
+    let problem = "affinity entries of removed backends: commit affinity-4: ";
+    assert!(sync_loop.outputs.health.look().problems[0].starts_with(problem));
     assert!(waits[0] >= FINISH_AGAIN / 2 && waits[7] >= FINISH_AT_LATEST / 2, "{waits:?}");
     sync_loop.finish();
     assert_eq!((sync_loop.unfinished, attempts.load(Ordering::Relaxed)), (None, 9));
+    assert_eq!(sync_loop.outputs.health.look().problems, Vec::<String>::new());
     sync_loop.mend(&repair);
     assert!(sync_loop.unfinished.is_some_and(|at| at <= Instant::now()), "the next is at once again");
 }
