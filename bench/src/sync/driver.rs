@@ -46,14 +46,15 @@ impl Driver {
         let (changes, changes_in) = mpsc::channel(CHANGES_QUEUED);
         let (control, control_in) = mpsc::channel(64);
         let (addresses, addresses_in) = watch::channel(LocalAddresses::new());
-        let watchman = Watchman::start(door.port_id(), control.clone()).context("watching the table")?;
+        let health = Arc::new(ProxyHealth::new(STALE_AFTER, false));
+        let watchman = Watchman::start(door.port_id(), control.clone(), health.clone()).context("watching the table")?;
         let outputs = Outputs {
             published: Arc::new(Published::default()),
             marks: watch::Sender::new(Vec::new()),
             reporter: Reporter::default(),
             stale_flows: None,
             metrics: Arc::default(),
-            health: Arc::new(ProxyHealth::new(STALE_AFTER, false)),
+            health,
         };
         let marks = outputs.marks.subscribe();
         let cancel = CancellationToken::new();

@@ -5,12 +5,14 @@
 //! socket, with backoff, until one works.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::retry::{Failed, Outage};
+use crate::health::ProxyHealth;
 use crate::netlink::route::{AddressSocket, LocalAddresses, RouteError};
 
 /// First pause after a failure.
@@ -26,20 +28,23 @@ trait AddressDoor: Send {
     fn reopen(&mut self) -> Result<(), RouteError>;
 }
 
-/// Follows the node's addresses until cancelled. The first value is there when this returns.
+/// Follows the node's addresses until cancelled. The first value is there when this returns. `health` hears of outages.
 ///
 /// # Errors
 /// No rtnetlink socket, or the first list failed. Later failures are waited out.
-pub(super) async fn watch_addresses(cancel: CancellationToken) -> Result<watch::Receiver<LocalAddresses>, RouteError> {
+pub(super) async fn watch_addresses(
+    cancel: CancellationToken,
+    health: Arc<ProxyHealth>,
+) -> Result<watch::Receiver<LocalAddresses>, RouteError> {
     // Subscribed before the first look: a change in between is seen twice rather than never.
     let mut door = AddressSocket::open()?;
     let (sender, receiver) = watch::channel(door.list().await?);
-    tokio::spawn(cancel.run_until_cancelled_owned(follow(door, sender)));
+    tokio::spawn(cancel.run_until_cancelled_owned(follow(door, sender, health)));
     Ok(receiver)
 }
 
-async fn follow(mut door: impl AddressDoor, known: watch::Sender<LocalAddresses>) {
-    let mut outage = Outage::new(AGAIN_AFTER, AGAIN_AT_LATEST);
+async fn follow(mut door: impl AddressDoor, known: watch::Sender<LocalAddresses>, health: Arc<ProxyHealth>) {
+    let mut outage = Outage::new("node addresses", health, AGAIN_AFTER, AGAIN_AT_LATEST);
     let mut works = true;
     loop {
         let outcome = if works { after_a_change(&mut door).await } else { anew(&mut door).await };
@@ -71,7 +76,7 @@ async fn anew(door: &mut impl AddressDoor) -> Result<LocalAddresses, RouteError>
 }
 
 fn failed(outage: &mut Outage, error: &RouteError) -> Duration {
-    let Failed { wait, first } = outage.failed(Instant::now());
+    let Failed { wait, first } = outage.failed(Instant::now(), error);
     if first {
         tracing::warn!(%error, "addresses of this node not re-read, the last known stay in force; tried again until it works");
     } else {
@@ -101,7 +106,10 @@ mod tests {
     use std::io;
     use std::process::Command;
 
+    use futures_util::FutureExt as _;
+
     use super::*;
+    use crate::health::STALE_AFTER;
     use crate::netlink::testns::in_namespace;
 
     /// A socket that does what a test says; at its end, nothing changes any more.
@@ -158,12 +166,24 @@ mod tests {
             for (further, expected) in [(vec![], "192.0.2.2"), (vec![Changed, Lists("192.0.2.3")], "192.0.2.3")] {
                 let steps = failure().into_iter().chain([missed()]).chain(further).collect();
                 let (sender, mut receiver) = watch::channel(LocalAddresses::new());
-                let task = tokio::spawn(follow(Script(steps), sender));
+                let health = Arc::new(ProxyHealth::new(STALE_AFTER, false));
+                let task = tokio::spawn(follow(Script(steps), sender, health.clone()));
                 let expected = LocalAddresses::from([expected.parse().unwrap()]);
                 receiver.wait_for(|known| *known == expected).await.expect("it goes on");
+                assert_eq!(health.look().problems, Vec::<String>::new());
                 task.abort();
             }
         }
+    }
+
+    #[tokio::test]
+    async fn an_outage_of_the_watch_is_told_by_healthz() {
+        let health = Arc::new(ProxyHealth::new(STALE_AFTER, false));
+        let (sender, _receiver) = watch::channel(LocalAddresses::new());
+        // Polled once: it fails, and waits.
+        let first = follow(Script([Step::Fails].into()), sender, health.clone()).now_or_never();
+        assert_eq!(first, None);
+        assert_eq!(health.look().problems, ["node addresses: test through rtnetlink: other error"]);
     }
 
     #[test]
@@ -172,7 +192,7 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let cancel = CancellationToken::new();
-                let mut known = watch_addresses(cancel.clone()).await.unwrap();
+                let mut known = watch_addresses(cancel.clone(), Arc::new(ProxyHealth::new(STALE_AFTER, false))).await.unwrap();
                 // Nobody reads while these come: many more than a socket's buffer holds.
                 let commands: String =
                     (0..3_000).map(|number| format!("address add 10.9.{}.{}/32 dev lo\n", number / 250, number % 250)).collect();

@@ -207,14 +207,17 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter, si
     let no_ipv6 = families::why_no_ipv6(Path::new("/proc"));
     let health = ProxyHealth::new(options.stale_after, node_expected);
     let health = Arc::new(if no_ipv6.is_some() { health.without_ipv6() } else { health });
-    let stale_flows = StaleFlows::spawn(metrics.clone())
-        .inspect_err(|error| tracing::warn!(%error, "no conntrack: UDP flows to backends that are gone will not be cut"))
+    let stale_flows = StaleFlows::spawn(metrics.clone(), health.clone())
+        .inspect_err(|error| {
+            tracing::warn!(%error, "no conntrack: UDP flows to backends that are gone will not be cut");
+            health.problem("stale flows", Some(error.to_string()));
+        })
         .ok();
 
     let (changes, changes_in) = mpsc::channel(CHANGES_QUEUED);
     let (control, control_in) = mpsc::channel(CONTROL_QUEUED);
-    let inputs =
-        Inputs { changes: changes_in, control: control_in, addresses: addresses::watch_addresses(cancel.clone()).await? };
+    let addresses = addresses::watch_addresses(cancel.clone(), health.clone()).await?;
+    let inputs = Inputs { changes: changes_in, control: control_in, addresses };
     servers::watch_queue(&metrics, &changes);
     let Started { reporter, watches } = start_source(&options, changes, &control, &cancel).await?;
     if let Some(watches) = watches {
@@ -231,19 +234,11 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter, si
     let checks = ServiceChecks::new(outputs.published.clone(), health.clone(), metrics.clone(), reporter.clone());
     let plane_name = plane.name();
     let (servers, configz) = (options.servers.clone(), watch::Sender::new(settings.configz));
-    let subscribed = configz.subscribe();
-    Listening {
-        servers,
-        configz: subscribed,
-        plane: plane_name,
-        metrics,
-        health: health.clone(),
-        reporter: reporter.clone(),
-        log,
-    }
-    .start(&listeners, &cancel)?;
+    let (subscribed, told) = (configz.subscribe(), reporter.clone());
+    Listening { servers, configz: subscribed, plane: plane_name, metrics, health: health.clone(), reporter: told, log }
+        .start(&listeners, &cancel)?;
     listeners.spawn(checks.run(cancel.clone()));
-    let watchman = Watchman::start(own_port, control.clone())?.holding(hold);
+    let watchman = Watchman::start(own_port, control.clone(), health.clone())?.holding(hold);
     // After the hold, which asks for connection tracking: before, its settings need not be there.
     kernel_settings::apply(&options, &Sysctls::default());
 

@@ -1,7 +1,11 @@
 //! How long to wait before trying again.
 
+use std::fmt::Display;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use crate::health::ProxyHealth;
 
 /// Exponential backoff with jitter: each wait is between half and all of a bound that doubles up to a limit.
 ///
@@ -34,8 +38,12 @@ impl Retry {
 }
 
 /// Something in the background that fails and is tried again until it works: how long to wait, and which line is worth writing.
-#[derive(Clone, Debug)]
+/// While it lasts it is one of the problems that `/healthz` tells.
+#[derive(Debug)]
 pub(super) struct Outage {
+    /// What is out of order, in `/healthz`.
+    what: &'static str,
+    health: Arc<ProxyHealth>,
     retry: Retry,
     /// Of the first failure that no success has followed.
     since: Option<Instant>,
@@ -52,12 +60,13 @@ pub(super) struct Failed {
 
 impl Outage {
     /// None so far; waits as those of [`Retry::new`].
-    pub(super) fn new(first: Duration, limit: Duration) -> Self {
-        Self { retry: Retry::new(first, limit), since: None }
+    pub(super) fn new(what: &'static str, health: Arc<ProxyHealth>, first: Duration, limit: Duration) -> Self {
+        Self { what, health, retry: Retry::new(first, limit), since: None }
     }
 
     /// It failed at `now`.
-    pub(super) fn failed(&mut self, now: Instant) -> Failed {
+    pub(super) fn failed(&mut self, now: Instant, error: &impl Display) -> Failed {
+        self.health.problem(self.what, Some(error.to_string()));
         let first = self.since.is_none();
         self.since.get_or_insert(now);
         Failed { wait: self.retry.next(), first }
@@ -66,24 +75,33 @@ impl Outage {
     /// It worked at `now`. How long it had not, if this ends an outage.
     pub(super) fn worked(&mut self, now: Instant) -> Option<Duration> {
         self.retry.reset();
-        self.since.take().map(|since| now.saturating_duration_since(since))
+        let since = self.since.take()?;
+        self.health.problem(self.what, None);
+        Some(now.saturating_duration_since(since))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::STALE_AFTER;
 
     #[test]
     fn an_outage_begins_once_and_ends_once() {
-        let (mut outage, start) = (Outage::new(Duration::from_millis(100), Duration::from_secs(1)), Instant::now());
+        let health = Arc::new(ProxyHealth::new(STALE_AFTER, false));
+        let problems = || health.look().problems;
+        let mut outage = Outage::new("moon", health.clone(), Duration::from_millis(100), Duration::from_secs(1));
+        let start = Instant::now();
         assert_eq!(outage.worked(start), None);
         for round in 0..2 {
-            assert!(outage.failed(start).first, "round {round}");
-            let second = outage.failed(start + Duration::from_secs(1));
+            assert!(outage.failed(start, &"eclipse").first, "round {round}");
+            assert_eq!(problems(), ["moon: eclipse"]);
+            let second = outage.failed(start + Duration::from_secs(1), &"clouds");
+            assert_eq!(problems(), ["moon: clouds"], "what is told is how it is now");
             assert!(!second.first && second.wait >= Duration::from_millis(100), "{second:?}");
             assert_eq!(outage.worked(start + Duration::from_secs(3)), Some(Duration::from_secs(3)));
             assert_eq!(outage.worked(start + Duration::from_secs(4)), None);
+            assert_eq!(problems(), Vec::<String>::new());
         }
     }
 

@@ -48,6 +48,7 @@ impl Listening {
     /// An address is taken, and `bind_address_hard_fail` is set.
     pub(super) fn start(self, tasks: &TaskTracker, cancel: &CancellationToken) -> Result<(), BindError> {
         let Self { servers: Servers { healthz, metrics: metrics_address, bind_address_hard_fail: hard }, .. } = &self;
+        watch_problems(&self.metrics, self.health.clone());
         let health_server: Arc<dyn Answer> = Arc::new(HealthServer::new(self.health.clone(), self.metrics.clone()));
         let admin: Arc<dyn Answer> = Arc::new(Admin::new(AdminParts {
             metrics: self.metrics.clone(),
@@ -115,8 +116,33 @@ pub(super) fn watch_queue(metrics: &Metrics, changes: &mpsc::Sender<Change>) {
     });
 }
 
+/// Lets scrapes see how much is out of order.
+fn watch_problems(metrics: &Metrics, health: Arc<ProxyHealth>) {
+    metrics.before_each_scrape(move |metrics| {
+        metrics.problems.set(i64::try_from(health.look().problems.len()).unwrap_or(i64::MAX));
+    });
+}
+
 /// Lets scrapes and probes see how the watches are doing.
 pub(super) fn watch_source(metrics: &Metrics, health: &ProxyHealth, watches: Arc<kube::Health>) {
     health.follow_watches(watches.clone());
     metrics.before_each_scrape(move |metrics| metrics.watches(&watches));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::STALE_AFTER;
+
+    #[test]
+    fn problems_are_counted_at_each_scrape() {
+        let (metrics, health) = (Metrics::new(), Arc::new(ProxyHealth::new(STALE_AFTER, false)));
+        watch_problems(&metrics, health.clone());
+        let told = |expected: &str| metrics.text().lines().any(|line| line == expected);
+        assert!(told("sheave_problems 0"));
+        health.problem("node addresses", Some("no answer".to_owned()));
+        assert!(told("sheave_problems 1"));
+        health.problem("node addresses", None);
+        assert!(told("sheave_problems 0"));
+    }
 }

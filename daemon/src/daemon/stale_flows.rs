@@ -17,7 +17,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use self::counted::Counted;
-use self::seeker::Seeker;
+use self::seeker::{FlowTable, Seeker};
+use crate::health::ProxyHealth;
 use crate::metrics::Metrics;
 use crate::model::{Family, Protocol};
 use crate::netlink::conntrack::{Conntrack, Flow, STATUS_SEEN_REPLY};
@@ -32,16 +33,30 @@ pub(super) struct Suspects {
     node_port_addresses: Arc<HashSet<IpAddr>>,
 }
 
-/// The mailbox of the thread that looks. What queues up while a dump runs is merged, so it is never larger than the table.
+/// The mailbox of the thread that looks, which ends with the last of these. What queues up while a dump runs, or an outage, is
+/// merged: at most the frontends of the table, and those that went since the last look that worked.
 #[derive(Clone, Debug)]
 pub struct StaleFlows {
+    sender: Arc<Sender>,
+}
+
+/// Closes the mailbox when it is dropped.
+#[derive(Debug, Default)]
+struct Sender {
     mailbox: Arc<Mailbox>,
 }
 
 #[derive(Debug, Default)]
 struct Mailbox {
-    waiting: Mutex<Suspects>,
+    waiting: Mutex<Waiting>,
     filled: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    suspects: Suspects,
+    /// Nothing will come in any more.
+    closed: bool,
 }
 
 /// Every frontend there is: after the first load, and after rules were missing, entries may have begun without them.
@@ -111,7 +126,7 @@ impl Suspects {
     }
 
     /// Takes in what is known later, which counts where both say something.
-    fn merge(&mut self, later: Self) {
+    pub(super) fn merge(&mut self, later: Self) {
         if !later.is_empty() {
             self.frontends.extend(later.frontends);
             self.node_port_addresses = later.node_port_addresses;
@@ -148,51 +163,78 @@ impl Suspects {
 }
 
 impl StaleFlows {
-    /// Starts the thread that looks. It lives as long as the process.
+    /// Starts the thread that looks; `health` hears of outages. When the last clone of this is dropped it looks once for what it has, and ends.
     ///
     /// # Errors
     /// No thread, or no netlink socket.
-    pub fn spawn(metrics: Arc<Metrics>) -> Result<Self, DoorError> {
-        let mut seeker = Seeker::new(Counted::new(Conntrack::open()?, metrics));
-        let mailbox = Arc::new(Mailbox::default());
-        let reader = mailbox.clone();
+    pub fn spawn(metrics: Arc<Metrics>, health: Arc<ProxyHealth>) -> Result<Self, DoorError> {
+        let mut seeker = Seeker::new(Counted::new(Conntrack::open()?, metrics), health);
+        let flows = Self { sender: Arc::default() };
+        let mailbox = flows.sender.mailbox.clone();
         std::thread::Builder::new()
             .name("stale-flows".into())
-            .spawn(move || {
-                let mut due = None;
-                loop {
-                    seeker.take_in(reader.take(due));
-                    due = seeker.look(Instant::now());
-                }
-            })
+            .spawn(move || mailbox.serve(&mut seeker))
             .map_err(|source| DoorError::Open { call: "start the thread that looks for stale flows", source })?;
-        Ok(Self { mailbox })
+        Ok(flows)
     }
 
     /// Queues a look. Never waits for one.
     pub(super) fn look_for(&self, suspects: Suspects) {
         if !suspects.is_empty() {
-            self.mailbox.waiting().merge(suspects);
-            self.mailbox.filled.notify_one();
+            let mailbox = &self.sender.mailbox;
+            mailbox.waiting().suspects.merge(suspects);
+            mailbox.filled.notify_one();
         }
     }
 }
 
-impl Mailbox {
-    /// What has come in, once something has, or at the time given whether it has or not.
-    fn take(&self, due: Option<Instant>) -> Suspects {
-        let (waiting, empty) = (self.waiting(), |suspects: &mut Suspects| suspects.is_empty());
-        let mut waiting = match due {
-            None => self.filled.wait_while(waiting, empty).unwrap_or_else(PoisonError::into_inner),
-            Some(due) => {
-                let left = due.saturating_duration_since(Instant::now());
-                self.filled.wait_timeout_while(waiting, left, empty).unwrap_or_else(PoisonError::into_inner).0
-            }
-        };
-        std::mem::take(&mut waiting)
+#[cfg(test)]
+impl StaleFlows {
+    /// Nobody looks.
+    pub(super) fn idle() -> Self {
+        Self { sender: Arc::default() }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Suspects> {
+    /// To which endpoints flows to this UDP frontend may go, if it waits to be looked for.
+    pub(super) fn alive_at(&self, frontend: SocketAddr) -> Option<Vec<SocketAddr>> {
+        let address = FrontendAddress::Ip { ip: frontend.ip(), protocol: Protocol::Udp, port: frontend.port() };
+        self.sender.mailbox.waiting().suspects.frontends.get(&address).map(|alive| alive.to_vec())
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.mailbox.waiting().closed = true;
+        self.mailbox.filled.notify_one();
+    }
+}
+
+impl Mailbox {
+    /// Looks for what comes in, until it is closed.
+    fn serve<T: FlowTable>(&self, seeker: &mut Seeker<T>) {
+        let mut due = None;
+        while let Some(suspects) = self.take(due) {
+            seeker.take_in(suspects);
+            due = seeker.look(Instant::now());
+        }
+    }
+
+    /// What has come in, once something has, or at the time given whether it has or not. `None`: nothing has, and nothing will.
+    fn take(&self, due: Option<Instant>) -> Option<Suspects> {
+        let idle = |waiting: &mut Waiting| waiting.suspects.is_empty() && !waiting.closed;
+        let waiting = self.waiting();
+        let mut waiting = match due {
+            None => self.filled.wait_while(waiting, idle).unwrap_or_else(PoisonError::into_inner),
+            Some(due) => {
+                let left = due.saturating_duration_since(Instant::now());
+                self.filled.wait_timeout_while(waiting, left, idle).unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        let suspects = std::mem::take(&mut waiting.suspects);
+        (!suspects.is_empty() || !waiting.closed).then_some(suspects)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -19,7 +19,7 @@ use super::kernel_settings::Localnet;
 use super::node::{self, NodeFacts};
 use super::report::{Reporter, with_causes};
 use super::retry::{Failed, Outage, Retry};
-use super::stale_flows::{self, StaleFlows};
+use super::stale_flows::{self, StaleFlows, Suspects};
 use super::watchman::Watchman;
 use crate::config::Options;
 use crate::dataplane::{Commit, Damage, Dataplane, PlaneError};
@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::netlink::route::LocalAddresses;
 use crate::reconciler::{Purpose, Reconciled, Reconciler};
 use crate::source::{Change, Mark};
-use crate::table::{Delta, Published};
+use crate::table::Published;
 
 /// Changes taken in before a sync, at most: a bound on how long a busy stream can hold back a commit.
 const MOST_CHANGES_PER_SYNC: usize = 16_384;
@@ -105,6 +105,8 @@ pub struct SyncLoop {
     retry_at: Option<Instant>,
     /// Rules were missing for a while: any UDP flow may have begun without them, and be remembered as one that is not translated.
     flows_doubtful: bool,
+    /// UDP frontends that changed or went since the last good commit. A load says nothing of those that are gone.
+    suspect_flows: Suspects,
     /// How long the first load waits for the rest of the lists, from when both kinds were complete.
     first_complete: Option<Instant>,
     /// The same as long as it waits.
@@ -129,6 +131,12 @@ impl SyncLoop {
             options,
             plane,
             instruments: Instruments::new(outputs.metrics.clone(), outputs.health.clone()),
+            finishing: Outage::new(
+                "affinity entries of removed backends",
+                outputs.health.clone(),
+                FINISH_AGAIN,
+                FINISH_AT_LATEST,
+            ),
             outputs,
             watchman: None,
             facts: NodeFacts::default(),
@@ -137,12 +145,12 @@ impl SyncLoop {
             retry: Retry::new(Duration::from_millis(500), Duration::from_secs(30)),
             retry_at: None,
             flows_doubtful: false,
+            suspect_flows: Suspects::default(),
             first_complete: None,
             uninformed_until: None,
             told_uninformed: false,
             first_commit: None,
             unfinished: None,
-            finishing: Outage::new(FINISH_AGAIN, FINISH_AT_LATEST),
             held_until: None,
             localnet: Localnet::default(),
         }
@@ -288,10 +296,13 @@ impl SyncLoop {
         // Readers see what the API wants even while the kernel refuses it: `explain` must be able to say so.
         self.instruments.sync_begins(&dirty, self.reconciler.index());
         let purpose = if self.kernel == Kernel::Current { Purpose::Delta } else { Purpose::Load };
-        let (published, instruments) = (&self.outputs.published, &self.instruments);
+        let (published, instruments, suspects) = (&self.outputs.published, &self.instruments, &mut self.suspect_flows);
         let Reconciled { services, committed } = self.reconciler.reconcile(dirty, purpose, |committed, table| {
             instruments.tally(committed);
             published.publish(committed, table);
+            if purpose == Purpose::Load {
+                suspects.merge(stale_flows::changed(&committed.delta, table));
+            }
         });
         let decided = started.elapsed();
         if !self.reconciler.table().node().serves_localhost() {
@@ -305,11 +316,13 @@ impl SyncLoop {
             }
             Kernel::Unloaded | Kernel::Doubtful => self.load(),
         };
+        let took = Took { services, policy: decided, whole: started.elapsed() };
+        if purpose == Purpose::Delta {
+            // Only now: the kernel does not wait for it.
+            self.suspect_flows.merge(stale_flows::changed(&committed.delta, self.reconciler.table()));
+        }
         match outcome {
-            Ok(commit) => {
-                let took = Took { services, policy: decided, whole: started.elapsed() };
-                self.committed(&committed.delta, &commit, purpose, &took);
-            }
+            Ok(commit) => self.committed(&commit, purpose, &took),
             Err(error) => self.failed(&error),
         }
         self.outputs.reporter.notices(committed.notices_raised, committed.notices_cleared, self.reconciler.index());
@@ -358,7 +371,7 @@ impl SyncLoop {
         Ok(first.followed_by(self.plane.load(self.reconciler.table())?))
     }
 
-    fn committed(&mut self, delta: &Delta, commit: &Commit, purpose: Purpose, took: &Took) {
+    fn committed(&mut self, commit: &Commit, purpose: Purpose, took: &Took) {
         self.kernel = Kernel::Current;
         self.instruments.synced(commit, purpose, took, self.reconciler.table().generation());
         if let Some(told) = self.first_commit.take() {
@@ -376,7 +389,7 @@ impl SyncLoop {
         self.outputs.reporter.commit_succeeded();
         self.outputs.reporter.replaced(commit);
         self.outputs.reporter.fitting(commit, self.reconciler.index());
-        self.look_for_stale_flows(delta);
+        self.look_for_stale_flows();
         let marks = std::mem::take(&mut self.pending_marks);
         // A relist or a bookmark that changes nothing is not worth a line; a reload of manifests is, somebody is waiting for it.
         if commit.transactions > 0 || marks.iter().any(|mark| mark.stream == "manifests") {
@@ -401,11 +414,14 @@ impl SyncLoop {
         });
     }
 
-    fn look_for_stale_flows(&mut self, delta: &Delta) {
+    fn look_for_stale_flows(&mut self) {
         let all = std::mem::take(&mut self.flows_doubtful);
+        let mut suspects = std::mem::take(&mut self.suspect_flows);
         if let Some(flows) = &self.outputs.stale_flows {
-            let table = self.reconciler.table();
-            flows.look_for(if all { stale_flows::all(table) } else { stale_flows::changed(delta, table) });
+            if all {
+                suspects.merge(stale_flows::all(self.reconciler.table()));
+            }
+            flows.look_for(suspects);
         }
     }
 
@@ -435,7 +451,7 @@ impl SyncLoop {
                 self.outputs.reporter.fitting(&commit, self.reconciler.index());
                 self.finish_soon();
                 self.flows_doubtful = true;
-                self.look_for_stale_flows(&Delta::default());
+                self.look_for_stale_flows();
                 self.instruments.repaired(damage, &commit);
                 self.outputs.reporter.repaired(damage, &commit);
             }
@@ -464,9 +480,9 @@ impl SyncLoop {
         };
         // What was committed stays in force; at worst a client of a removed backend is not sticky for a while.
         self.instruments.cleanup_failed();
-        let Failed { wait, first } = self.finishing.failed(now);
-        self.unfinished = Some(now + wait);
         let error = with_causes(&error);
+        let Failed { wait, first } = self.finishing.failed(now, &error);
+        self.unfinished = Some(now + wait);
         if first {
             tracing::warn!(error, "affinity entries of removed backends not deleted; tried again until it works");
         } else {

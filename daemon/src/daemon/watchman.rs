@@ -1,6 +1,7 @@
 //! Notices what others do to our table, and tells the loop to mend it.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -10,6 +11,7 @@ use super::retry::Retry;
 use super::sync::Control;
 use crate::dataplane::nftables::{NatHold, TABLE};
 use crate::dataplane::{Damage, DamagedElement, PlaneError};
+use crate::health::ProxyHealth;
 use crate::netlink::nft::{Change, DoorError, KernelNft, Monitor, MonitorEvent, MonitorHandle, NftDoor as _};
 
 /// The first wait before the monitor is opened again, and the longest.
@@ -17,6 +19,9 @@ const FIRST_REOPEN: Duration = Duration::from_millis(100);
 const LAST_REOPEN: Duration = Duration::from_secs(30);
 /// A monitor that worked for so long is taken to be well again.
 const LASTS: Duration = Duration::from_secs(60);
+
+/// As `/healthz` names it.
+const WATCH: &str = "watch over our table";
 
 /// What is said of the worst.
 const TABLE_DELETED: &str = "the table was deleted";
@@ -43,21 +48,22 @@ pub(super) enum Rest {
 struct Watch {
     monitor: Monitor,
     control: mpsc::Sender<Control>,
+    health: Arc<ProxyHealth>,
     retry: Retry,
     /// When it was opened anew.
     reopened: Option<Instant>,
 }
 
 impl Watchman {
-    /// Starts the thread that waits for events. `own_port` is the plane's door.
+    /// Starts the thread that waits for events. `own_port` is the plane's door. `health` hears when nobody watches.
     ///
     /// # Errors
     /// No netlink socket, no thread.
-    pub fn start(own_port: u32, control: mpsc::Sender<Control>) -> Result<Self, DoorError> {
+    pub fn start(own_port: u32, control: mpsc::Sender<Control>, health: Arc<ProxyHealth>) -> Result<Self, DoorError> {
         let door = KernelNft::open()?;
         let monitor = Monitor::open(TABLE, &[own_port])?;
         let handle = monitor.handle();
-        let watch = Watch { monitor, control, retry: Retry::new(FIRST_REOPEN, LAST_REOPEN), reopened: None };
+        let watch = Watch { monitor, control, health, retry: Retry::new(FIRST_REOPEN, LAST_REOPEN), reopened: None };
         std::thread::Builder::new()
             .name("monitor".into())
             .spawn(|| watch.run())
@@ -156,13 +162,18 @@ impl Watch {
             self.retry.reset();
             tracing::warn!(error, "the watch over our table is interrupted: the table is written anew when it is back");
         }
+        self.health.problem(WATCH, Some(error));
         while !self.monitor.is_stopped_within(self.retry.next()) {
             match self.monitor.reopen() {
                 Ok(()) => {
                     self.reopened = Some(Instant::now());
+                    self.health.problem(WATCH, None);
                     return true;
                 }
-                Err(error) => tracing::debug!(%error, "the watch over our table is not back yet"),
+                Err(error) => {
+                    tracing::debug!(%error, "the watch over our table is not back yet");
+                    self.health.problem(WATCH, Some(with_causes(&error)));
+                }
             }
         }
         false
@@ -248,6 +259,7 @@ fn word(change: Change) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::STALE_AFTER;
     use crate::netlink::nft::Batch;
     use crate::netlink::testns::in_namespace;
 
@@ -285,7 +297,8 @@ mod tests {
         in_namespace(|| {
             let (mut ours, mut theirs) = (KernelNft::open().unwrap(), KernelNft::open().unwrap());
             let (control, mut inbox) = mpsc::channel(8);
-            let mut watchman = Watchman::start(ours.port_id(), control).unwrap();
+            let health = Arc::new(ProxyHealth::new(STALE_AFTER, false));
+            let mut watchman = Watchman::start(ours.port_id(), control, health.clone()).unwrap();
             let table = |door: &mut KernelNft, add: bool| {
                 let mut batch = Batch::new();
                 if add {
@@ -305,10 +318,28 @@ mod tests {
             table(&mut ours, true);
             watchman.wake(&rest, 1);
             assert_eq!(structure(), "nobody watched for a while");
+            assert_eq!(health.look().problems, Vec::<String>::new(), "it is watched again");
             table(&mut theirs, false);
             assert!(structure().starts_with("the table was deleted"));
             let rest = watchman.rest();
             assert!(!watchman.wake(&rest, 0), "nothing happened");
+        });
+    }
+
+    #[test]
+    fn healthz_tells_that_nobody_watches() {
+        in_namespace(|| {
+            let health = Arc::new(ProxyHealth::new(STALE_AFTER, false));
+            let (control, _inbox) = mpsc::channel(8);
+            let monitor = Monitor::open(TABLE, &[]).unwrap();
+            // It will not be opened again before somebody looks here.
+            monitor.handle().stop();
+            let retry = Retry::new(FIRST_REOPEN, LAST_REOPEN);
+            let mut watch = Watch { monitor, control, health: health.clone(), retry, reopened: None };
+            let lost = DoorError::Interrupted { call: "receive events", subject: String::new() };
+            assert!(!watch.reopen(&lost));
+            let problems = health.look().problems;
+            assert!(problems.len() == 1 && problems[0].starts_with("watch over our table: "), "{problems:?}");
         });
     }
 }

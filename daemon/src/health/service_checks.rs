@@ -22,7 +22,7 @@ use crate::daemon::{Reporter, Retry};
 use crate::http_server::{self, Answer, BindError, Reply, Request};
 use crate::metrics::Metrics;
 use crate::model::{Family, ServiceKey};
-use crate::table::{HealthCheck, NodeState, Published};
+use crate::table::{HealthCheck, NodeState, Published, ServiceState};
 
 /// A busy port is tried again after half a second at first, and every half minute at last.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -34,6 +34,9 @@ pub(crate) struct ServiceChecks {
     /// In force.
     checks: BTreeMap<(ServiceKey, Family), Check>,
 }
+
+/// Services that changed, as they are then: `None`, they are gone.
+type Changed = Vec<(Option<Arc<ServiceState>>, ServiceKey)>;
 
 /// What every server needs.
 #[derive(Clone)]
@@ -98,7 +101,10 @@ impl ServiceChecks {
         loop {
             tokio::select! {
                 changed = follower.changed() => {
-                    let generation = self.published.generation();
+                    // What is waited for is what is acted on: by then there may be something newer, which comes by itself.
+                    let changed: Changed = changed.into_iter().map(|key| (self.published.service(&key), key)).collect();
+                    let of_states = changed.iter().flat_map(|(state, _)| state).map(|state| state.generation);
+                    let generation = of_states.fold(self.published.generation(), u64::max);
                     // The loop is gone: nothing will be programmed any more.
                     if programmed.wait_for(|reached| *reached >= generation).await.is_err() {
                         return;
@@ -108,18 +114,18 @@ impl ServiceChecks {
                 }
                 Ok(()) = node.changed() => {
                     let state = node.borrow_and_update().clone();
-                    self.update(&BTreeSet::new(), &state).await;
+                    self.update(&Changed::new(), &state).await;
                 }
             }
         }
     }
 
     /// Brings the servers along: those of `changed` Services, and the addresses of all.
-    async fn update(&mut self, changed: &BTreeSet<ServiceKey>, node: &NodeState) {
-        for key in changed {
-            let wanted = self.published.service(key).and_then(|state| state.health_check.clone());
+    async fn update(&mut self, changed: &Changed, node: &NodeState) {
+        for (state, key) in changed {
+            let wanted = state.as_ref().and_then(|state| state.health_check.as_ref());
             for family in Family::ALL {
-                let local = wanted.as_ref().and_then(|check| Some((check, check.local(family)?)));
+                let local = wanted.and_then(|check| Some((check, check.local(family)?)));
                 self.set(key, family, local).await;
             }
         }

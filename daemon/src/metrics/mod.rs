@@ -39,6 +39,8 @@ pub struct Metrics {
     pub(crate) listeners: ListenerMetrics,
     /// Changes that wait for the loop, and room for more.
     pub(crate) queue: QueueMetrics,
+    /// Of `/healthz`.
+    pub(crate) problems: Gauge,
     watches: WatchMetrics,
     process: ProcessMetrics,
     book: Book,
@@ -123,13 +125,18 @@ impl Metrics {
             length: book.one("sheave_queue_length", "Changes that wait for the sync loop", Gauge::default),
             capacity: book.one("sheave_queue_capacity", "Changes that may wait; then the source waits", Gauge::default),
         };
+        let problems = book.one(
+            "sheave_problems",
+            "Things that are out of order at present: the number of problems in /healthz, which names them",
+            Gauge::default,
+        );
         let watches = WatchMetrics::new(book);
         let process = ProcessMetrics::new(book);
         book.labelled("sheave_build_info", ["version"], "1, with the version of this program as a label", Gauge::<i64>::default)
             .of([env!("CARGO_PKG_VERSION")])
             .set(1);
         let book = std::mem::take(book);
-        Self { sync, flows, probes, listeners, queue, watches, process, book, refresh: Mutex::default() }
+        Self { sync, flows, probes, listeners, queue, problems, watches, process, book, refresh: Mutex::default() }
     }
 
     /// Calls this before each scrape, to set what is cheaper looked at then than kept up to date.
@@ -193,7 +200,7 @@ impl FlowMetrics {
             ),
             failures: book.per_family(
                 "sheave_conntrack_failures_total",
-                "Looks for stale flows that failed; the next change of a UDP Service looks again",
+                "Looks for stale flows that failed; they are repeated until one works",
                 Counter::default,
             ),
         }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use netlink_packet_route::address::AddressAttribute;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
@@ -30,8 +30,11 @@ pub struct RouteError {
 /// A socket that is subscribed to changes of addresses, of the network namespace of the thread that opened it.
 pub struct AddressSocket {
     handle: Handle,
-    /// Whatever was told without being asked for.
+    /// Whatever was told without being asked for. The queue behind it has no bound (rtnetlink's choice), so it is read also while
+    /// something else is waited for, and given up with the connection.
     events: BoxStream<'static, ()>,
+    /// Something was told that [`Self::changed`] has not passed on.
+    told: bool,
     connection: JoinHandle<()>,
 }
 
@@ -50,17 +53,33 @@ impl AddressSocket {
         let groups = [MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let (connection, handle, events) = rtnetlink::new_multicast_connection(&groups)
             .map_err(|source| RouteError::new("subscribe to address changes", source))?;
-        Ok(Self { handle, events: events.map(drop).boxed(), connection: tokio::spawn(connection) })
+        Ok(Self { handle, events: events.map(drop).boxed(), told: false, connection: tokio::spawn(connection) })
     }
 
     /// The addresses there are.
     ///
     /// # Errors
-    /// The kernel's, or no answer. The socket may be of no more use then.
+    /// The kernel's, or no answer. The socket is of no more use then.
     pub async fn list(&mut self) -> Result<LocalAddresses, RouteError> {
-        let failed = |source| RouteError::new("list addresses", source);
-        let listed = tokio::time::timeout(ANSWER, addresses(&self.handle)).await;
-        listed.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?.map_err(|error| failed(io::Error::other(error)))
+        let listed = tokio::time::timeout(ANSWER, addresses(&self.handle));
+        let (events, told) = (&mut self.events, &mut self.told);
+        let reading = async {
+            while let Some(()) = events.next().await {
+                *told = true;
+            }
+        };
+        let listed = tokio::select! {
+            biased;
+            () = reading => Err(io::ErrorKind::UnexpectedEof.into()),
+            listed = listed => match listed {
+                Ok(listed) => listed.map_err(io::Error::other),
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            },
+        };
+        listed.map_err(|source| {
+            self.close();
+            RouteError::new("list addresses", source)
+        })
     }
 
     /// Waits for a change, or for the news that some were lost. A burst (an interface with many addresses comes up) is one change.
@@ -68,10 +87,18 @@ impl AddressSocket {
     /// # Errors
     /// The socket failed: no more will come from it.
     pub async fn changed(&mut self) -> Result<(), RouteError> {
-        let ended = || RouteError::new("wait for address changes", io::ErrorKind::UnexpectedEof.into());
-        self.events.next().await.ok_or_else(ended)?;
+        if !std::mem::take(&mut self.told) && self.events.next().await.is_none() {
+            self.close();
+            return Err(RouteError::new("wait for address changes", io::ErrorKind::UnexpectedEof.into()));
+        }
         while let Some(Some(())) = self.events.next().now_or_never() {}
         Ok(())
+    }
+
+    /// Nobody reads any more, so nothing may be queued any more.
+    fn close(&mut self) {
+        self.connection.abort();
+        self.events = stream::empty().boxed();
     }
 }
 
@@ -156,4 +183,55 @@ async fn addresses_of(handle: &Handle, interface: Option<u32>) -> Result<LocalAd
         found.extend(local);
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::netlink::testns::in_namespace;
+
+    fn add(address: &str) {
+        let output = Command::new("ip").args(["address", "add", address, "dev", "lo"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    fn in_a_runtime(test: impl AsyncFnOnce() + Send) {
+        in_namespace(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(test());
+        });
+    }
+
+    #[test]
+    fn what_is_told_during_a_list_is_one_change_and_waits_in_no_queue() {
+        in_a_runtime(async || {
+            let mut socket = AddressSocket::open().unwrap();
+            // Told before the list's answer, through the same socket.
+            add("192.0.2.1/32");
+            add("192.0.2.2/32");
+            assert_eq!(socket.list().await.unwrap().len(), 2);
+            assert_eq!(socket.events.next().now_or_never(), None);
+            assert!(socket.changed().now_or_never().is_some_and(|changed| changed.is_ok()));
+            assert!(socket.changed().now_or_never().is_none(), "told once");
+        });
+    }
+
+    #[test]
+    fn a_socket_that_failed_queues_nothing_more() {
+        in_a_runtime(async || {
+            let mut socket = AddressSocket::open().unwrap();
+            add("192.0.2.1/32");
+            socket.changed().await.unwrap();
+            // A handle whose connection is gone: the list fails, and events would go on coming.
+            let (connection, handle, _) = rtnetlink::new_connection().unwrap();
+            drop(connection);
+            socket.handle = handle;
+            socket.list().await.unwrap_err();
+            assert_eq!(socket.events.next().await, None);
+            assert!((&mut socket.connection).await.unwrap_err().is_cancelled());
+            socket.changed().await.unwrap_err();
+        });
+    }
 }

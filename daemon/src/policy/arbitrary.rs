@@ -205,22 +205,17 @@ pub fn service_cidr() -> impl Strategy<Value = ServiceCidr> {
 
 /// What policy may know: our node in any zone, with and without a pool, an API server, externalIPs and either family.
 pub fn context() -> impl Strategy<Value = Context> {
-    (
-        zone(),
-        prop::bool::weighted(0.2),
-        any::<bool>(),
-        prop_oneof![8 => Just((false, false)), 1 => Just((true, false)), 1 => Just((false, true))],
-    )
-        .prop_map(|(zone, external_ips_denied, pool, (ipv4_off, ipv6_off))| Context {
+    (zone(), prop::bool::weighted(0.2), any::<bool>(), prop::bool::weighted(0.1)).prop_map(
+        |(zone, external_ips_denied, pool, ipv6_off)| Context {
             node_name: OUR_NODE.into(),
             zone,
             node_ips: NODE_IPS.to_vec(),
             external_ips_denied,
             pools: pool.then(|| net([203, 0, 113, 0], 30)).into_iter().collect(),
             api_servers: [API_SERVER].into(),
-            ipv4_off,
             ipv6_off,
-        })
+        },
+    )
 }
 
 /// One of [`SERVICES`] keys.

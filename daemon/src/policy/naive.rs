@@ -134,8 +134,7 @@ pub fn ports(service: &Service, slices: &[EndpointSlice], context: &Context, see
         return ports;
     }
     for family in [Family::V4, Family::V6] {
-        let off = if family == Family::V4 { context.ipv4_off } else { context.ipv6_off };
-        if seen.when(off, "family off") {
+        if seen.when(family == Family::V6 && context.ipv6_off, "family off") {
             continue;
         }
         let mut own = service.cluster_ips.iter().filter(|ip| ip.is_ipv4() == (family == Family::V4));

@@ -24,9 +24,7 @@ pub struct Context {
     pub pools: Vec<IpNet>,
     /// Addresses of the API server, canonical: never a VIP or an externalIP.
     pub api_servers: BTreeSet<IpAddr>,
-    /// IPv4 is not served. No Linux that has nf_tables at work lacks IPv4, so the daemon never says so.
-    pub ipv4_off: bool,
-    /// IPv6 is not served: the kernel lacks it, or it is switched off (kube-proxy 6.6).
+    /// IPv6 is not served: the kernel lacks it, or it is switched off (kube-proxy 6.6). IPv4 always is.
     pub ipv6_off: bool,
 }
 
@@ -72,7 +70,7 @@ impl Context {
     #[must_use]
     pub fn serves(&self, family: Family) -> bool {
         match family {
-            Family::V4 => !self.ipv4_off,
+            Family::V4 => true,
             Family::V6 => !self.ipv6_off,
         }
     }

@@ -61,6 +61,13 @@ pub struct PublishedShard {
 
 type Services = HashMap<ServiceKey, Arc<ServiceState>>;
 
+/// One Service on its way to the followers. What nobody else reads any more is freed with it, after all locks.
+struct Replaced<'k> {
+    key: &'k ServiceKey,
+    before: Option<Arc<ServiceState>>,
+    after: Option<Arc<ServiceState>>,
+}
+
 impl Published {
     /// At 50,000 Services a shard has 200: what a writer copies if a reader holds on to it (10 us), and what a reader of the whole
     /// sees at one moment.
@@ -79,7 +86,7 @@ impl Published {
     }
 
     /// Publishes what a commit changed: its Services first, then the generation. Wakes subscribers if there is anything new,
-    /// notices included.
+    /// notices included. Followers hear of it last: who waits for the kernel to have what changed reads the generation then.
     ///
     /// Services without a frontend, a notice and a health check are not published.
     pub fn publish(&self, committed: &Committed, table: &ServiceTable) {
@@ -90,12 +97,12 @@ impl Published {
         if delta.node.is_some() {
             self.node.send_replace(table.node().clone());
         }
-        for &key in &changed {
-            self.replace(key, ServiceState::of(key, table));
-        }
+        let replaced: Vec<Replaced<'_>> =
+            changed.iter().map(|&key| self.replace(key, ServiceState::of(key, table).map(Arc::new))).collect();
         if !delta.is_empty() || !changed.is_empty() {
             self.generation.send_replace(table.generation());
         }
+        self.offer(&replaced);
     }
 
     /// The generation up to which everything is published.
@@ -146,21 +153,22 @@ impl Published {
         })
     }
 
-    fn replace(&self, key: &ServiceKey, state: Option<ServiceState>) {
-        let state = state.map(Arc::new);
-        let present = state.clone();
+    fn replace<'k>(&self, key: &'k ServiceKey, after: Option<Arc<ServiceState>>) -> Replaced<'k> {
         let mut shard = self.shard(key);
         let services = Arc::make_mut(&mut shard);
-        let replaced = match state {
-            Some(state) => services.insert(key.clone(), state),
+        let before = match &after {
+            Some(state) => services.insert(key.clone(), Arc::clone(state)),
             None => services.remove(key),
         };
-        drop(shard);
+        Replaced { key, before, after }
+    }
+
+    fn offer(&self, replaced: &[Replaced<'_>]) {
         for follower in lock(&self.followers).iter().filter_map(Weak::upgrade) {
-            follower.offer(key, replaced.as_deref(), present.as_deref());
+            for Replaced { key, before, after } in replaced {
+                follower.offer(key, before.as_deref(), after.as_deref());
+            }
         }
-        // If nobody reads it any more it is freed here, after the lock.
-        drop(replaced);
     }
 
     fn shard(&self, key: &ServiceKey) -> MutexGuard<'_, Arc<Services>> {

@@ -8,10 +8,12 @@
 //! replies meet no rule. So exactly these entries are looked for again, for as long as an answer may be under way.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Suspects;
 use crate::daemon::retry::{Failed, Outage};
+use crate::health::ProxyHealth;
 use crate::model::{Family, Protocol};
 use crate::netlink::conntrack::{Conntrack, Deleted, DumpInfo, Flow, Selection, Tuple};
 use crate::netlink::nft::DoorError;
@@ -53,8 +55,8 @@ struct Answers {
 }
 
 impl<T: FlowTable> Seeker<T> {
-    pub(super) fn new(table: T) -> Self {
-        let outage = Outage::new(AGAIN_AFTER, AGAIN_AT_LATEST);
+    pub(super) fn new(table: T, health: Arc<ProxyHealth>) -> Self {
+        let outage = Outage::new("stale flows", health, AGAIN_AFTER, AGAIN_AT_LATEST);
         Self { table, pending: Suspects::default(), outage, retry_at: None, answers: None }
     }
 
@@ -101,7 +103,7 @@ impl<T: FlowTable> Seeker<T> {
             }
             return;
         };
-        let Failed { wait, first } = self.outage.failed(now);
+        let Failed { wait, first } = self.outage.failed(now, &error);
         self.retry_at = Some(now + wait);
         if first {
             tracing::warn!(%family, %error, "stale {protocol} flows not deleted; tried again until it works");

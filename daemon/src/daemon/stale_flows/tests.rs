@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::seeker::FlowTable;
 use super::*;
+use crate::health::STALE_AFTER;
 use crate::netlink::conntrack::{Deleted, DumpInfo, Selection, Tuple, Zone};
 
 /// A table in memory that fails as often as it is told to.
@@ -40,8 +41,12 @@ impl FlowTable for Arc<Mutex<Fake>> {
 type Table = Arc<Mutex<Fake>>;
 
 fn with(flows: &[Flow]) -> (Table, Seeker<Table>) {
+    told_to(Arc::new(ProxyHealth::new(STALE_AFTER, false)), flows)
+}
+
+fn told_to(health: Arc<ProxyHealth>, flows: &[Flow]) -> (Table, Seeker<Table>) {
     let table = Arc::new(Mutex::new(Fake { flows: flows.to_vec(), ..Fake::default() }));
-    (table.clone(), Seeker::new(table))
+    (table.clone(), Seeker::new(table, health))
 }
 
 fn at(text: &str) -> SocketAddr {
@@ -83,6 +88,19 @@ fn a_look_that_fails_is_repeated_by_itself() {
     run(&mut seeker, Instant::now());
     assert!(table.lock().unwrap().flows.is_empty());
     assert_eq!(table.lock().unwrap().dumps, 6);
+}
+
+#[test]
+fn healthz_tells_of_looks_that_fail_until_one_works() {
+    let health = Arc::new(ProxyHealth::new(STALE_AFTER, false));
+    let (table, mut seeker) = told_to(health.clone(), &[]);
+    table.lock().unwrap().failing_dumps = 1;
+    seeker.take_in(suspects(FRONTEND, &[]));
+    let due = seeker.look(Instant::now()).unwrap();
+    let problems = health.look().problems;
+    assert!(problems.len() == 1 && problems[0].starts_with("stale flows: "), "{problems:?}");
+    run(&mut seeker, due);
+    assert_eq!(health.look().problems, Vec::<String>::new());
 }
 
 #[test]
@@ -159,7 +177,21 @@ fn looks_for_answers_survive_an_outage_and_end() {
 #[test]
 fn the_mailbox_wakes_at_the_time_given_and_for_what_comes_in() {
     let mailbox = Mailbox::default();
-    assert!(mailbox.take(Some(Instant::now())).is_empty());
-    mailbox.waiting().merge(suspects(FRONTEND, &[]));
-    assert!(!mailbox.take(None).is_empty());
+    assert!(mailbox.take(Some(Instant::now())).unwrap().is_empty());
+    mailbox.waiting().suspects.merge(suspects(FRONTEND, &[]));
+    assert!(!mailbox.take(None).unwrap().is_empty());
+}
+
+#[test]
+fn who_looks_ends_with_the_last_who_could_ask_and_after_what_was_asked() {
+    let (table, mut seeker) = with(&[flow(CLIENT, FRONTEND, "10.244.1.5:53")]);
+    let flows = StaleFlows::idle();
+    let mailbox = flows.sender.mailbox.clone();
+    let thread = std::thread::spawn(move || mailbox.serve(&mut seeker));
+    let another = flows.clone();
+    drop(flows);
+    another.look_for(suspects(FRONTEND, &[]));
+    drop(another);
+    thread.join().unwrap();
+    assert!(table.lock().unwrap().flows.is_empty());
 }

@@ -1,4 +1,5 @@
 mod deferred;
+mod flows;
 mod loads;
 mod telling;
 

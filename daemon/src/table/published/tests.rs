@@ -135,3 +135,21 @@ async fn a_follower_hears_of_the_wanted_services_alone_and_of_their_end() {
     drop(published.follow(|_| true));
     assert_eq!(lock(&published.followers).len(), 1, "who is gone is forgotten at the next occasion");
 }
+
+#[test]
+fn who_is_woken_by_a_change_reads_its_generation() {
+    let (published, mut table) = (Arc::new(Published::new()), ServiceTable::default());
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let (asked, told) = (Arc::downgrade(&published), heard.clone());
+    let _follower = published.follow(move |state| {
+        let now = asked.upgrade().map(|published| published.generation());
+        lock(&told).push((now, state.generation));
+        true
+    });
+    let of = |address| service(1, [port("a", "").cluster_ip(address, 80)]);
+    publish(&published, &mut table, [("a", of("10.96.0.1"))]);
+    publish(&published, &mut table, [("a", of("10.96.0.2"))]);
+    publish(&published, &mut table, [("a", None)]);
+    // Wanted before is enough: what is after is not asked.
+    assert_eq!(*lock(&heard), [(Some(1), 1), (Some(2), 1), (Some(3), 2)]);
+}

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::super::*;
 use super::{options, outputs};
 use crate::dataplane::Damage;
-use crate::table::ServiceTable;
+use crate::model::Family;
+use crate::table::{Delta, ServiceTable};
 
 /// A plane that takes everything, and whose deferred work fails as often as it is told to.
 #[derive(Default)]
@@ -65,9 +66,12 @@ fn deferred_work_that_fails_is_left_in_peace_for_longer_and_longer() {
         sync_loop.mend(&repair);
         assert_eq!(sync_loop.unfinished, Some(due));
     }
+    let problem = "affinity entries of removed backends: commit affinity-4: ";
+    assert!(sync_loop.outputs.health.look().problems[0].starts_with(problem));
     assert!(waits[0] >= FINISH_AGAIN / 2 && waits[7] >= FINISH_AT_LATEST / 2, "{waits:?}");
     sync_loop.finish();
     assert_eq!((sync_loop.unfinished, attempts.load(Ordering::Relaxed)), (None, 9));
+    assert_eq!(sync_loop.outputs.health.look().problems, Vec::<String>::new());
     sync_loop.mend(&repair);
     assert!(sync_loop.unfinished.is_some_and(|at| at <= Instant::now()), "the next is at once again");
 }
@@ -77,5 +81,6 @@ fn without_ipv6_policy_is_told_so_whatever_else_changes() {
     let mut sync_loop = sync_loop(Plane::default()).without_ipv6();
     sync_loop.facts.local = [Ipv6Addr::LOCALHOST.into()].into();
     sync_loop.node_changed();
-    assert!(node::context(&sync_loop.options, None, &sync_loop.facts).ipv6_off);
+    let context = sync_loop.reconciler.context();
+    assert!(context.serves(Family::V4) && !context.serves(Family::V6), "{context:?}");
 }

@@ -8,7 +8,7 @@ use super::{options, outputs};
 use crate::dataplane::nftables::{NftablesPlane, TABLE};
 use crate::netlink::nft::{Batch, KernelNft, NftDoor as _};
 use crate::netlink::testns::in_namespace;
-use crate::table::ServiceTable;
+use crate::table::{Delta, ServiceTable};
 
 /// A plane beside whose first load somebody else commits, as it ends.
 struct Crowded<F> {
@@ -51,7 +51,7 @@ fn loads_beside(does: impl Fn(&mut Batch) + Send + 'static) -> Option<u32> {
     in_namespace(|| {
         let door = KernelNft::open().unwrap();
         let (control, _inbox) = mpsc::channel(8);
-        let watchman = Watchman::start(door.port_id(), control).unwrap();
+        let watchman = Watchman::start(door.port_id(), control, outputs().health).unwrap();
         let loads = Arc::new(AtomicU32::new(0));
         let plane = NftablesPlane::new(Box::new(door));
         let crowded = Crowded { plane, stranger: KernelNft::open().unwrap(), does, loads: Arc::clone(&loads) };

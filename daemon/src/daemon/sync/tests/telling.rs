@@ -10,8 +10,8 @@ use crate::source::{Change, Kind, Object};
 use crate::table::{Delta, ServiceTable};
 
 /// A plane without a kernel that refuses as often as it is told.
-struct Stubborn {
-    refusals: Arc<AtomicU32>,
+pub(super) struct Stubborn {
+    pub(super) refusals: Arc<AtomicU32>,
 }
 
 impl Stubborn {
