@@ -229,7 +229,7 @@ mod tests {
             drop(connection);
             socket.handle = handle;
             socket.list().await.unwrap_err();
-            assert_eq!(socket.events.next().await, None);
+            assert_eq!(socket.events.next().now_or_never(), Some(None));
             assert!((&mut socket.connection).await.unwrap_err().is_cancelled());
             socket.changed().await.unwrap_err();
         });
