@@ -13,11 +13,12 @@ use tokio::sync::oneshot;
 use super::DaemonError;
 use super::report::with_causes;
 use super::retry::Retry;
+use crate::dataplane::nftables::{LAYOUT, TABLE};
 use crate::migration::check::{Finding, Kind, Report, Severity};
 use crate::migration::presence::{self, Listeners, Sign};
 use crate::migration::removal::{self, Removal};
 use crate::migration::{MigrationError, State, sentence};
-use crate::netlink::nft::KernelNft;
+use crate::netlink::nft::{KernelNft, NftDoor as _};
 
 /// How often it is looked whether kube-proxy still runs. Nothing tells.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -42,11 +43,12 @@ pub(super) struct Adoption {
     listeners: Listeners,
 }
 
-/// Looks whether kube-proxy is here, before anything of ours is.
+/// Looks whether kube-proxy is here, before anything of ours is. What has begun goes on: `begun` by this process, or by one whose rules
+/// are still there. They decide, so somebody has to maintain them.
 ///
 /// # Errors
 /// [`DaemonError::KubeProxyRuns`], if it runs and was not meant to be taken over from.
-pub(super) async fn prepare(adopt: bool) -> Result<Option<Adoption>, DaemonError> {
+pub(super) async fn prepare(adopt: bool, begun: bool) -> Result<Option<Adoption>, DaemonError> {
     let Found { state, signs } = blocking(find).await.unwrap_or_else(|error| {
         // Services are more important than what may be left of kube-proxy.
         tracing::warn!(error = with_causes(&error), "it cannot be told whether kube-proxy has rules on this node");
@@ -54,7 +56,13 @@ pub(super) async fn prepare(adopt: bool) -> Result<Option<Adoption>, DaemonError
     });
     let running = presence::sentence(&signs);
     if !adopt && !signs.is_empty() {
-        return Err(DaemonError::KubeProxyRuns { signs: running });
+        if !begun && !blocking(|| ours_are_here(&mut KernelNft::open()?)).await.unwrap_or(false) {
+            return Err(DaemonError::KubeProxyRuns { signs: running });
+        }
+        tracing::warn!(
+            "kube-proxy runs ({running}), and our rules decide already: sheave goes on serving; stop kube-proxy, or give this node \
+             back with `sheave migrate back`"
+        );
     }
     let found = sentence(&state.items());
     if adopt {
@@ -81,9 +89,9 @@ pub(super) async fn prepare(adopt: bool) -> Result<Option<Adoption>, DaemonError
     Ok(None)
 }
 
-/// Whether kube-proxy runs here.
-pub(super) async fn kube_proxy_runs() -> bool {
-    blocking(find).await.is_ok_and(|found| !found.signs.is_empty())
+/// Whether a `sheave run` before this one has left rules as we write them.
+fn ours_are_here(door: &mut KernelNft) -> Result<bool, MigrationError> {
+    Ok(door.chains(TABLE)?.iter().any(|chain| chain.name == LAYOUT))
 }
 
 fn find() -> Result<Found, MigrationError> {

@@ -142,9 +142,10 @@ pub fn run(mut settings: Settings, file: Option<&ConfigFile>, log: &LogFilter) -
         .enable_all()
         .build()
         .map_err(|source| DaemonError::Process { what: "starting the runtime", source })?;
+    let mut begun = false;
     let outcome = loop {
-        match runtime.block_on(serve(settings, file, log.clone())) {
-            Ok(End::Restart(next)) => settings = *next,
+        match runtime.block_on(serve(settings, file, log.clone(), begun)) {
+            Ok(End::Restart(next)) => (settings, begun) = (*next, true),
             Ok(End::Asked) => break Ok(()),
             Err(error) => break Err(error),
         }
@@ -154,7 +155,8 @@ pub fn run(mut settings: Settings, file: Option<&ConfigFile>, log: &LogFilter) -
     outcome
 }
 
-async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter) -> Result<End, DaemonError> {
+/// `begun`: with another configuration, this process has served already.
+async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter, begun: bool) -> Result<End, DaemonError> {
     let cancel = CancellationToken::new();
     let listeners = TaskTracker::new();
     let mut terminate = on_signal(SignalKind::terminate())?;
@@ -168,15 +170,17 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter) ->
         _ = interrupt.recv() => return Ok(End::Asked),
     };
     if handover::is_requested() {
-        if adoption::kube_proxy_runs().await {
-            tracing::info!("this node was given back to kube-proxy, which runs: waiting for the end, without serving");
+        if !handover::kube_proxy_is_gone().await {
+            tracing::info!(
+                "this node was given back to kube-proxy, which runs: waiting for the end, without serving; `sheave cleanup` forgets it"
+            );
             drop(hold);
             handover::stand_by(&mut terminate, &mut interrupt).await;
             return Ok(End::Asked);
         }
         handover::withdraw();
     }
-    let adoption = adoption::prepare(settings.options.adopt).await?;
+    let adoption = adoption::prepare(settings.options.adopt, begun).await?;
     settings.tell();
     let options = Arc::new(settings.options);
     let own_port = door.port_id();
@@ -210,8 +214,9 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter) ->
     let checks = ServiceChecks::new(outputs.published.clone(), health.clone(), metrics.clone(), reporter.clone());
     let plane_name = plane.name();
     let (servers, configz) = (options.servers.clone(), watch::Sender::new(settings.configz));
-    Listening { servers, configz: configz.subscribe(), plane: plane_name, metrics, health, reporter: reporter.clone(), log }
-        .start(&listeners, &cancel)?;
+    let listening =
+        Listening { servers, configz: configz.subscribe(), plane: plane_name, metrics, health, reporter: reporter.clone(), log };
+    let mut open_servers = listening.open(&cancel)?;
     listeners.spawn(checks.run(cancel.clone()));
     let watchman = Watchman::start(own_port, control.clone())?.holding(hold);
     // After the hold, which asks for connection tracking: before, its settings need not be there.
@@ -248,10 +253,10 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter) ->
             End::Asked
         }
         settings = reconfigured => End::Restart(Box::new(settings)),
-        () = handover::requested() => {
+        () = handover::agreed(&mut open_servers) => {
             cancel.cancel();
             let _ = ended.await;
-            handover::stand_down();
+            open_servers.close().await;
             handover::stand_by(&mut terminate, &mut interrupt).await;
             return Ok(End::Asked);
         }
@@ -262,6 +267,7 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter) ->
     // A commit that has begun is finished; none is begun any more.
     let _ = ended.await;
     // A daemon that is built anew listens on the same ports.
+    open_servers.close().await;
     listeners.close();
     listeners.wait().await;
     Ok(end)
