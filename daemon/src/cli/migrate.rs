@@ -81,6 +81,12 @@ fn back(door: &mut KernelNft, timeout: Duration) -> Result<(), Failure> {
     match outcome {
         Outcome::GivenBack => println!("kube-proxy serves this node; sheave's rules are removed"),
         Outcome::NothingHere => println!("nothing of sheave is in this kernel"),
+        Outcome::Declined => {
+            return Err(Failure::No(anyhow::anyhow!(
+                "nothing was removed: `sheave run` saw no kube-proxy, though it left the ports 10256 and 10249 to it; start kube-proxy \
+                 first"
+            )));
+        }
         Outcome::TooLate(waiting) => {
             return Err(Failure::No(anyhow::anyhow!("nothing was removed within {} s: {waiting}", timeout.as_secs())));
         }

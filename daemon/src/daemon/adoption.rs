@@ -10,19 +10,24 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::DaemonError;
 use super::report::with_causes;
 use super::retry::Retry;
+use super::{DaemonError, handover};
+use crate::dataplane::nftables::{LAYOUT, TABLE};
 use crate::migration::check::{Finding, Kind, Report, Severity};
 use crate::migration::presence::{self, Listeners, Sign};
 use crate::migration::removal::{self, Removal};
 use crate::migration::{MigrationError, State, sentence};
-use crate::netlink::nft::KernelNft;
+use crate::netlink::nft::{KernelNft, NftDoor as _};
 
 /// How often it is looked whether kube-proxy still runs. Nothing tells.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// It must be gone for so many looks in a row: one that is only restarted comes back to its rules.
-const LOOKS: u32 = 3;
+const LOOKS: u32 = 5;
+/// How far these are apart: together more than the 10 s that the kubelet waits before it restarts a container.
+const BETWEEN: Duration = Duration::from_secs(3);
+/// How often it is looked where nothing is to be done: on a node that boots, kube-proxy's rules may come after ours.
+const IDLE: Duration = Duration::from_secs(30);
 /// IPVS connections that still run end within minutes or never.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -38,15 +43,16 @@ struct Found {
 pub(super) struct Adoption {
     /// Looks in a row at which kube-proxy must be gone.
     looks: u32,
-    /// What somebody on kube-proxy's ports means, from what was found at the start.
+    /// What somebody on kube-proxy's ports means, from what was found last.
     listeners: Listeners,
 }
 
-/// Looks whether kube-proxy is here, before anything of ours is.
+/// Looks whether kube-proxy is here, before anything of ours is. What has begun goes on: `begun` by this process, or by one whose rules
+/// are still there. They decide, so somebody has to maintain them.
 ///
 /// # Errors
 /// [`DaemonError::KubeProxyRuns`], if it runs and was not meant to be taken over from.
-pub(super) async fn prepare(adopt: bool) -> Result<Option<Adoption>, DaemonError> {
+pub(super) async fn prepare(adopt: bool, begun: bool) -> Result<Option<Adoption>, DaemonError> {
     let Found { state, signs } = blocking(find).await.unwrap_or_else(|error| {
         // Services are more important than what may be left of kube-proxy.
         tracing::warn!(error = with_causes(&error), "it cannot be told whether kube-proxy has rules on this node");
@@ -54,7 +60,13 @@ pub(super) async fn prepare(adopt: bool) -> Result<Option<Adoption>, DaemonError
     });
     let running = presence::sentence(&signs);
     if !adopt && !signs.is_empty() {
-        return Err(DaemonError::KubeProxyRuns { signs: running });
+        if !begun && !blocking(|| ours_are_here(&mut KernelNft::open()?)).await.unwrap_or(false) {
+            return Err(DaemonError::KubeProxyRuns { signs: running });
+        }
+        tracing::warn!(
+            "kube-proxy runs ({running}), and our rules decide already: sheave goes on serving; stop kube-proxy, or give this node \
+             back with `sheave migrate back`"
+        );
     }
     let found = sentence(&state.items());
     if adopt {
@@ -67,8 +79,7 @@ pub(super) async fn prepare(adopt: bool) -> Result<Option<Adoption>, DaemonError
             let manual = |finding: &&Finding| finding.severity == Severity::Manual && finding.kind != Kind::KubeProxyRuns;
             findings.iter().filter(manual).for_each(|finding| tracing::warn!("{}", finding.text));
         }
-        let looks = if signs.is_empty() { 1 } else { LOOKS };
-        return Ok(Some(Adoption { looks, listeners: listeners(&state) }));
+        return Ok(Some(Adoption { looks: LOOKS, listeners: listeners(&state) }));
     }
     if !found.is_empty() {
         tracing::warn!(
@@ -81,9 +92,9 @@ pub(super) async fn prepare(adopt: bool) -> Result<Option<Adoption>, DaemonError
     Ok(None)
 }
 
-/// Whether kube-proxy runs here.
-pub(super) async fn kube_proxy_runs() -> bool {
-    blocking(find).await.is_ok_and(|found| !found.signs.is_empty())
+/// Whether a `sheave run` before this one has left rules as we write them.
+fn ours_are_here(door: &mut KernelNft) -> Result<bool, MigrationError> {
+    Ok(door.chains(TABLE)?.iter().any(|chain| chain.name == LAYOUT))
 }
 
 fn find() -> Result<Found, MigrationError> {
@@ -96,8 +107,8 @@ fn listeners(state: &State) -> Listeners {
 }
 
 impl Adoption {
-    /// Removes what is kube-proxy's, once our first complete commit is told and kube-proxy has ended. A failure is told once and
-    /// tried again.
+    /// Removes what is kube-proxy's, once our first complete commit is told and kube-proxy has ended, and whenever it comes to that
+    /// again. A failure is told once and tried again.
     pub(super) async fn run(mut self, first_commit: oneshot::Receiver<()>) {
         if first_commit.await.is_err() {
             return; // the loop has ended
@@ -107,21 +118,29 @@ impl Adoption {
         loop {
             let listeners = self.listeners;
             let wait = match blocking(move || look(listeners)).await {
-                Ok(Look::Nothing) => return tracing::debug!("nothing of kube-proxy's is on this node"),
+                Ok(Look::Nothing) => {
+                    (self.looks, self.listeners) = (LOOKS, Listeners::Ignore);
+                    IDLE
+                }
                 Ok(Look::Running(signs)) => {
-                    self.looks = LOOKS;
+                    (self.looks, self.listeners) = (LOOKS, Listeners::Count);
                     told.once(Told::RUNNING, || {
                         tracing::warn!("kube-proxy still runs ({}): its rules go when it has ended", presence::sentence(&signs));
                     });
                     LOOK_AGAIN
                 }
                 Ok(Look::LeftOver) if self.looks > 1 => {
-                    self.looks -= 1;
-                    LOOK_AGAIN
+                    (self.looks, self.listeners) = (self.looks - 1, Listeners::Count);
+                    BETWEEN
                 }
+                // `sheave migrate back` is about to need them.
+                Ok(Look::LeftOver) if handover::is_requested() => IDLE,
                 Ok(Look::LeftOver) => match blocking(remove).await {
                     Ok(removal) => match told.of(&removal) {
-                        0 => return,
+                        0 => {
+                            self.looks = LOOKS;
+                            IDLE
+                        }
                         _ => DRAIN,
                     },
                     Err(error) => told.failed(&error, &mut retry),
@@ -140,14 +159,19 @@ enum Look {
     LeftOver,
 }
 
-/// Every second for as long as kube-proxy runs: its rules, which may be many, are read only when it does not.
+/// Every second for as long as kube-proxy is known to run: its rules, which may be many, are read only when it does not.
 fn look(listeners: Listeners) -> Result<Look, MigrationError> {
     let signs = presence::signs(listeners);
     if !signs.is_empty() {
         return Ok(Look::Running(signs));
     }
     let state = State::look(&mut KernelNft::open()?)?;
-    Ok(if state.is_empty() && state.unread.is_empty() { Look::Nothing } else { Look::LeftOver })
+    if state.is_empty() && state.unread.is_empty() {
+        return Ok(Look::Nothing);
+    }
+    // Its rules may have come after the last look, and make of a listener what it is.
+    let signs = presence::signs(Listeners::Count);
+    Ok(if signs.is_empty() { Look::LeftOver } else { Look::Running(signs) })
 }
 
 fn remove() -> Result<Removal, MigrationError> {
@@ -206,4 +230,40 @@ async fn blocking<T: Send + 'static>(
     joined.unwrap_or_else(|error| {
         Err(MigrationError::Process { what: "looking for kube-proxy", source: std::io::Error::other(error) })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::netlink::testns::in_namespace;
+
+    fn run(program: &str, line: &str) -> bool {
+        Command::new(program).args(line.split(' ')).status().is_ok_and(|status| status.success())
+    }
+
+    /// A node that boots: at our start kube-proxy had no rules, and its listeners meant nothing.
+    #[test]
+    fn rules_that_came_later_are_left_over_only_if_nobody_listens() {
+        in_namespace(|| {
+            assert!(matches!(look(Listeners::Ignore), Ok(Look::Nothing)));
+            assert!(run("nft", "add table ip kube-proxy") && run("ip", "link set lo up"));
+            assert!(matches!(look(Listeners::Ignore), Ok(Look::LeftOver)));
+            let mut kube_proxy = Command::new("python3")
+                .args([
+                    "-c",
+                    "import socket,sys; s=socket.create_server(('127.0.0.1',10256)); print(flush=True); sys.stdin.read()",
+                ])
+                .stdin(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .expect("somebody else who listens");
+            let mut ready = [0];
+            std::io::Read::read_exact(kube_proxy.stdout.as_mut().expect("a pipe"), &mut ready).expect("it listens");
+            assert!(matches!(look(Listeners::Ignore), Ok(Look::Running(_))));
+            kube_proxy.kill().expect("it runs");
+            kube_proxy.wait().expect("it ends");
+        });
+    }
 }

@@ -162,11 +162,12 @@ pub fn run(mut settings: Settings, file: Option<&ConfigFile>, log: &LogFilter) -
         .enable_all()
         .build()
         .map_err(|source| DaemonError::Process { what: "starting the runtime", source })?;
+    let mut begun = false;
     let outcome = runtime.block_on(async {
         let mut signals = Signals::listen()?;
         loop {
-            match serve(settings, file, log.clone(), &mut signals).await? {
-                End::Restart(next) => settings = *next,
+            match serve(settings, file, log.clone(), &mut signals, begun).await? {
+                End::Restart(next) => (settings, begun) = (*next, true),
                 End::Asked => return Ok(()),
             }
         }
@@ -176,7 +177,14 @@ pub fn run(mut settings: Settings, file: Option<&ConfigFile>, log: &LogFilter) -
     outcome
 }
 
-async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter, signals: &mut Signals) -> Result<End, DaemonError> {
+/// `begun`: with another configuration, this process has served already.
+async fn serve(
+    settings: Settings,
+    file: Option<&ConfigFile>,
+    log: LogFilter,
+    signals: &mut Signals,
+    begun: bool,
+) -> Result<End, DaemonError> {
     let Signals { terminate, interrupt } = signals;
     let cancel = CancellationToken::new();
     let listeners = TaskTracker::new();
@@ -189,15 +197,17 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter, si
         _ = interrupt.recv() => return Ok(End::Asked),
     };
     if handover::is_requested() {
-        if adoption::kube_proxy_runs().await {
-            tracing::info!("this node was given back to kube-proxy, which runs: waiting for the end, without serving");
+        if !handover::kube_proxy_is_gone().await {
+            tracing::info!(
+                "this node was given back to kube-proxy, which runs: waiting for the end, without serving; `sheave cleanup` forgets it"
+            );
             drop(hold);
             handover::stand_by(terminate, interrupt).await;
             return Ok(End::Asked);
         }
         handover::withdraw();
     }
-    let adoption = adoption::prepare(settings.options.adopt).await?;
+    let adoption = adoption::prepare(settings.options.adopt, begun).await?;
     settings.tell();
     let options = Arc::new(settings.options);
     let own_port = door.port_id();
@@ -235,8 +245,9 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter, si
     let plane_name = plane.name();
     let (servers, configz) = (options.servers.clone(), watch::Sender::new(settings.configz));
     let (subscribed, told) = (configz.subscribe(), reporter.clone());
-    Listening { servers, configz: subscribed, plane: plane_name, metrics, health: health.clone(), reporter: told, log }
-        .start(&listeners, &cancel)?;
+    let listening =
+        Listening { servers, configz: subscribed, plane: plane_name, metrics, health: health.clone(), reporter: told, log };
+    let mut open_servers = listening.open(&cancel)?;
     listeners.spawn(checks.run(cancel.clone()));
     let watchman = Watchman::start(own_port, control.clone(), health.clone())?.holding(hold);
     // After the hold, which asks for connection tracking: before, its settings need not be there.
@@ -273,10 +284,10 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter, si
             End::Asked
         }
         settings = reconfigured => End::Restart(Box::new(settings)),
-        () = handover::requested() => {
+        () = handover::agreed(&mut open_servers) => {
             cancel.cancel();
             let _ = ended.await;
-            handover::stand_down();
+            open_servers.close().await;
             handover::stand_by(terminate, interrupt).await;
             return Ok(End::Asked);
         }
@@ -287,6 +298,7 @@ async fn serve(settings: Settings, file: Option<&ConfigFile>, log: LogFilter, si
     // A commit that has begun is finished; none is begun any more.
     let _ = ended.await;
     // A daemon that is built anew listens on the same ports.
+    open_servers.close().await;
     listeners.close();
     listeners.wait().await;
     Ok(end)

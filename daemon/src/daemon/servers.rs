@@ -30,6 +30,15 @@ pub(super) struct Listening {
     pub(super) log: LogFilter,
 }
 
+/// Servers that listen, or try to.
+pub(super) struct OpenServers {
+    listening: Listening,
+    tasks: TaskTracker,
+    /// Ends with the daemon's, or before.
+    until: CancellationToken,
+    daemon: CancellationToken,
+}
+
 /// One of them, in words.
 #[derive(Clone, Copy)]
 struct Name {
@@ -42,13 +51,20 @@ const HEALTHZ: Name = Name { server: "healthz", reason: "FailedToStartProxierHea
 const METRICS: Name = Name { server: "metrics", reason: "FailedToStartMetricServer" };
 
 impl Listening {
-    /// Listens at both addresses, from now on or as soon as they can be had. When the tasks have ended, nobody listens any more.
+    /// Listens at both addresses, from now on or as soon as they can be had, until `cancel`.
     ///
     /// # Errors
     /// An address is taken, and `bind_address_hard_fail` is set.
-    pub(super) fn start(self, tasks: &TaskTracker, cancel: &CancellationToken) -> Result<(), BindError> {
-        let Self { servers: Servers { healthz, metrics: metrics_address, bind_address_hard_fail: hard }, .. } = &self;
+    pub(super) fn open(self, cancel: &CancellationToken) -> Result<OpenServers, BindError> {
         watch_problems(&self.metrics, self.health.clone());
+        let open =
+            OpenServers { tasks: TaskTracker::new(), until: cancel.child_token(), daemon: cancel.clone(), listening: self };
+        open.listening.start(open.listening.servers.bind_address_hard_fail, &open.tasks, &open.until)?;
+        Ok(open)
+    }
+
+    fn start(&self, hard: bool, tasks: &TaskTracker, cancel: &CancellationToken) -> Result<(), BindError> {
+        let Servers { healthz, metrics: metrics_address, bind_address_hard_fail: _ } = &self.servers;
         let health_server: Arc<dyn Answer> = Arc::new(HealthServer::new(self.health.clone(), self.metrics.clone()));
         let admin: Arc<dyn Answer> = Arc::new(Admin::new(AdminParts {
             metrics: self.metrics.clone(),
@@ -57,8 +73,8 @@ impl Listening {
             configz: self.configz.clone(),
             log: self.log.clone(),
         }));
-        self.serve(HEALTHZ, *healthz, *hard, &health_server, tasks, cancel)?;
-        self.serve(METRICS, *metrics_address, *hard, &admin, tasks, cancel)
+        self.serve(HEALTHZ, *healthz, hard, &health_server, tasks, cancel)?;
+        self.serve(METRICS, *metrics_address, hard, &admin, tasks, cancel)
     }
 
     fn serve(
@@ -101,6 +117,24 @@ impl Listening {
             }
         }
         Ok(())
+    }
+}
+
+impl OpenServers {
+    /// Ends them; then nobody listens there any more.
+    pub(super) async fn close(&self) {
+        self.until.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Listens again, or as soon as the addresses can be had: who has begun to serve does not end for want of one.
+    pub(super) fn reopen(&mut self) {
+        self.tasks = TaskTracker::new();
+        self.until = self.daemon.child_token();
+        if let Err(error) = self.listening.start(false, &self.tasks, &self.until) {
+            tracing::warn!(%error, "the servers are not open again");
+        }
     }
 }
 

@@ -106,6 +106,8 @@ pub struct Unread {
     pub table: String,
     /// Why.
     pub reason: String,
+    /// The kernel said that it has chains of kube-proxy's; otherwise it may have.
+    pub certain: bool,
 }
 
 /// One thing that is kube-proxy's, for people and programs.
@@ -206,10 +208,14 @@ impl State {
                         }
                     }
                     // Without the tool the kernel still says which chains there are: if none is kube-proxy's, nothing is missing.
-                    Err(_)
-                        if xtables::chains(family, &name)
-                            .is_ok_and(|names| !names.iter().any(|name| iptables::is_chain(name))) => {}
-                    Err(error) => self.unread.push(Unread { family, table: name, reason: error.to_string() }),
+                    Err(error) => {
+                        let chains = xtables::chains(family, &name).ok();
+                        let known = chains.map(|names| names.iter().any(|name| iptables::is_chain(name)));
+                        if known != Some(false) {
+                            let reason = error.to_string();
+                            self.unread.push(Unread { family, table: name, reason, certain: known.is_some() });
+                        }
+                    }
                 }
             }
         }

@@ -13,6 +13,8 @@ use nix::unistd::getpid;
 
 /// kube-proxy's health and metrics servers.
 const PORTS: [u16; 2] = [10256, 10249];
+/// The kernel's tables of sockets; the second one is missing where there is no IPv6.
+const TABLES: [&str; 2] = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"];
 /// `TCP_LISTEN`, as /proc/net/tcp has it.
 const LISTEN: &str = "0A";
 
@@ -52,6 +54,12 @@ pub fn signs(listeners: Listeners) -> Vec<Sign> {
     signs
 }
 
+/// Whether no sign means that kube-proxy does not run: /proc answers.
+#[must_use]
+pub fn can_tell() -> bool {
+    fs::read_dir("/proc").is_ok() && fs::read_to_string(TABLES[0]).is_ok()
+}
+
 fn processes() -> Vec<Sign> {
     let network = |process: &Path| fs::read_link(process.join("ns/net")).ok();
     let own = network(Path::new("/proc/thread-self"));
@@ -84,7 +92,7 @@ fn is_kube_proxy(command: &[String]) -> bool {
 fn listening() -> BTreeSet<u16> {
     let own = own_sockets();
     let mut found = BTreeSet::new();
-    for file in ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"] {
+    for file in TABLES {
         for (port, inode) in listeners(&fs::read_to_string(file).unwrap_or_default()) {
             if PORTS.contains(&port) && !own.contains(&inode) {
                 found.insert(port);

@@ -154,12 +154,26 @@ fn destroy_ipsets(names: &[String]) -> Result<Vec<String>, MigrationError> {
 
 impl std::fmt::Display for super::Unread {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { family, table, reason } = self;
+        let Self { family, table, reason, certain } = self;
+        let has = if *certain { "has" } else { "may have" };
         write!(
             f,
-            "table {} {table} of iptables-legacy, which has chains of kube-proxy's: {reason}; once kube-proxy is stopped, run \
+            "table {} {table} of iptables-legacy, which {has} chains of kube-proxy's: {reason}; once kube-proxy is stopped, run \
              `kube-proxy --cleanup`",
             family_word(*family)
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migration::Unread;
+
+    #[test]
+    fn of_a_table_that_could_not_be_read_nothing_is_claimed() {
+        let unread =
+            |certain| Unread { family: Family::V4, table: "nat".to_owned(), reason: "no".to_owned(), certain }.to_string();
+        assert!(unread(false).contains("may have chains of kube-proxy's") && unread(true).contains("has chains of kube-proxy's"));
     }
 }

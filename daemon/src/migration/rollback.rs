@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::presence::{self, Listeners};
 use super::{MigrationError, State, address};
+use crate::dataplane::PlaneError;
 use crate::dataplane::nftables::{self, TABLE};
 use crate::netlink::nft::{Batch, DoorError, ForeignTable, KernelNft, NftDoor as _, TableFamily};
 
@@ -14,6 +15,10 @@ use crate::netlink::nft::{Batch, DoorError, ForeignTable, KernelNft, NftDoor as 
 pub(super) const REQUEST_TABLE: &str = "sheave-back";
 /// How often it is looked whether kube-proxy has come. Nothing tells: it may program any of four subsystems.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// A `sheave run` that is asked with less time than that could not be awaited.
+const STANDS_DOWN_WITHIN: Duration = Duration::from_secs(2);
+/// kube-proxy writes its first rules when it knows every Service, and changes within its minSyncPeriod (1 s).
+const SETTLED: Duration = Duration::from_secs(10);
 /// Addresses that an answer names at most.
 const NAMED: usize = 5;
 
@@ -59,6 +64,8 @@ pub enum Waiting {
     NoRules,
     /// Its rules lack ClusterIPs that ours have.
     Missing(BTreeSet<IpAddr>),
+    /// They lack them for good: nobody has maintained ours meanwhile. Nothing is waited for.
+    Stale(BTreeSet<IpAddr>),
 }
 
 /// What became of it.
@@ -68,11 +75,15 @@ pub enum Outcome {
     GivenBack,
     /// There was nothing of ours.
     NothingHere,
+    /// The `sheave run` that was asked saw no kube-proxy, and goes on serving.
+    Declined,
     /// The time is over, and nothing was removed.
     TooLate(Waiting),
 }
 
 /// Waits until kube-proxy's rules can take over, and removes ours.
+///
+/// A request outlives its fulfilment: the `sheave run` that it was for may be started again by others.
 ///
 /// # Errors
 /// See [`MigrationError`], and those of the removal.
@@ -80,24 +91,39 @@ pub fn give_back(door: &mut KernelNft, limit: Duration, mut told: impl FnMut(&Wa
     let started = Instant::now();
     let mut last = None;
     let mut asked = false;
+    let mut settling = Settling::default();
     loop {
-        let held = nftables::is_held(door)?;
-        if !door.table_exists(TABLE)? && !held {
+        if !door.table_exists(TABLE)? && !nftables::is_held(door)? {
             return Ok(if asked { Outcome::GivenBack } else { Outcome::NothingHere });
         }
-        let waiting = match waiting(door)? {
+        let Look { theirs, held, waiting } = look(door)?;
+        let settled = settling.settled(&theirs, Instant::now());
+        let waiting = match waiting {
             // The one that was asked is on its way to remove them itself.
             None if asked && last == Some(Waiting::SheaveRuns) => Waiting::StandsDown,
-            None => {
-                nftables::cleanup(door)?;
-                withdraw(door)?;
-                return Ok(Outcome::GivenBack);
+            None => match remove(door)? {
+                Removal::Done => return Ok(Outcome::GivenBack),
+                Removal::Overtaken => continue,
+            },
+            // Nobody follows the API for us any more, and kube-proxy does: Services that only we know are gone.
+            Some(Waiting::Missing(missing)) if !held && settled => {
+                told(&Waiting::Stale(missing));
+                match remove(door)? {
+                    Removal::Done => return Ok(Outcome::GivenBack),
+                    Removal::Overtaken => continue,
+                }
             }
             Some(waiting) => waiting,
         };
-        if waiting == Waiting::SheaveRuns && !asked {
-            request(door)?;
-            asked = true;
+        if waiting == Waiting::SheaveRuns {
+            if asked && !is_requested(door)? {
+                return Ok(Outcome::Declined);
+            }
+            // One that is asked at the last moment would stand down for nobody.
+            if !asked && limit.saturating_sub(started.elapsed()) >= STANDS_DOWN_WITHIN {
+                request(door)?;
+                asked = true;
+            }
         }
         if started.elapsed() >= limit {
             withdraw(door)?;
@@ -111,22 +137,64 @@ pub fn give_back(door: &mut KernelNft, limit: Duration, mut told: impl FnMut(&Wa
     }
 }
 
-/// What has to be waited for; `None` when ours can go.
-fn waiting(door: &mut KernelNft) -> Result<Option<Waiting>, MigrationError> {
-    let state = State::look(door)?;
+/// What came of a removal.
+enum Removal {
+    /// Ours are gone.
+    Done,
+    /// Somebody else removed some of them meanwhile: look again.
+    Overtaken,
+}
+
+fn remove(door: &mut KernelNft) -> Result<Removal, PlaneError> {
+    match nftables::cleanup(door) {
+        Ok(_) => Ok(Removal::Done),
+        Err(PlaneError::Kernel { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => Ok(Removal::Overtaken),
+        Err(error) => Err(error),
+    }
+}
+
+/// Since when kube-proxy's ClusterIPs are the same.
+#[derive(Debug, Default)]
+struct Settling {
+    last: Option<(BTreeSet<IpAddr>, Instant)>,
+}
+
+impl Settling {
+    /// Whether there are some, and have been these for long enough.
+    fn settled(&mut self, theirs: &BTreeSet<IpAddr>, now: Instant) -> bool {
+        match &self.last {
+            Some((last, since)) if last == theirs => !theirs.is_empty() && now.duration_since(*since) >= SETTLED,
+            _ => {
+                self.last = Some((theirs.clone(), now));
+                false
+            }
+        }
+    }
+}
+
+/// What there is of both.
+struct Look {
+    /// ClusterIPs that kube-proxy's rules know.
+    theirs: BTreeSet<IpAddr>,
+    /// A `sheave run` is alive.
+    held: bool,
+    /// What has to be waited for; `None` when ours can go.
+    waiting: Option<Waiting>,
+}
+
+fn look(door: &mut KernelNft) -> Result<Look, MigrationError> {
+    let theirs = State::look(door)?.cluster_ips();
     let held = nftables::is_held(door)?;
-    let theirs = state.cluster_ips();
-    if presence::signs(if held { Listeners::Ignore } else { Listeners::Count }).is_empty() && !held {
-        return Ok(Some(Waiting::NoKubeProxy));
-    }
-    if theirs.is_empty() {
-        return Ok(Some(Waiting::NoRules));
-    }
-    let missing: BTreeSet<IpAddr> = own_cluster_ips(door)?.difference(&theirs).copied().collect();
-    if !missing.is_empty() {
-        return Ok(Some(Waiting::Missing(missing)));
-    }
-    Ok(held.then_some(Waiting::SheaveRuns))
+    let waiting = if !held && presence::signs(Listeners::Count).is_empty() {
+        // One that is alive looks for itself when it is asked: its servers are on the ports by which kube-proxy would be seen.
+        Some(Waiting::NoKubeProxy)
+    } else if theirs.is_empty() {
+        Some(Waiting::NoRules)
+    } else {
+        let missing: BTreeSet<IpAddr> = own_cluster_ips(door)?.difference(&theirs).copied().collect();
+        if missing.is_empty() { held.then_some(Waiting::SheaveRuns) } else { Some(Waiting::Missing(missing)) }
+    };
+    Ok(Look { theirs, held, waiting })
 }
 
 /// The ClusterIPs that our rules know, from the kernel: whoever wrote them may be gone.
@@ -149,11 +217,44 @@ impl fmt::Display for Waiting {
             ),
             Self::NoRules => f.write_str("kube-proxy has not written its rules"),
             Self::Missing(addresses) => {
-                let named: Vec<String> = addresses.iter().take(NAMED).map(ToString::to_string).collect();
-                let more = addresses.len().saturating_sub(NAMED);
-                write!(f, "kube-proxy's rules lack {} ClusterIPs that sheave's have: {}", addresses.len(), named.join(", "))?;
-                if more > 0 { write!(f, " and {more} more") } else { Ok(()) }
+                write!(f, "kube-proxy's rules lack {} ClusterIPs that sheave's have: {}", addresses.len(), Named(addresses))
             }
+            Self::Stale(addresses) => write!(
+                f,
+                "nothing more: kube-proxy's rules are settled, and {} ClusterIPs are in those alone that a stopped sheave left: {}",
+                addresses.len(),
+                Named(addresses)
+            ),
         }
+    }
+}
+
+/// Some of them, and how many more.
+struct Named<'a>(&'a BTreeSet<IpAddr>);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named: Vec<String> = self.0.iter().take(NAMED).map(ToString::to_string).collect();
+        f.write_str(&named.join(", "))?;
+        match self.0.len().saturating_sub(NAMED) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_that_change_or_are_none_are_not_settled() {
+        let one = BTreeSet::from([IpAddr::from([10, 96, 0, 1])]);
+        let start = Instant::now();
+        let mut settling = Settling::default();
+        assert!(!settling.settled(&BTreeSet::new(), start) && !settling.settled(&BTreeSet::new(), start + 2 * SETTLED));
+        assert!(!settling.settled(&one, start + 2 * SETTLED));
+        assert!(!settling.settled(&one, start + 3 * SETTLED - LOOK_AGAIN));
+        assert!(settling.settled(&one, start + 3 * SETTLED));
     }
 }

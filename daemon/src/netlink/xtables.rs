@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::attr::{u16_at, u32_at};
 use crate::model::Family;
@@ -31,7 +31,7 @@ const ATTEMPTS: usize = 5;
 /// The chains of a table that exists, but for the built-in ones.
 ///
 /// # Errors
-/// `EPERM` without `CAP_NET_RAW` and `CAP_NET_ADMIN`; `ENOENT` without such a table.
+/// `EPERM` without `CAP_NET_ADMIN`; `ENOENT` without such a table.
 pub fn chains(family: Family, table: &str) -> io::Result<Vec<String>> {
     let socket = open(family)?;
     for _ in 0..ATTEMPTS {
@@ -49,13 +49,13 @@ pub fn chains(family: Family, table: &str) -> io::Result<Vec<String>> {
     Err(Errno::EAGAIN.into())
 }
 
-/// A raw socket, of whatever protocol: the options belong to the family.
+/// A datagram socket, of whatever protocol: the options belong to the family, and a raw one would need `CAP_NET_RAW`.
 fn open(family: Family) -> io::Result<OwnedFd> {
     let family = match family {
         Family::V4 => AddressFamily::Inet,
         Family::V6 => AddressFamily::Inet6,
     };
-    Ok(socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Icmp)?)
+    Ok(socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?)
 }
 
 /// A structure that begins with the table's name.

@@ -21,6 +21,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let quiet = scenarios!("migrate":
         ours_decide_while_both_exist needs ["nftables", "tool:nft"];
         beside_a_running_kube_proxy_it_refuses needs ["nftables", "tool:nft"];
+        where_our_rules_decide_it_serves_beside_a_running_kube_proxy needs ["nftables", "tool:nft"];
         beside_what_kube_proxy_left_it_warns needs ["nftables", "tool:nft"];
         what_is_not_kube_proxys_stays needs ["nftables", "tool:nft", "tool:iptables-nft", "tool:ipset"];
     );
@@ -140,6 +141,18 @@ fn beside_a_running_kube_proxy_it_refuses() -> anyhow::Result<()> {
     let mut cluster = cluster;
     cluster.start(&DETECT_PODS)?;
     drop(listener);
+    Ok(())
+}
+
+/// After a crash or an upgrade: rules that nobody maintains would go on deciding.
+fn where_our_rules_decide_it_serves_beside_a_running_kube_proxy() -> anyhow::Result<()> {
+    let mut cluster = traffic::cluster()?;
+    cluster.start(&DETECT_PODS)?;
+    cluster.kill()?;
+    Mode::Nftables.write_rules(&cluster)?;
+    let _kube_proxy = KubeProxy::start(&cluster)?;
+    cluster.restart()?;
+    cluster.await_log("our rules decide already", PATIENCE)?;
     Ok(())
 }
 

@@ -3,13 +3,14 @@
 use super::replica::{KubeProxy, Mode, ruleset};
 use crate::{
     disruption::traffic::{self, Traffic},
-    fixture::{Cluster, DETECT_PODS},
+    fixture::{Cluster, DETECT_PODS, eventually},
 };
 use anyhow::{Context as _, ensure};
 use sheave_lab::Process;
 use sheave_tests::{scenario::Scenario, scenarios, world::executable};
 use std::{
     io::{BufRead as _, BufReader},
+    net::{TcpListener, TcpStream},
     process::{ChildStdout, Command, Stdio},
     time::Duration,
 };
@@ -24,12 +25,16 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     );
     let quiet = scenarios!("migrate":
         back_without_kube_proxy_removes_nothing needs ["nftables", "tool:nft"];
+        back_with_sheave_alive_and_no_kube_proxy_removes_nothing needs ["nftables", "tool:nft"];
+        back_to_a_kube_proxy_that_waits_for_its_ports needs ["nftables", "tool:nft"];
         back_waits_for_every_cluster_ip needs ["nftables", "tool:nft"];
+        back_does_not_wait_for_what_a_stopped_sheave_left needs ["nftables", "tool:nft"];
         back_where_nothing_is_ours_is_done needs ["nftables"];
     );
     [&under_traffic[..], &quiet].concat()
 }
 
+const REQUEST: &str = "table inet sheave-back {\n}";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// `sheave migrate back`, while it waits.
@@ -104,7 +109,8 @@ fn rollback(mode: Mode, kube_proxy_first: bool) -> anyhow::Result<()> {
         _kube_proxy = KubeProxy::start(&cluster)?;
     }
     back.ends_well()?;
-    ensure!(!ruleset(&cluster)?.contains("sheave"), "something of ours is left");
+    // The request may stay: a DaemonSet may start us again.
+    ensure!(!ruleset(&cluster)?.replace(REQUEST, "").contains("sheave"), "something of ours is left");
     let new = Traffic::start(&cluster).context("through kube-proxy's rules")?;
     old.finish()?;
     new.finish()?;
@@ -133,11 +139,55 @@ fn migrate_back_to_nftables_with_sheave_alive() -> anyhow::Result<()> {
     Traffic::start(&cluster).context("through kube-proxy's rules")?.finish()?;
     old.finish()?;
     traffic::welcomed(&newcomers.stop())?;
+    // SIGTERM is how the kubelet restarts a container whose probe fails.
     ensure!(cluster.terminate()?.success());
-    ensure!(!ruleset(&cluster)?.contains("sheave"), "something of ours is left");
-    // Whoever starts it again wants it to serve.
+    no_rules(&cluster)?;
+    // Rules that a process in trouble left decide before kube-proxy's, and nobody maintains them.
+    cluster.nft("table inet sheave { chain left { type nat hook prerouting priority -101; }; }")?;
+    cluster.launch()?;
+    cluster.await_log("this node was given back", PATIENCE)?;
+    cluster.await_log("our rules are removed", PATIENCE)?;
+    no_rules(&cluster)?;
+    ensure!(cluster.terminate()?.success());
+    // Without a kube-proxy somebody has to serve.
     drop(kube_proxy);
-    cluster.restart()
+    cluster.restart()?;
+    ensure!(!ruleset(&cluster)?.contains("sheave-back"), "the request means nothing any more");
+    Ok(())
+}
+
+/// Rules alone are a dead kube-proxy's, also to a daemon that is alive.
+fn back_with_sheave_alive_and_no_kube_proxy_removes_nothing() -> anyhow::Result<()> {
+    let mut cluster = traffic::cluster()?;
+    cluster.start(&DETECT_PODS)?;
+    Mode::Nftables.write_rules(&cluster)?;
+    let before = ruleset(&cluster)?;
+    let ended = cluster.sheave(&["migrate", "back", "--timeout", "5s"])?;
+    ensure!(ended.status.code() == Some(1) && ended.stderr.contains("nothing was removed"), "{ended:?}");
+    cluster.await_log("our servers close", PATIENCE)?;
+    assert_eq!(ruleset(&cluster)?, before);
+    let answers = || Ok(cluster.node().run(|| TcpStream::connect(("127.0.0.1", 10256)).map(drop))??);
+    eventually(answers).context("the servers are open again")?;
+    ensure!(cluster.pod.tcp("172.30.0.41:80")?.by().is_some());
+    Ok(())
+}
+
+/// A kube-proxy whose process is out of sight cannot have its ports before sheave lets them go.
+fn back_to_a_kube_proxy_that_waits_for_its_ports() -> anyhow::Result<()> {
+    let mut cluster = traffic::cluster()?;
+    cluster.start(&DETECT_PODS)?;
+    Mode::Nftables.write_rules(&cluster)?;
+    let mut back = Back::start(&cluster)?;
+    back.says("`sheave run` serves this node")?;
+    cluster.await_log("our servers close", PATIENCE)?;
+    let mut listener = None;
+    eventually(|| {
+        listener = Some(cluster.node().run(|| TcpListener::bind(("0.0.0.0", 10256)))??);
+        Ok(())
+    })?;
+    back.ends_well()?;
+    ensure!(!ruleset(&cluster)?.replace(REQUEST, "").contains("sheave"), "something of ours is left");
+    Ok(())
 }
 
 fn back_without_kube_proxy_removes_nothing() -> anyhow::Result<()> {
@@ -164,6 +214,19 @@ fn back_waits_for_every_cluster_ip() -> anyhow::Result<()> {
     let mut back = Back::start(&cluster)?;
     back.says("lack 1 ClusterIPs that sheave's have: fd00:172:30::99")?;
     cluster.nft("add element ip6 kube-proxy cluster-ips { fd00:172:30::99 }")?;
+    back.ends_well()
+}
+
+/// A Service that was deleted while sheave was stopped.
+fn back_does_not_wait_for_what_a_stopped_sheave_left() -> anyhow::Result<()> {
+    let mut cluster = traffic::cluster()?;
+    cluster.start(&DETECT_PODS)?;
+    cluster.terminate()?;
+    let _kube_proxy = KubeProxy::start(&cluster)?;
+    Mode::Nftables.write_rules(&cluster)?;
+    cluster.nft("delete element ip6 kube-proxy cluster-ips { fd00:172:30::99 }")?;
+    let mut back = Back::start(&cluster)?;
+    back.says("1 ClusterIPs are in those alone that a stopped sheave left: fd00:172:30::99")?;
     back.ends_well()
 }
 
