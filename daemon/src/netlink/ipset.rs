@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use nix::errno::Errno;
-
 use super::attr;
 use super::message::{Acknowledgement, Message, NLM_F_ACK, NLM_F_DUMP};
 use super::socket::{DATAGRAM, NetfilterSocket, RequestError, single};
@@ -122,10 +120,5 @@ impl Ipset {
 }
 
 fn failed(call: &'static str, subject: &str, error: &RequestError) -> IpsetError {
-    let source = match error {
-        RequestError::Refused(answer) => Errno::from_raw(answer.errno).into(),
-        RequestError::Interrupted => Errno::EINTR.into(),
-        RequestError::NoAnswer => Errno::ENOMSG.into(),
-    };
-    IpsetError { call, subject: subject.to_owned(), source }
+    IpsetError { call, subject: subject.to_owned(), source: error.into() }
 }

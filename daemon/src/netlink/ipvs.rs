@@ -6,8 +6,6 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use nix::errno::Errno;
-
 use super::attr::{self, Fields};
 use super::message::{Acknowledgement, Message, NLM_F_ACK, NLM_F_DUMP};
 use super::socket::{DATAGRAM, NetfilterSocket, RequestError, single};
@@ -195,12 +193,7 @@ impl fmt::Display for VirtualServer {
 }
 
 fn refused(call: &'static str, subject: &str, error: &RequestError) -> IpvsError {
-    let source = match error {
-        RequestError::Refused(answer) => Errno::from_raw(answer.errno).into(),
-        RequestError::Interrupted => Errno::EINTR.into(),
-        RequestError::NoAnswer => Errno::ENOMSG.into(),
-    };
-    IpvsError { call, subject: subject.to_owned(), source }
+    IpvsError { call, subject: subject.to_owned(), source: error.into() }
 }
 
 #[cfg(test)]

@@ -34,6 +34,17 @@ pub(crate) enum RequestError {
     NoAnswer,
 }
 
+impl From<&RequestError> for io::Error {
+    fn from(error: &RequestError) -> Self {
+        match error {
+            RequestError::Refused(answer) => Errno::from_raw(answer.errno),
+            RequestError::Interrupted => Errno::EINTR,
+            RequestError::NoAnswer => Errno::ENOMSG,
+        }
+        .into()
+    }
+}
+
 impl NetfilterSocket {
     /// Opens a socket with extended acknowledgements that quote no more of a request than its header.
     ///
