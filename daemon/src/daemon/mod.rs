@@ -32,7 +32,6 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 pub(crate) use kernel_settings::unguarded_localnet;
 pub use report::Reporter;
@@ -129,6 +128,8 @@ impl DaemonError {
 enum End {
     /// Somebody asked for it.
     Asked,
+    /// The same, after this node was given back to kube-proxy.
+    GivenBack,
     /// With this configuration it has to be built anew.
     Restart(Box<Settings>),
 }
@@ -168,7 +169,7 @@ pub fn run(mut settings: Settings, file: Option<&ConfigFile>, log: &LogFilter) -
         loop {
             match serve(settings, file, log.clone(), &mut signals, begun).await? {
                 End::Restart(next) => (settings, begun) = (*next, true),
-                End::Asked => return Ok(()),
+                End::Asked | End::GivenBack => return Ok(()),
             }
         }
     });
@@ -187,7 +188,6 @@ async fn serve(
 ) -> Result<End, DaemonError> {
     let Signals { terminate, interrupt } = signals;
     let cancel = CancellationToken::new();
-    let listeners = TaskTracker::new();
 
     // The kernel first: if it says no, a person should hear that and not a word about API servers.
     let mut door = KernelNft::open()?;
@@ -203,7 +203,7 @@ async fn serve(
             );
             drop(hold);
             handover::stand_by(terminate, interrupt).await;
-            return Ok(End::Asked);
+            return Ok(End::GivenBack);
         }
         handover::withdraw();
     }
@@ -248,7 +248,7 @@ async fn serve(
     let listening =
         Listening { servers, configz: subscribed, plane: plane_name, metrics, health: health.clone(), reporter: told, log };
     let mut open_servers = listening.open(&cancel)?;
-    listeners.spawn(checks.run(cancel.clone()));
+    let checks = tokio::spawn(checks.run(cancel.clone()));
     let watchman = Watchman::start(own_port, control.clone(), health.clone())?.holding(hold);
     // After the hold, which asks for connection tracking: before, its settings need not be there.
     kernel_settings::apply(&options, &Sysctls::default());
@@ -284,23 +284,19 @@ async fn serve(
             End::Asked
         }
         settings = reconfigured => End::Restart(Box::new(settings)),
-        () = handover::agreed(&mut open_servers) => {
-            cancel.cancel();
-            let _ = ended.await;
-            open_servers.close().await;
-            handover::stand_by(terminate, interrupt).await;
-            return Ok(End::Asked);
-        }
+        () = handover::agreed(&mut open_servers) => End::GivenBack,
         // Better no process, which whoever started it notices, than one that serves nothing.
         _ = &mut ended => return Err(DaemonError::Ended),
     };
     cancel.cancel();
     // A commit that has begun is finished; none is begun any more.
     let _ = ended.await;
-    // A daemon that is built anew listens on the same ports.
+    // A daemon that is built anew listens on the same ports, and so does kube-proxy.
     open_servers.close().await;
-    listeners.close();
-    listeners.wait().await;
+    let _ = checks.await;
+    if matches!(end, End::GivenBack) {
+        handover::stand_by(terminate, interrupt).await;
+    }
     Ok(end)
 }
 
