@@ -161,6 +161,17 @@ impl Checks {
         checks
     }
 
+    /// Of one Service with two endpoints, which answers at this port.
+    async fn of_web() -> (Self, u16) {
+        let mut checks = Self::start();
+        let port = port_of(&free_port());
+        checks.at(&[Ipv4Addr::LOCALHOST]);
+        checks.set("web", Some((port, 2)));
+        checks.commit();
+        eventually(port, Some((200, 2))).await;
+        (checks, port)
+    }
+
     /// NodePorts, and with them the checks, are served at these IPv4 addresses.
     fn at(&mut self, addresses: &[Ipv4Addr]) {
         let addresses = addresses.iter().copied().map(Into::into).collect();
@@ -234,12 +245,7 @@ fn port_of(listener: &TcpListener) -> u16 {
 
 #[tokio::test]
 async fn endpoints_come_and_go_and_so_does_the_service() {
-    let mut checks = Checks::start();
-    let port = port_of(&free_port());
-    checks.at(&[Ipv4Addr::LOCALHOST]);
-    checks.set("web", Some((port, 2)));
-    checks.commit();
-    eventually(port, Some((200, 2))).await;
+    let (mut checks, port) = Checks::of_web().await;
     let (_, _, body) = ask(port).await.unwrap();
     let expected = json!({"service": {"namespace": "ns", "name": "web"}, "localEndpoints": 2, "serviceProxyHealthy": true});
     assert_eq!(body, expected);
@@ -256,12 +262,7 @@ async fn endpoints_come_and_go_and_so_does_the_service() {
 
 #[tokio::test]
 async fn a_proxy_that_is_behind_serves_nobody_well() {
-    let mut checks = Checks::start();
-    let port = port_of(&free_port());
-    checks.at(&[Ipv4Addr::LOCALHOST]);
-    checks.set("web", Some((port, 2)));
-    checks.commit();
-    eventually(port, Some((200, 2))).await;
+    let (checks, port) = Checks::of_web().await;
     // A Node that is about to go is none of its business.
     checks.health.node(&node(true, &[]));
     eventually(port, Some((200, 2))).await;

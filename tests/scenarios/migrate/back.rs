@@ -204,13 +204,19 @@ fn back_without_kube_proxy_removes_nothing() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn back_waits_for_every_cluster_ip() -> anyhow::Result<()> {
+/// What a stopped sheave left, beside a kube-proxy whose rules lack one ClusterIP.
+fn beside_one_that_lacks_a_cluster_ip() -> anyhow::Result<(Cluster, KubeProxy)> {
     let mut cluster = traffic::cluster()?;
     cluster.start(&DETECT_PODS)?;
     cluster.terminate()?;
-    let _kube_proxy = KubeProxy::start(&cluster)?;
+    let kube_proxy = KubeProxy::start(&cluster)?;
     Mode::Nftables.write_rules(&cluster)?;
     cluster.nft("delete element ip6 kube-proxy cluster-ips { fd00:172:30::99 }")?;
+    Ok((cluster, kube_proxy))
+}
+
+fn back_waits_for_every_cluster_ip() -> anyhow::Result<()> {
+    let (cluster, _kube_proxy) = beside_one_that_lacks_a_cluster_ip()?;
     let mut back = Back::start(&cluster)?;
     back.says("lack 1 ClusterIPs that sheave's have: fd00:172:30::99")?;
     cluster.nft("add element ip6 kube-proxy cluster-ips { fd00:172:30::99 }")?;
@@ -219,12 +225,7 @@ fn back_waits_for_every_cluster_ip() -> anyhow::Result<()> {
 
 /// A Service that was deleted while sheave was stopped.
 fn back_does_not_wait_for_what_a_stopped_sheave_left() -> anyhow::Result<()> {
-    let mut cluster = traffic::cluster()?;
-    cluster.start(&DETECT_PODS)?;
-    cluster.terminate()?;
-    let _kube_proxy = KubeProxy::start(&cluster)?;
-    Mode::Nftables.write_rules(&cluster)?;
-    cluster.nft("delete element ip6 kube-proxy cluster-ips { fd00:172:30::99 }")?;
+    let (cluster, _kube_proxy) = beside_one_that_lacks_a_cluster_ip()?;
     let mut back = Back::start(&cluster)?;
     back.says("1 ClusterIPs are in those alone that a stopped sheave left: fd00:172:30::99")?;
     back.ends_well()
