@@ -14,6 +14,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     scenarios!("lab":
         machines_reach_each_other_in_both_families;
         sctp_answers needs ["sctp"];
+        no_two_questions_are_one_flow;
         refusals_silence_and_lost_ways_are_told_apart needs ["nftables", "tool:nft"];
         a_service_of_plain_nft_rules_works needs ["nftables", "tool:nft"];
         bridged_pods_talk;
@@ -67,6 +68,22 @@ fn sctp_answers() -> anyhow::Result<()> {
     assert_eq!(a.sctp("10.180.2.1:132")?.by(), Some("b"));
     assert_eq!(a.sctp("[fd00:10:180::2:1]:132")?.by(), Some("b"));
     assert_eq!(a.sctp("10.180.2.1:133")?, Outcome::Refused);
+    Ok(())
+}
+
+/// To connection tracking, a datagram from a port that was in use half a minute ago belongs to what was asked then.
+fn no_two_questions_are_one_flow() -> anyhow::Result<()> {
+    let lab = Lab::new()?;
+    let pod = lab.pod("pod", "10.180.0.1")?;
+    pod.serve(&[Port::tcp(80), Port::udp(53)])?;
+    for port in [Port::tcp(80), Port::udp(53)] {
+        let request = Request::to(port, pod.ipv4().into());
+        let mut seen = BTreeSet::new();
+        for question in 0..1000 {
+            let source = lab.node().ask(&request)?.answer()?.source;
+            ensure!(seen.insert(source), "{port}: question {question} came from {source} again");
+        }
+    }
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use std::{
     fmt, io,
     io::{ErrorKind, Read as _, Write as _},
     net::{IpAddr, SocketAddr},
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
@@ -64,6 +65,9 @@ pub struct Tally {
     /// The other outcomes, in order of their occurrence.
     pub failed: Vec<Outcome>,
 }
+
+/// The ports a client sends from: the kernel's own range (`ip_local_port_range`), apart from every port that is served.
+const SOURCE_PORTS: std::ops::Range<u16> = 32_768..61_000;
 
 /// What a client says.
 const QUESTION: &[u8] = b"?\n";
@@ -152,21 +156,32 @@ impl Request {
 
     /// A socket, bound as asked.
     fn open(&self) -> Result<Socket> {
-        let open = || {
-            let socket = self.protocol.socket(Domain::for_address(self.to))?;
-            if self.protocol == Protocol::Sctp {
-                report_errors(&socket, self.to)?;
-                // One address, or INIT offers all that the host has, and what is sent to another passes by the translation.
-                socket.bind(&SockAddr::from(self.single_homed()?))?;
-                return Ok(socket);
+        self.bound().map_err(Error::call("open", format!("a {:?} socket at {}", self.protocol, self.from)))
+    }
+
+    fn bound(&self) -> io::Result<Socket> {
+        let socket = self.protocol.socket(Domain::for_address(self.to))?;
+        let mut from = self.from;
+        if self.protocol == Protocol::Sctp {
+            report_errors(&socket, self.to)?;
+            // One address, or INIT offers all that the host has, and what is sent to another passes by the translation.
+            from = self.single_homed()?;
+        }
+        if from.port() != 0 {
+            socket.set_reuse_address(true)?;
+            socket.bind(&SockAddr::from(from))?;
+            return Ok(socket);
+        }
+        // As many attempts as there are ports: all can be taken, but not for ever looked for.
+        let mut result = Err(ErrorKind::AddrInUse.into());
+        for _ in SOURCE_PORTS {
+            from.set_port(next_source_port());
+            result = socket.bind(&SockAddr::from(from));
+            if !matches!(&result, Err(error) if error.kind() == ErrorKind::AddrInUse) {
+                break;
             }
-            if self.from.port() != 0 || !self.from.ip().is_unspecified() {
-                socket.set_reuse_address(true)?;
-                socket.bind(&SockAddr::from(self.from))?;
-            }
-            Ok(socket)
-        };
-        open().map_err(Error::call("open", format!("a {:?} socket at {}", self.protocol, self.from)))
+        }
+        result.map(|()| socket)
     }
 
     /// Where it is sent from: the address that routing picks, unless one is given.
@@ -181,7 +196,7 @@ impl Request {
 
     /// A connected socket in the calling thread's namespace, for what outlasts one question.
     pub(crate) fn connect(&self) -> io::Result<Socket> {
-        let socket = self.protocol.socket(Domain::for_address(self.to))?;
+        let socket = self.bound()?;
         socket.connect_timeout(&SockAddr::from(self.to), self.timeout)?;
         Ok(socket)
     }
@@ -247,6 +262,14 @@ impl<'a> Identity<'a> {
         let mut field = |key| words.next().and_then(|word| word.strip_prefix(key));
         Some(Self { by: field("name=")?, source_seen: field("from=")?.parse().ok()?, at: field("to=")?.parse().ok()? })
     }
+}
+
+/// A port that this process has not sent from for as long as can be. The kernel draws ports for UDP and SCTP at random, and one
+/// that a question had half a minute ago belongs to that flow still: its packets go where the flow went (UDP: 30 s, and 120 s once
+/// answered; `nf_conntrack_udp_timeout`), whatever the rules say of a new one.
+fn next_source_port() -> u16 {
+    static TURN: AtomicU16 = AtomicU16::new(0);
+    SOURCE_PORTS.start + TURN.fetch_add(1, Ordering::Relaxed) % (SOURCE_PORTS.end - SOURCE_PORTS.start)
 }
 
 /// Asks for ICMP errors: to SCTP, a port unreachable is otherwise no more than a hint, told when the association times out
