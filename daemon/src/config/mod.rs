@@ -16,7 +16,7 @@ mod present;
 mod settings;
 mod sheave;
 mod traps;
-mod tree;
+pub(crate) mod tree;
 
 #[cfg(test)]
 mod tests;
