@@ -159,6 +159,11 @@ impl ServiceTable {
         &self.node
     }
 
+    /// Whose ClusterIP it is: of several Services the one that goes before, and ours before another proxy's, whose age nobody knows.
+    fn cluster_ip_of(&self, ip: IpAddr) -> Option<&ServiceKey> {
+        self.claims.cluster_ip(ip).map(|claim| &claim.claimant.port.service).or_else(|| self.addresses.owner(ip))
+    }
+
     /// The address is nobody's ClusterIP, or is asked for as one.
     fn is_open(&self, address: &FrontendAddress, kind: FrontendKind) -> bool {
         kind == FrontendKind::ClusterIp || address.ip().is_none_or(|ip| self.addresses.owner(ip).is_none())
