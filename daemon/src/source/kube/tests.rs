@@ -571,6 +571,30 @@ async fn a_silent_server_is_left_and_asked_again() {
 }
 
 #[tokio::test]
+async fn a_server_restored_from_a_backup_is_listed_anew() {
+    let (log, _guard) = Log::capture();
+    let mut server = Server::start([
+        (STREAMING, stream([event("ADDED", service("gone", 5)), event("ADDED", service("kept", 6)), end_of_list(900)], End::Cut)),
+        // As a watch cache at version 30 does with a watch from 900: it is accepted, and nothing comes.
+        ("&resourceVersion=900", stream([], End::Hold)),
+        (STREAMING, answer("504 Gateway Timeout", &status(504, "Timeout", "Too large resource version: 900, current: 30"))),
+        (STREAMING, stream([event("ADDED", service("kept", 6)), end_of_list(30)], End::Hold)),
+    ])
+    .await;
+    let mut watch = Watch::of(Kind::Service, &[&server.url]).await;
+    watch.tells("listing +gone +kept listed @900 listing +kept listed @30").await;
+    let mut asked = Vec::new();
+    for _ in 0..4 {
+        asked.push(server.request().await);
+    }
+    assert!(asked[2].contains(STREAMING) && asked[2].contains("resourceVersion=900"), "never back in time unasked: {}", asked[2]);
+    assert!(asked[3].contains(STREAMING) && !asked[3].contains("resourceVersion="), "from the store: {}", asked[3]);
+    let told: Vec<_> = log.lines().into_iter().filter(|line| line.starts_with("WARN")).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("gone back from version 900 of services to 30"), "{told:?}");
+}
+
+#[tokio::test]
 async fn the_next_server_takes_over() {
     let dead = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let dead_url = format!("http://{}", dead.local_addr().expect("bound"));
