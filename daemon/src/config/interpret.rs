@@ -47,8 +47,15 @@ pub fn interpret(configuration: &Configuration, overrides: &Overrides) -> Result
     let node_ports = reader.node_ports(mode);
     let node_name = overrides.node_name.as_deref().filter(|name| !name.trim().is_empty());
     let node_name = node_name.unwrap_or(&configuration.kube_proxy.hostname_override);
-    let node_name: Arc<str> =
-        if node_name.trim().is_empty() { &overrides.host_name } else { node_name }.trim().to_lowercase().into();
+    let node_name: Arc<str> = match (node_name.trim(), super::node_name(node_name)) {
+        // Nobody has chosen that one: where there is no API server it need not be the name of anything.
+        ("", _) => overrides.host_name.trim().to_lowercase().into(),
+        (_, Some(name)) => name.into(),
+        (given, None) => {
+            reader.mistakes.invalid(at("hostnameOverride"), given, format!("must be {}", super::EXPECTED_NODE_NAME));
+            given.into()
+        }
+    };
     let options = Options {
         source: reader.source(&configuration.sheave, overrides, &node_name),
         node_name,

@@ -220,17 +220,17 @@ fn cluster_ips_follow_ip_families() {
 
 #[test]
 fn what_a_service_wishes_of_others_is_judged_and_costs_nothing() {
-    let said = |annotations: Value, spec: Value| {
+    let told = |annotations: Value, spec: Value| {
         let mut value = with_spec(spec, json!({}));
         value["metadata"]["annotations"] = annotations;
         let service = service(&value);
         assert_eq!(service.ports.len(), 1);
-        self::said(&service.problems)
+        said(&service.problems)
     };
-    let target = |port: Value| said(json!(null), json!({"ports": [{"port": 80, "targetPort": port}]}));
-    let mode = |key: &str, value: &str| said(json!({format!("service.kubernetes.io/{key}"): value}), json!({}));
+    let target = |port: Value| told(json!(null), json!({"ports": [{"port": 80, "targetPort": port}]}));
+    let mode = |key: &str, value: &str| told(json!({format!("service.kubernetes.io/{key}"): value}), json!({}));
     for known in ["PreferClose", "PreferSameZone", "PreferSameNode", ""] {
-        assert!(said(json!({}), json!({"trafficDistribution": known})).is_empty(), "{known}");
+        assert!(told(json!({}), json!({"trafficDistribution": known})).is_empty(), "{known}");
     }
     for known in ["Auto", "auto", "Disabled", "example.com/even"] {
         assert!(mode("topology-mode", known).is_empty() && mode("topology-aware-hints", known).is_empty(), "{known}");
@@ -239,7 +239,7 @@ fn what_a_service_wishes_of_others_is_judged_and_costs_nothing() {
         assert!(target(known.clone()).is_empty(), "{known}");
     }
     assert_eq!(
-        said(json!({}), json!({"trafficDistribution": "PreferNear"})),
+        told(json!({}), json!({"trafficDistribution": "PreferNear"})),
         [
             r#"spec.trafficDistribution: "PreferNear" is neither PreferSameZone (or PreferClose) nor PreferSameNode: ignored, traffic goes by the hints of the EndpointSlices"#
         ]
