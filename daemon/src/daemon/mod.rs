@@ -14,6 +14,7 @@ mod families;
 mod handover;
 mod instruments;
 mod kernel_settings;
+mod misgivings;
 mod node;
 mod predecessor;
 mod reload;

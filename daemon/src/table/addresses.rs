@@ -138,6 +138,10 @@ impl Hairpins {
         self.counts.keys().copied()
     }
 
+    pub(super) fn contains(&self, ip: IpAddr) -> bool {
+        self.counts.contains_key(&ip)
+    }
+
     /// A local backend came into a set, or left one.
     pub(super) fn count(&mut self, ip: IpAddr, came: bool) {
         let present = self.counts.get(&ip).copied().unwrap_or(0);

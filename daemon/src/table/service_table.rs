@@ -153,6 +153,12 @@ impl ServiceTable {
         self.hairpins.iter()
     }
 
+    /// Whether an endpoint of this node that a Service port uses has this address.
+    #[must_use]
+    pub fn is_local_endpoint(&self, ip: IpAddr) -> bool {
+        self.hairpins.contains(ip)
+    }
+
     /// The node's own state.
     #[must_use]
     pub fn node(&self) -> &Arc<NodeState> {
