@@ -380,6 +380,16 @@ impl SyncLoop {
         Ok(first.followed_by(self.plane.load(self.reconciler.table())?))
     }
 
+    /// A load that undoes damage. Whoever did it may not have been done, and have pulled the table from under it: packets do not wait
+    /// for the pause after a failure then. If it fails once more, the reason is another.
+    fn load_again(&mut self) -> Result<Commit, PlaneError> {
+        self.load().or_else(|error| {
+            self.instruments.refused();
+            tracing::debug!(error = with_causes(&error), "the repair failed, the whole table is written once more");
+            self.load()
+        })
+    }
+
     fn committed(&mut self, commit: &Commit, purpose: Purpose, took: &Took) {
         self.kernel = Kernel::Current;
         self.instruments.synced(commit, purpose, took, self.reconciler.table().generation());
@@ -447,7 +457,7 @@ impl SyncLoop {
             return; // a load is due anyway
         }
         let outcome = match damage {
-            Damage::Structure(_) => self.load(),
+            Damage::Structure(_) => self.load_again(),
             Damage::Elements(_) => {
                 let outcome = self.plane.repair(damage, self.reconciler.table());
                 self.or_load(outcome)

@@ -166,6 +166,7 @@ fn options(urls: &[&str]) -> KubeOptions {
     let timing = Timing {
         backoff: ms(2),
         longest_backoff: ms(10),
+        longest_unlisted: ms(10),
         answer: ms(2_000),
         whole_list: ms(2_000),
         streaming_list: ms(2_000),
@@ -462,6 +463,24 @@ async fn an_outage_is_one_line_and_its_end_another() {
     assert!(lines[0].starts_with("WARN watch of services failed: API server refuses services: 503"), "{lines:?}");
     assert!(lines[1].starts_with("INFO API server answers again after"), "{lines:?}");
     assert_eq!(watch.health.streams()[0].failures, 5);
+}
+
+/// At boot, with the API server away for long: pauses that have grown would keep the node without rules when it is back.
+#[tokio::test]
+async fn a_server_that_comes_late_is_not_kept_waiting() {
+    /// After so many pauses that double the next one would be beyond any patience.
+    const LOST: usize = 20;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let mut options = options(&[&url]);
+    options.timing.longest_backoff = Duration::from_secs(3_600);
+    let mut watch = Watch::with(Kind::Service, options).await;
+    for _ in 0..LOST {
+        drop(listener.accept().await.expect("accepts"));
+    }
+    let _server = Server::start_on(listener, [(STREAMING, stream([end_of_list(9)], End::Hold))]);
+    watch.tells("listing listed @9").await;
+    assert!(watch.health.streams()[0].failures >= LOST as u64);
 }
 
 #[tokio::test]

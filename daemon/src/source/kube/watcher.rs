@@ -191,7 +191,9 @@ impl Watcher {
                     if failure.is_the_servers() {
                         servers.give_up_on(place);
                     }
-                    sleep(backoff.next().max(failure.retry_after().unwrap_or_default().min(LONGEST_RETRY_AFTER))).await;
+                    let pause =
+                        if self.version.is_none() && failure.is_unreachable() { backoff.next_unlisted() } else { backoff.next() };
+                    sleep(pause.max(failure.retry_after().unwrap_or_default().min(LONGEST_RETRY_AFTER))).await;
                 }
             }
         }
