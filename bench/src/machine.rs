@@ -1,41 +1,81 @@
 //! What the numbers were measured on.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A machine, as far as it explains a number.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Machine {
-    cpu: String,
-    cores: usize,
-    memory_mb: u64,
-    kernel: String,
-    /// Of the last minute, when the bench began: others at work are the usual reason for a bad percentile.
-    load_average: f64,
+    /// Processors that this process may use.
+    #[serde(alias = "cores")]
+    pub(crate) cpus: usize,
+    /// What the processors call themselves.
+    #[serde(alias = "cpu")]
+    pub(crate) model: String,
+    /// In MB of 2^20 bytes.
+    pub(crate) memory_mb: u64,
+    /// `uname -r`.
+    pub(crate) kernel: String,
+}
+
+/// What was measured, and with what.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Versions {
+    /// Of bench and daemon, which are built together.
+    pub(crate) sheave: String,
+    /// Of the source when the bench was built; changes on top of it are not told. `None` for a build from an archive.
+    pub(crate) commit: Option<String>,
+    /// The compiler.
+    pub(crate) rustc: Option<String>,
+    /// The stock tool, where there is one.
+    pub(crate) nft: Option<String>,
 }
 
 impl Machine {
     /// This one. What `/proc` does not say is left blank.
     pub(crate) fn here() -> Self {
-        let cpuinfo = read("/proc/cpuinfo");
-        let cpu = value(&cpuinfo, "model name").unwrap_or_default();
         Self {
-            cpu: cpu.to_owned(),
-            cores: std::thread::available_parallelism().map_or(1, Into::into),
+            cpus: std::thread::available_parallelism().map_or(1, Into::into),
+            model: value(&read("/proc/cpuinfo"), "model name").unwrap_or_default().to_owned(),
             memory_mb: kibibytes(&read("/proc/meminfo"), "MemTotal").unwrap_or_default() / 1024,
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-            load_average: read("/proc/loadavg").split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default(),
         }
     }
 
     pub(crate) fn describe(&self) -> String {
-        let Self { cpu, cores, memory_mb, kernel, load_average } = self;
-        format!("{cores} cores of {cpu}, {memory_mb} MB, Linux {kernel}, load average {load_average} at the start")
+        let Self { cpus, model, memory_mb, kernel } = self;
+        format!("{cpus} cores of {model}, {memory_mb} MB, Linux {kernel}")
     }
 }
 
+impl Versions {
+    /// Of this build and this machine.
+    pub(crate) fn here() -> Self {
+        let nft = Command::new("nft").arg("--version").output().ok().map(|output| String::from_utf8_lossy(&output.stdout).into());
+        Self {
+            sheave: env!("CARGO_PKG_VERSION").into(),
+            commit: option_env!("SHEAVE_BENCH_COMMIT").map(Into::into),
+            rustc: option_env!("SHEAVE_BENCH_RUSTC").map(Into::into),
+            nft: nft.map(|text: String| text.trim().to_owned()).filter(|text| !text.is_empty()),
+        }
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        let Self { sheave, commit, rustc, nft } = self;
+        let others = [commit.as_ref().map(|commit| format!("commit {commit}")), rustc.clone(), nft.clone()];
+        others.into_iter().flatten().fold(format!("sheave {sheave}"), |text, other| text + ", " + &other)
+    }
+}
+
+/// The load average of the last minute: others at work are the usual reason for a bad percentile.
+pub(crate) fn load_average() -> f64 {
+    read("/proc/loadavg").split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default()
+}
 /// The most memory a process ever had resident, in MB of 10^6 bytes (`VmHWM`). `None` for one that is gone.
 pub(crate) fn peak_rss_mb(process: u32) -> Option<f64> {
     resident(process, "VmHWM")

@@ -25,10 +25,9 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use sheave_tests::apiserver::load::Shape;
 
-use crate::machine::Machine;
-use crate::report::Report;
+use crate::progress::Progress;
+use crate::session::{Destination, Session};
 use crate::statistics::{Samples, milliseconds};
-use crate::{Output, say};
 
 /// The sizes that the budgets are for.
 const BUDGETED: (u32, u32, u32) = (5_000, 50, 50_000);
@@ -56,9 +55,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = BUDGETED.2, value_parser = clap::value_parser!(u32).range(1..))]
     add_at: u32,
 
-    /// How to print the result
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
-    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) destination: Destination,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -91,33 +89,35 @@ impl Arguments {
 ///
 /// # Errors
 /// Missing rights, a size that does not fit, and whatever does not come out as it must: a bench of something broken is no bench.
-pub(crate) fn measure(arguments: &Arguments) -> Result<Report> {
+pub(crate) fn measure(arguments: &Arguments, report: &Session) -> Result<()> {
     let Plane::Nftables = arguments.plane;
-    let machine = Machine::here();
     let (cluster, wide) = (arguments.cluster(), arguments.wide_cluster());
     let Shape { services, endpoints_per_service, .. } = cluster;
     let changes = arguments.changes;
 
-    say(&format!("{services} Services x {endpoints_per_service} endpoints, served to a `sheave run` of its own"));
+    let progress = Progress::new(4);
+    progress.begin(&format!("{services} Services x {endpoints_per_service} endpoints, served to a `sheave run` of its own"));
     let cold = wire::changes(cluster, changes)?;
-    say(&format!("the same in process, {changes} changes"));
+    progress.done();
+    progress.begin(&format!("the same in process, {changes} changes"));
     let (_, change) = in_process::changes(cluster, changes)?;
-    say(&format!("{} Services x {} endpoints, {changes} added", wide.services, wide.endpoints_per_service));
+    progress.done();
+    progress.begin(&format!("{} Services x {} endpoints, {changes} added", wide.services, wide.endpoints_per_service));
     let added_wire = wire::additions(wide, changes)?;
     let (_, added) = in_process::additions(wide, changes)?;
 
-    let mut report = Report::new(machine);
-    add_cold(&mut report, arguments, &cold);
+    drop(progress);
+    add_cold(report, arguments, &cold);
     let budget = |milliseconds| arguments.budget(milliseconds);
     let of_loop = "one endpoint: loop's channel -> acknowledged, in process";
     report.add("change_p50_ms", milliseconds(change.percentile(50)), budget(0.5), of_loop);
     report.add("change_p99_ms", milliseconds(change.percentile(99)), budget(3.0), "the same");
     report.add("change_max_ms", milliseconds(change.max()), None, "the same");
-    add_wire(&mut report, &cold.changes, ["change_wire_p50_ms", "change_wire_p99_ms"]);
+    add_wire(report, &cold.changes, ["change_wire_p50_ms", "change_wire_p99_ms"]);
     let of_loop = "one Service with its endpoints: loop's channel -> acknowledged";
     report.add("service_add_p50_ms", milliseconds(added.percentile(50)), None, of_loop);
     report.add("service_add_p99_ms", milliseconds(added.percentile(99)), budget(5.0), "the same");
-    add_wire(&mut report, &added_wire.changes, ["service_add_wire_p50_ms", "service_add_wire_p99_ms"]);
+    add_wire(report, &added_wire.changes, ["service_add_wire_p50_ms", "service_add_wire_p99_ms"]);
     report.add("wide_peak_rss_mb", added_wire.peak_rss_mb, None, "VmHWM with the many small Services");
     let sizes = [
         ("services", services),
@@ -129,10 +129,10 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Report> {
     for (name, size) in sizes {
         report.add(name, size.into(), None, "");
     }
-    Ok(report)
+    Ok(())
 }
 
-fn add_cold(report: &mut Report, arguments: &Arguments, cold: &wire::Seen) {
+fn add_cold(report: &Session, arguments: &Arguments, cold: &wire::Seen) {
     let wire::Seen { programmed, first, loop_time, changes: _, elements, peak_rss_mb, rss_mb } = cold;
     let budget = |number| arguments.budget(number);
     let whole = "both lists complete -> policy, table, kernel's acknowledgement";
@@ -149,7 +149,7 @@ fn add_cold(report: &mut Report, arguments: &Arguments, cold: &wire::Seen) {
     report.add("kernel_elements", count, None, "counted in the kernel, and equal to what the daemon says it wrote");
 }
 
-fn add_wire(report: &mut Report, samples: &Samples, [p50, p99]: [&'static str; 2]) {
+fn add_wire(report: &Session, samples: &Samples, [p50, p99]: [&'static str; 2]) {
     report.add(p50, milliseconds(samples.percentile(50)), None, "before the double is told -> the kernel's own notification");
     report.add(p99, milliseconds(samples.percentile(99)), None, "the same");
 }
@@ -173,7 +173,7 @@ mod tests {
 
     fn arguments(services: u32, endpoints_per_service: u32, add_at: u32) -> Arguments {
         let plane = Plane::Nftables;
-        Arguments { plane, services, endpoints_per_service, changes: 1, add_at, output: Output::Table }
+        Arguments { plane, services, endpoints_per_service, changes: 1, add_at, destination: Destination::default() }
     }
 
     #[test]
