@@ -4,6 +4,8 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
 use serde::{Deserialize, Serialize};
 
 /// A machine, as far as it explains a number.
@@ -84,6 +86,30 @@ pub(crate) fn peak_rss_mb(process: u32) -> Option<f64> {
 /// What a process has resident now, in MB of 10^6 bytes (`VmRSS`).
 pub(crate) fn rss_mb(process: u32) -> Option<f64> {
     resident(process, "VmRSS")
+}
+
+/// What the whole kernel has for itself, in MB of 10^6 bytes: slabs that cannot be reclaimed (large `kmalloc`s are among them), vmalloc
+/// and per-cpu memory, of all processes. A difference is as good as the machine is quiet.
+#[expect(clippy::cast_precision_loss, reason = "no machine has 2^53 KiB")]
+pub(crate) fn kernel_memory_mb() -> f64 {
+    let meminfo = read("/proc/meminfo");
+    let sum: u64 = ["SUnreclaim", "VmallocUsed", "Percpu"].iter().filter_map(|field| kibibytes(&meminfo, field)).sum();
+    sum as f64 * 1024.0 / 1e6
+}
+
+/// What could still be had without swapping, in MB of 10^6 bytes. `None` where `/proc` does not say.
+#[expect(clippy::cast_precision_loss, reason = "no machine has 2^53 KiB")]
+pub(crate) fn available_mb() -> Option<f64> {
+    kibibytes(&read("/proc/meminfo"), "MemAvailable").map(|kib| kib as f64 * 1024.0 / 1e6)
+}
+
+/// Processor time of the calling thread so far, user and kernel.
+pub(crate) fn own_time() -> Duration {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_THREAD) else { return Duration::ZERO };
+    [usage.user_time(), usage.system_time()]
+        .iter()
+        .map(|time| Duration::from_micros(time.num_microseconds().unsigned_abs()))
+        .sum()
 }
 
 /// Processor time that a process' thread of this name has had, user and kernel, in steps of a clock tick (10 ms). What it had to

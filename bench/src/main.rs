@@ -3,6 +3,7 @@
 //! Everything happens in network namespaces that the bench made and that vanish with it, however it ends: the API server double, the
 //! real `sheave run` as a process of its own, the real kernel, and a pod that answers.
 
+mod allocations;
 mod machine;
 mod progress;
 mod results;
@@ -31,6 +32,8 @@ struct Cli {
 enum Command {
     /// Cold sync, single changes and memory, against an API server double and the real kernel
     Sync(sync::Arguments),
+    /// What `sheave run` and the kernel keep in memory, by the number of endpoints, and after churn
+    Memory(sync::memory::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,9 @@ fn main() -> ExitCode {
 fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Sync(arguments) => measure("sync", &arguments.destination, |session| sync::measure(arguments, session)),
+        Command::Memory(arguments) => {
+            measure("memory", &arguments.destination, |session| sync::memory::measure(arguments, session))
+        }
     }
 }
 

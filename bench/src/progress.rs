@@ -21,6 +21,11 @@ impl Progress {
         Self(bar)
     }
 
+    /// Of something small within something larger that has one.
+    pub(crate) fn none() -> Self {
+        Self(ProgressBar::hidden())
+    }
+
     /// The next step begins.
     pub(crate) fn begin(&self, what: &str) {
         if self.0.is_hidden() {

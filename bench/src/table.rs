@@ -49,18 +49,30 @@ fn figures(text: &mut String, results: &Results) {
 fn measurements(text: &mut String, measurements: &[Measurement]) {
     for alike in measurements.chunk_by(|one, next| one.values.keys().eq(next.values.keys()) && one.at.keys().eq(next.at.keys())) {
         let Some(first) = alike.first() else { continue };
-        let heads = ["what".to_owned()].into_iter().chain(first.at.keys().cloned()).chain(first.values.keys().cloned());
-        let mut rows: Vec<Vec<String>> = vec![heads.collect()];
+        // What is the same for all of them is said once, above.
+        let (same, differing): (Vec<_>, Vec<_>) =
+            first.at.iter().partition(|(name, value)| alike.iter().all(|measurement| measurement.at.get(*name) == Some(*value)));
+        let differing: Vec<&String> = differing.into_iter().map(|(name, _)| name).collect();
+        let heads = differing.iter().copied().chain(first.values.keys()).cloned();
+        let mut rows: Vec<Vec<String>> = vec![std::iter::once("what".to_owned()).chain(heads).collect()];
         rows.extend(alike.iter().map(|measurement| {
-            let at = measurement.at.values().map(|value| match value {
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
-            });
+            let at = differing.iter().map(|name| measurement.at.get(*name).map(plain).unwrap_or_default());
             let values = measurement.values.iter().map(|(name, value)| number(name, *value));
-            [measurement.name.clone()].into_iter().chain(at).chain(values).collect()
+            std::iter::once(measurement.name.clone()).chain(at).chain(values).collect()
         }));
         text.push('\n');
+        if !same.is_empty() {
+            let same: Vec<String> = same.into_iter().map(|(name, value)| format!("{name} {}", plain(value))).collect();
+            let _ = writeln!(text, "{}", same.join(", "));
+        }
         align(text, &rows);
+    }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
     }
 }
 
@@ -104,7 +116,9 @@ mod tests {
         results.add("cold_sync_ms", 499.9996, Some(500.0), "kept by a hair");
         results.add("change_p99_ms", 3.001, Some(3.0), "missed by a hair");
         results.add("kernel_elements", 265_000.0, None, "counted");
-        let row = |services: u32| Measurement::new("cold sync").at("services", services).value("kernel_ms", f64::from(services));
+        let row = |services: u32| {
+            Measurement::new("cold sync").at("plane", "nftables").at("services", services).value("kernel_ms", f64::from(services))
+        };
         results.measurements.extend([row(10), row(50_000)]);
         results.measurements.push(Measurement::new("removed").value("p99_ms", 0.25));
         results
@@ -122,8 +136,8 @@ mod tests {
     #[test]
     fn measurements_of_one_kind_share_a_head() {
         let table = of(&results());
-        let at = table.find("what  ").unwrap();
-        let expected = "what       services  kernel_ms\ncold sync        10       10.0\ncold sync     50000      50000\n\nwhat     p99_ms\nremoved   0.250\n";
+        let at = table.find("plane ").unwrap();
+        let expected = "plane nftables\nwhat       services  kernel_ms\ncold sync        10       10.0\ncold sync     50000      50000\n\nwhat     p99_ms\nremoved   0.250\n";
         assert_eq!(&table[at..at + expected.len()], expected);
     }
 
