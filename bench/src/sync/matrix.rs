@@ -67,7 +67,7 @@ pub(super) fn measure(arguments: &Arguments, report: &Session) -> Result<()> {
             })?;
             progress.done();
         }
-        growth(&sweep.along.to_owned(), &seen).into_iter().for_each(|row| report.measured(row));
+        growth(sweep.along, &seen).into_iter().for_each(|row| report.measured(row));
     }
     Ok(())
 }

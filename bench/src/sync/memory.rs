@@ -17,7 +17,7 @@ const BUDGETED: [(u32, &str, f64); 2] = [(250_000, "peak_rss_mb", 100.0), (1_000
 /// What to measure.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Endpoints in all, 50 to a Service; each number is a daemon of its own
+    /// Endpoints in all, 50 to a Service, rounded up; each number is a daemon of its own
     #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [0, 10_000, 100_000, 250_000, 1_000_000])]
     endpoints: Vec<u32>,
 
@@ -36,16 +36,18 @@ pub(crate) struct Arguments {
 pub(crate) fn measure(arguments: &Arguments, report: &Session) -> Result<()> {
     let progress = Progress::new(arguments.endpoints.len());
     let mut empty: Option<wire::Kept> = None;
-    for endpoints in &arguments.endpoints {
-        let shape = Shape { services: endpoints.div_ceil(EACH), endpoints_per_service: EACH, ..Shape::default() };
+    for wanted in &arguments.endpoints {
+        let each = EACH.min((*wanted).max(1));
+        let shape = Shape { services: wanted.div_ceil(each), endpoints_per_service: each, ..Shape::default() };
         ensure_fits(shape)?;
-        progress.begin(&format!("{endpoints} endpoints, {} of them changed", arguments.churn.min(*endpoints)));
+        let endpoints = shape.services.saturating_mul(each);
+        progress.begin(&format!("{endpoints} endpoints, {} changes", if endpoints == 0 { 0 } else { arguments.churn }));
         let kept = wire::memory(shape, arguments.churn)?;
-        report.measured(row(*endpoints, &kept, empty.as_ref()));
-        for (_, name, budget) in BUDGETED.iter().filter(|(size, ..)| size == endpoints) {
+        report.measured(row(endpoints, &kept, empty.as_ref()));
+        for (_, name, budget) in BUDGETED.iter().filter(|(size, ..)| *size == endpoints) {
             report.add(name, kept.peak_rss_mb, Some(*budget), "VmHWM of `sheave run` at this many endpoints, after churn");
         }
-        empty = empty.or_else(|| (*endpoints == 0).then_some(kept));
+        empty = empty.or_else(|| (endpoints == 0).then_some(kept));
         progress.done();
     }
     Ok(())
