@@ -78,6 +78,11 @@ impl Versions {
 pub(crate) fn load_average() -> f64 {
     read("/proc/loadavg").split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default()
 }
+/// What can be had without swapping, in MB (`MemAvailable`).
+pub(crate) fn available_memory_mb() -> Option<u64> {
+    kibibytes(&read("/proc/meminfo"), "MemAvailable").map(|kib| kib * 1024 / 1_000_000)
+}
+
 /// The most memory a process ever had resident, in MB of 10^6 bytes (`VmHWM`). `None` for one that is gone.
 pub(crate) fn peak_rss_mb(process: u32) -> Option<f64> {
     resident(process, "VmHWM")
@@ -95,12 +100,6 @@ pub(crate) fn kernel_memory_mb() -> f64 {
     let meminfo = read("/proc/meminfo");
     let sum: u64 = ["SUnreclaim", "VmallocUsed", "Percpu"].iter().filter_map(|field| kibibytes(&meminfo, field)).sum();
     sum as f64 * 1024.0 / 1e6
-}
-
-/// What could still be had without swapping, in MB of 10^6 bytes. `None` where `/proc` does not say.
-#[expect(clippy::cast_precision_loss, reason = "no machine has 2^53 KiB")]
-pub(crate) fn available_mb() -> Option<f64> {
-    kibibytes(&read("/proc/meminfo"), "MemAvailable").map(|kib| kib as f64 * 1024.0 / 1e6)
 }
 
 /// Processor time of the calling thread so far, user and kernel.

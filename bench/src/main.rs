@@ -30,10 +30,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Cold sync, single changes and memory, against an API server double and the real kernel
-    Sync(sync::Arguments),
     /// What `sheave run` and the kernel keep in memory, by the number of endpoints, and after churn
     Memory(sync::memory::Arguments),
+    /// Cold sync, single changes and memory, against an API server double and the real kernel
+    Sync(sync::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -48,10 +48,10 @@ fn main() -> ExitCode {
 
 fn run(command: &Command) -> anyhow::Result<()> {
     match command {
-        Command::Sync(arguments) => measure("sync", &arguments.destination, |session| sync::measure(arguments, session)),
         Command::Memory(arguments) => {
             measure("memory", &arguments.destination, |session| sync::memory::measure(arguments, session))
         }
+        Command::Sync(arguments) => measure("sync", &arguments.destination, |session| sync::measure(arguments, session)),
     }
 }
 

@@ -157,7 +157,8 @@ fn ensure_fits(shape: Shape) -> Result<()> {
     let families = if shape.dual_stack { 2.0 } else { 1.0 };
     let endpoints = f64::from(shape.services) * f64::from(shape.endpoints_per_service) * families;
     let needed = (endpoints * BYTES_PER_ENDPOINT + BYTES_AT_LEAST) / 1e6;
-    let available = machine::available_mb().unwrap_or(f64::INFINITY);
+    #[expect(clippy::cast_precision_loss, reason = "no machine has 2^53 MB")]
+    let available = machine::available_memory_mb().map_or(f64::INFINITY, |megabytes| megabytes as f64);
     ensure!(needed <= available, "{endpoints} endpoints need some {needed:.0} MB of memory, and {available:.0} MB are available");
     Ok(())
 }
