@@ -51,7 +51,8 @@ pub(super) struct Adoption {
 /// are still there. They decide, so somebody has to maintain them.
 ///
 /// # Errors
-/// [`DaemonError::KubeProxyRuns`], if it runs and was not meant to be taken over from.
+/// [`DaemonError::KubeProxyRuns`], if it runs and was not meant to be taken over from; [`DaemonError::ForwardsByKubeProxy`], if traffic
+/// would stop.
 pub(super) async fn prepare(adopt: bool, begun: bool) -> Result<Option<Adoption>, DaemonError> {
     let Found { state, signs } = blocking(find).await.unwrap_or_else(|error| {
         // Services are more important than what may be left of kube-proxy.
@@ -59,8 +60,13 @@ pub(super) async fn prepare(adopt: bool, begun: bool) -> Result<Option<Adoption>
         Found { state: State::default(), signs: presence::signs(Listeners::Ignore) }
     });
     let running = presence::sentence(&signs);
+    let begun = begun || blocking(|| ours_are_here(&mut KernelNft::open()?)).await.unwrap_or(false);
+    let chains = state.forwards_by_kube_proxy();
+    if !begun && !chains.is_empty() {
+        return Err(DaemonError::ForwardsByKubeProxy { chains: chains.join(", ") });
+    }
     if !adopt && !signs.is_empty() {
-        if !begun && !blocking(|| ours_are_here(&mut KernelNft::open()?)).await.unwrap_or(false) {
+        if !begun {
             return Err(DaemonError::KubeProxyRuns { signs: running });
         }
         tracing::warn!(
@@ -86,8 +92,8 @@ pub(super) async fn prepare(adopt: bool, begun: bool) -> Result<Option<Adoption>
             "kube-proxy has left rules on this node: {found}; ours come first, and its own stay: `sheave run --adopt` removes them"
         );
     }
-    for unread in &state.unread {
-        tracing::warn!("{unread}");
+    for table in &state.untouchable {
+        tracing::warn!("{table}");
     }
     Ok(None)
 }
@@ -166,7 +172,7 @@ fn look(listeners: Listeners) -> Result<Look, MigrationError> {
         return Ok(Look::Running(signs));
     }
     let state = State::look(&mut KernelNft::open()?)?;
-    if state.is_empty() && state.unread.is_empty() {
+    if state.is_empty() && state.untouchable.is_empty() {
         return Ok(Look::Nothing);
     }
     // Its rules may have come after the last look, and make of a listener what it is.

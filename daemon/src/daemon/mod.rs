@@ -87,6 +87,17 @@ pub enum DaemonError {
         /// What says that it does.
         signs: String,
     },
+    /// What is forwarded would stop with our first rules; nothing was begun.
+    #[error(
+        "chain {chains} drops forwarded packets, and only kube-proxy's KUBE-FORWARD accepts those of Services there, by a mark that \
+         its own rules set; sheave accepts nothing on behalf of others: nothing was begun, so that traffic goes on. Have rules accept \
+         packets from and to the pods' CIDRs first (`iptables -I FORWARD -s CIDR -j ACCEPT`, and the same with `-d`); `sheave \
+         migrate check` says when that is done"
+    )]
+    ForwardsByKubeProxy {
+        /// Which chains.
+        chains: String,
+    },
     /// The source or the loop came to an end that nobody asked for; the log says why.
     #[error("the sync loop has ended; the rules stay in place")]
     Ended,

@@ -49,7 +49,7 @@ pub enum Kind {
     IpvsConnections,
     /// Chains of its that others use.
     UsedByOthers,
-    /// iptables-legacy tables that cannot be read here.
+    /// iptables-legacy tables that cannot be read or written here.
     LegacyUnread,
     /// A chain at forward drops what nobody accepts.
     ForwardPolicyDrop,
@@ -143,7 +143,7 @@ fn of_state(state: &State, running: bool) -> Vec<Finding> {
             Finding::new(Kind::UsedByOthers, Severity::Note, text)
         }));
     }
-    findings.extend(state.unread.iter().map(|unread| Finding::new(Kind::LegacyUnread, Severity::Manual, unread.to_string())));
+    findings.extend(state.untouchable.iter().map(|table| Finding::new(Kind::LegacyUnread, Severity::Manual, table.to_string())));
     findings
 }
 

@@ -21,12 +21,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use self::iptables::{Place, Rule, Share};
+use self::iptables::{FORWARD_HOOK, Fate, Place, Rule, Share};
 use self::legacy::LegacyError;
 use crate::model::Family;
 use crate::netlink::ipset::{Ipset, IpsetError};
 use crate::netlink::ipvs::{Ipvs, IpvsError, VirtualServer};
-use crate::netlink::nft::{CommitError, DoorError, ForeignRule, ForeignTable, KernelNft, RuleVerdict, TableFamily};
+use crate::netlink::nft::{CommitError, DoorError, ForeignChain, ForeignRule, ForeignTable, KernelNft, RuleVerdict, TableFamily};
 use crate::netlink::route::{self, Dummy, RouteError};
 use crate::netlink::xtables;
 
@@ -38,7 +38,9 @@ const CLUSTER_IPS: &str = "cluster-ips";
 /// The dummy interface of its ipvs mode.
 const DEVICE: &str = "kube-ipvs0";
 /// The tables of iptables that it writes to.
-const IPTABLES: [&str; 3] = ["filter", "mangle", "nat"];
+const IPTABLES: [&str; 3] = [FILTER, "mangle", "nat"];
+/// The one of them that decides what is forwarded.
+const FILTER: &str = "filter";
 /// The ipsets of its ipvs mode that say which ports are NodePorts, and of which protocol.
 const NODE_PORT_SETS: [(&str, i32); 3] =
     [("NODE-PORT-TCP", libc::IPPROTO_TCP), ("NODE-PORT-UDP", libc::IPPROTO_UDP), ("NODE-PORT-SCTP-HASH", libc::IPPROTO_SCTP)];
@@ -51,7 +53,7 @@ pub struct State {
     /// Its share of iptables' tables, of both backends.
     pub iptables: Vec<Iptables>,
     /// Tables of iptables-legacy that have chains of kube-proxy's, or may have, and cannot be read or written here.
-    pub unread: Vec<Unread>,
+    pub untouchable: Vec<Untouchable>,
     /// Its ipsets.
     pub ipsets: Vec<String>,
     /// Its interface.
@@ -86,6 +88,8 @@ pub struct Iptables {
     pub table: String,
     /// What is kube-proxy's in it.
     pub share: Share,
+    /// Forwarded packets that none of its rules accepts are dropped.
+    pub drops_forwarded: bool,
 }
 
 /// The two implementations of iptables, which know nothing of each other.
@@ -97,16 +101,16 @@ pub enum Backend {
     Legacy,
 }
 
-/// A table of iptables-legacy that could not be read.
+/// A table of iptables-legacy that cannot be read or written here.
 #[derive(Clone, Debug)]
-pub struct Unread {
+pub struct Untouchable {
     /// Its family.
     pub family: Family,
     /// Its name.
     pub table: String,
     /// Why.
     pub reason: String,
-    /// The kernel said that it has chains of kube-proxy's; otherwise it may have.
+    /// It has chains of kube-proxy's; otherwise it may have.
     pub certain: bool,
 }
 
@@ -187,7 +191,9 @@ impl State {
                 let builtin: BTreeSet<&str> =
                     here().filter(|chain| chain.base.is_some()).map(|chain| chain.name.as_str()).collect();
                 let share = iptables::share(here().map(|chain| chain.name.as_str()), |chain| builtin.contains(chain), &rules);
-                self.iptables.push(Iptables { backend: Backend::Nft, family, table: name.to_owned(), share });
+                let drops = |chain: &ForeignChain| chain.name == FORWARD_HOOK && chain.base.as_ref().is_some_and(|base| base.drops);
+                let drops_forwarded = name == FILTER && here().any(drops);
+                self.iptables.push(Iptables { backend: Backend::Nft, family, table: name.to_owned(), share, drops_forwarded });
             }
         }
         Ok(())
@@ -196,26 +202,27 @@ impl State {
     fn look_at_legacy(&mut self) {
         for family in Family::ALL {
             for name in legacy::tables(family).into_iter().filter(|table| IPTABLES.contains(&table.as_str())) {
-                match legacy::read(family, &name) {
-                    Ok(table) => {
-                        if name == "filter" && table.policy("FORWARD") == Some("DROP") {
-                            self.dropping_legacy.push(check::legacy_chain(family, "FORWARD"));
-                        }
-                        let chains = table.chains.iter().map(|chain| chain.name.as_str());
-                        let share = iptables::share(chains, |chain| table.is_builtin(chain), &table.rules);
-                        if !share.is_empty() {
-                            self.iptables.push(Iptables { backend: Backend::Legacy, family, table: name, share });
-                        }
-                    }
-                    // Without the tool the kernel still says which chains there are: if none is kube-proxy's, nothing is missing.
+                let table = match xtables::table(family, &name) {
+                    Ok(table) => table,
                     Err(error) => {
-                        let chains = xtables::chains(family, &name).ok();
-                        let known = chains.map(|names| names.iter().any(|name| iptables::is_chain(name)));
-                        if known != Some(false) {
-                            let reason = error.to_string();
-                            self.unread.push(Unread { family, table: name, reason, certain: known.is_some() });
-                        }
+                        let reason = error.to_string();
+                        self.untouchable.push(Untouchable { family, table: name, reason, certain: false });
+                        continue;
                     }
+                };
+                let rules: Vec<Rule> = table.rules.iter().map(Rule::from).collect();
+                let drops_forwarded = name == FILTER && table.policy(FORWARD_HOOK) == Some(&xtables::Target::Drop);
+                if drops_forwarded && !iptables::lets_pods_through(&rules, FORWARD_HOOK) {
+                    self.dropping_legacy.push(check::legacy_chain(family, FORWARD_HOOK));
+                }
+                let chains = table.chains.iter().map(|chain| chain.name.as_str());
+                let share = iptables::share(chains, |chain| table.is_builtin(chain), &rules);
+                if !share.is_empty() {
+                    if let Some(error) = legacy::why_not_writable(family) {
+                        let reason = error.to_string();
+                        self.untouchable.push(Untouchable { family, table: name.clone(), reason, certain: true });
+                    }
+                    self.iptables.push(Iptables { backend: Backend::Legacy, family, table: name, share, drops_forwarded });
                 }
             }
         }
@@ -250,7 +257,7 @@ impl State {
     /// Everything that is kube-proxy's, by name.
     #[must_use]
     pub fn items(&self) -> Vec<Item> {
-        let Self { tables, iptables, unread: _, ipsets, device, virtual_servers, foreign_virtual_servers: _, dropping_legacy: _ } =
+        let Self { tables, iptables, untouchable: _, ipsets, device, virtual_servers, foreign_virtual_servers: _, dropping_legacy: _ } =
             self;
         let item = |kind, name: String, detail: String| Item { kind, name, detail };
         let mut items: Vec<Item> = tables
@@ -272,6 +279,31 @@ impl State {
             items.push(item("ipvs", "virtual servers".to_owned(), virtual_servers.len().to_string()));
         }
         items
+    }
+
+    /// What of it [`removal`] can remove.
+    #[must_use]
+    pub fn removable(&self) -> Vec<Item> {
+        let mut removable = self.clone();
+        removable.iptables.retain(|iptables| self.is_writable(iptables));
+        removable.items()
+    }
+
+    /// Whether its table can be written here.
+    fn is_writable(&self, iptables: &Iptables) -> bool {
+        let is = |other: &Untouchable| (other.family, &other.table) == (iptables.family, &iptables.table);
+        iptables.backend == Backend::Nft || !self.untouchable.iter().any(is)
+    }
+
+    /// Chains that forward packets of Services only because kube-proxy's KUBE-FORWARD accepts them there. What it accepts it knows by
+    /// a mark that kube-proxy's own NAT rules set, so it is of no use from the moment on in which ours translate.
+    #[must_use]
+    pub fn forwards_by_kube_proxy(&self) -> Vec<String> {
+        let depends = |iptables: &&Iptables| {
+            iptables.drops_forwarded && iptables.share.accepts_forwarded && !iptables.share.lets_pods_through
+        };
+        let name = |iptables: &Iptables| format!("{FORWARD_HOOK} of {} {iptables}", iptables.backend.name());
+        self.iptables.iter().filter(depends).map(name).collect()
     }
 
     /// ClusterIPs that kube-proxy's rules know, in whichever mode.
@@ -323,13 +355,13 @@ impl fmt::Display for Iptables {
 
 impl From<&ForeignRule> for Rule {
     fn from(rule: &ForeignRule) -> Self {
-        Self {
-            chain: rule.chain.clone(),
-            target: rule.target().map(str::to_owned),
-            destination: rule.destination(),
-            drops_invalid: rule.is_about_invalid() && rule.ends_with(&RuleVerdict::Drop),
-            place: Place::Handle(rule.handle),
-        }
+        let fate = match () {
+            () if rule.ends_with(&RuleVerdict::Accept) => Fate::Accept,
+            () if rule.ends_with(&RuleVerdict::Drop) => Fate::Drop,
+            () => Fate::Other,
+        };
+        let known = Self::new(&rule.chain, rule.target(), fate, &rule.conditions());
+        Self { translates: rule.translates(), place: Place::Handle(rule.handle), ..known }
     }
 }
 

@@ -1,10 +1,11 @@
 //! What others have in this network that matters for Services once kube-proxy's rules are gone: pure.
 
+use super::iptables::{self, Rule};
 use super::State;
 use super::check::{Finding, Kind, Severity};
 use super::rollback::REQUEST_TABLE;
 use crate::dataplane::nftables::{HOLD_TABLE, NAT_PRIORITY, TABLE as OWN_TABLE};
-use crate::netlink::nft::{BaseInfo, ForeignChain, ForeignRule, ForeignTable, RuleVerdict, TableFamily};
+use crate::netlink::nft::{BaseInfo, ForeignChain, ForeignRule, ForeignTable, TableFamily};
 
 /// `NF_INET_PRE_ROUTING`, `NF_INET_FORWARD`, `NF_INET_LOCAL_OUT` of `enum nf_inet_hooks`.
 const PREROUTING: u32 = 0;
@@ -40,13 +41,13 @@ impl Surroundings<'_> {
     fn forward_drops(&self, state: &State) -> Vec<Finding> {
         let dropping = self.chains.iter().filter(|chain| {
             let drops = |base: &BaseInfo| base.kind == "filter" && base.hook == FORWARD && base.drops;
-            chain.base.as_ref().is_some_and(drops) && !self.accepts_everything(chain)
+            chain.base.as_ref().is_some_and(drops) && !self.lets_pods_through(chain)
         });
         let mut names: Vec<String> = dropping.map(|chain| format!("{} {}", chain.table, chain.name)).collect();
         names.extend(state.dropping_legacy.iter().cloned());
         let accepted = state.iptables.iter().any(|iptables| iptables.share.accepts_forwarded);
         let because =
-            if accepted { "kube-proxy's chain KUBE-FORWARD accepted packets of Services there, and goes; " } else { "" };
+            if accepted { "kube-proxy's chain KUBE-FORWARD accepts packets of Services there, and goes, so `sheave run` refuses; " } else { "" };
         names
             .into_iter()
             .map(|name| {
@@ -54,16 +55,18 @@ impl Surroundings<'_> {
                     Kind::ForwardPolicyDrop,
                     Severity::Manual,
                     format!(
-                        "chain {name} drops forwarded packets that none of its rules accepts: {because}sheave accepts nothing on \
-                         behalf of others, so have a rule accept packets from and to the pods' CIDRs"
+                        "chain {name} drops forwarded packets, and none of its rules accepts those from and to pods: {because}sheave \
+                         accepts nothing on behalf of others, so have rules accept packets from and to the pods' CIDRs"
                     ),
                 )
             })
             .collect()
     }
 
-    fn accepts_everything(&self, chain: &ForeignChain) -> bool {
-        self.rules_of(chain).any(|rule| rule.is_unconditional() && rule.ends_with(&RuleVerdict::Accept))
+    fn lets_pods_through(&self, chain: &ForeignChain) -> bool {
+        let of_table = self.rules.iter().filter(|(table, _)| *table == chain.table).flat_map(|(_, rules)| rules);
+        let rules: Vec<Rule> = of_table.map(Rule::from).collect();
+        iptables::lets_pods_through(&rules, &chain.name)
     }
 
     /// Packets outside of the window of their connection go to the pod untranslated; its answer resets the connection (kubernetes#74839).
@@ -106,7 +109,7 @@ impl Surroundings<'_> {
 
     /// With kube-proxy it was the same: a note, because it is what people look for when a client's address is not the one they expect.
     fn masquerades(&self) -> Vec<Finding> {
-        let own = |rule: &ForeignRule| super::iptables::is_chain(&rule.chain);
+        let own = |rule: &ForeignRule| iptables::is_chain(&rule.chain);
         let mut findings = Vec::new();
         for (table, rules) in self.rules {
             let mut chains: Vec<&str> =
@@ -121,11 +124,5 @@ impl Surroundings<'_> {
             }));
         }
         findings
-    }
-
-    fn rules_of(&self, chain: &ForeignChain) -> impl Iterator<Item = &ForeignRule> {
-        let rules = self.rules.iter().find(|(table, _)| *table == chain.table).map(|(_, rules)| rules.as_slice());
-        let name = chain.name.clone();
-        rules.unwrap_or_default().iter().filter(move |rule| rule.chain == name)
     }
 }
