@@ -219,10 +219,10 @@ pub fn lets_pods_through(rules: &[Rule], chain: &str) -> bool {
 }
 
 /// Rules by chain.
-struct Chains<'a>(BTreeMap<&'a str, Vec<&'a Rule>>);
+pub(super) struct Chains<'a>(BTreeMap<&'a str, Vec<&'a Rule>>);
 
 impl<'a> Chains<'a> {
-    fn of(rules: &'a [Rule]) -> Self {
+    pub(super) fn of(rules: &'a [Rule]) -> Self {
         let mut chains: BTreeMap<&str, Vec<&Rule>> = BTreeMap::new();
         for rule in rules {
             chains.entry(&rule.chain).or_default().push(rule);
@@ -235,7 +235,7 @@ impl<'a> Chains<'a> {
     }
 
     /// Whether a packet that is sent there may be given another destination.
-    fn translates(&self, chain: &'a str) -> bool {
+    pub(super) fn translates<'b>(&'b self, chain: &'b str) -> bool {
         let mut seen = BTreeSet::new();
         let mut open = vec![chain];
         while let Some(chain) = open.pop() {

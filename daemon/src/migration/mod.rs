@@ -10,6 +10,7 @@
 //! servers. Connections that it translated go on, because conntrack keeps translating them.
 
 pub mod check;
+mod frontends;
 pub mod iptables;
 pub mod legacy;
 pub mod presence;
@@ -21,19 +22,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
+pub use self::frontends::Frontend;
 use self::iptables::{FORWARD_HOOK, Fate, Place, Rule, Share};
 use self::legacy::LegacyError;
 use crate::model::Family;
 use crate::netlink::ipset::{Ipset, IpsetError};
-use crate::netlink::ipvs::{Ipvs, IpvsError, VirtualServer};
+use crate::netlink::ipvs::{self, Ipvs, IpvsError, VirtualServer};
 use crate::netlink::nft::{CommitError, DoorError, ForeignChain, ForeignRule, ForeignTable, KernelNft, RuleVerdict, TableFamily};
 use crate::netlink::route::{self, Dummy, RouteError};
 use crate::netlink::xtables;
 
 /// The table of kube-proxy's nftables mode, one in each family.
 const TABLE: &str = "kube-proxy";
-/// Its map from Service address to chain, and its set of ClusterIPs.
-const SERVICE_IPS: &str = "service-ips";
+/// Its set of ClusterIPs.
 const CLUSTER_IPS: &str = "cluster-ips";
 /// The dummy interface of its ipvs mode.
 const DEVICE: &str = "kube-ipvs0";
@@ -60,6 +61,8 @@ pub struct State {
     pub device: Option<Dummy>,
     /// Its virtual servers.
     pub virtual_servers: Vec<VirtualServer>,
+    /// Those of them that have a destination to send connections to.
+    pub serving: Vec<VirtualServer>,
     /// Chains of iptables-legacy at forward that drop what none of their rules accepts, whoever wrote them.
     pub dropping_legacy: Vec<String>,
     /// Everybody else's virtual servers.
@@ -73,8 +76,8 @@ pub struct Table {
     pub table: ForeignTable,
     /// ClusterIPs that it knows.
     pub cluster_ips: BTreeSet<IpAddr>,
-    /// Frontends that it has backends for.
-    pub services: usize,
+    /// Frontends that it leads to an endpoint.
+    pub frontends: BTreeSet<Frontend>,
 }
 
 /// kube-proxy's share of a table of iptables.
@@ -245,6 +248,8 @@ impl State {
         (self.virtual_servers, self.foreign_virtual_servers) = ipvs.virtual_servers()?.into_iter().partition(|server| {
             on_device(&server.at.ip()) || node_ports.contains(&(i32::from(server.protocol), server.at.port()))
         });
+        let serving = ipvs::serving();
+        self.serving = self.virtual_servers.iter().filter(|server| serving.contains(server)).copied().collect();
         Ok(())
     }
 
@@ -257,13 +262,12 @@ impl State {
     /// Everything that is kube-proxy's, by name.
     #[must_use]
     pub fn items(&self) -> Vec<Item> {
-        let Self { tables, iptables, untouchable: _, ipsets, device, virtual_servers, foreign_virtual_servers: _, dropping_legacy: _ } =
-            self;
+        let Self { tables, iptables, untouchable: _, ipsets, device, virtual_servers, .. } = self;
         let item = |kind, name: String, detail: String| Item { kind, name, detail };
         let mut items: Vec<Item> = tables
             .iter()
             .map(|table| {
-                let detail = format!("{} ClusterIPs, {} frontends with backends", table.cluster_ips.len(), table.services);
+                let detail = format!("{} ClusterIPs, {} frontends with backends", table.cluster_ips.len(), table.frontends.len());
                 item("nftables", format!("table {}", table.table), detail)
             })
             .collect();
@@ -331,8 +335,8 @@ pub fn sentence(items: &[Item]) -> String {
 impl Table {
     fn read(door: &mut KernelNft, table: ForeignTable) -> Result<Self, MigrationError> {
         let cluster_ips = door.keys_in(&table, CLUSTER_IPS)?.iter().filter_map(|key| address(key)).collect();
-        let services = door.keys_in(&table, SERVICE_IPS)?.len();
-        Ok(Self { table, cluster_ips, services })
+        let frontends = frontends::of_table(door, &table)?;
+        Ok(Self { table, cluster_ips, frontends })
     }
 }
 

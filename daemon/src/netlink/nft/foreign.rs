@@ -201,23 +201,30 @@ impl KernelNft {
         super::kernel::absent_is_empty(self.ask("list rules", &table.to_string(), &request, parse))
     }
 
-    /// The keys of a set or map; none where there is no such set.
+    /// The elements of a set or map; none where there is no such set.
     ///
     /// # Errors
     /// See [`DoorError`].
-    pub fn keys_in(&mut self, table: &ForeignTable, set: &str) -> Result<Vec<Vec<u8>>, DoorError> {
+    pub fn elements_in(&mut self, table: &ForeignTable, set: &str) -> Result<Vec<OwnedElement>, DoorError> {
         let request = single(msg::GETSETELEM, NLM_F_DUMP, table.family.number(), |request| {
             attr::put_text(request, elem::LIST_TABLE, &table.name);
             attr::put_text(request, elem::LIST_SET, set);
         });
-        let parse = |message: &Message<'_>, found: &mut Vec<Vec<u8>>| {
+        let parse = |message: &Message<'_>, found: &mut Vec<OwnedElement>| {
             if message.kind == msg::NEWSETELEM {
                 let fields: Fields<'_, 4> = message.fields();
-                let list = fields.bytes(elem::LIST_ELEMENTS).unwrap_or_default();
-                found.extend(OwnedElement::parse_list(list).map(|element| element.key));
+                found.extend(OwnedElement::parse_list(fields.bytes(elem::LIST_ELEMENTS).unwrap_or_default()));
             }
         };
         super::kernel::absent_is_empty(self.ask("dump set", &format!("{table} {set}"), &request, parse))
+    }
+
+    /// Their keys.
+    ///
+    /// # Errors
+    /// See [`DoorError`].
+    pub fn keys_in(&mut self, table: &ForeignTable, set: &str) -> Result<Vec<Vec<u8>>, DoorError> {
+        Ok(self.elements_in(table, set)?.into_iter().map(|element| element.key).collect())
     }
 
     /// Names of the sets and maps of a table of any family; none where there is no such table.
