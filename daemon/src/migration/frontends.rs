@@ -161,7 +161,9 @@ mod tests {
             }"));
             let mut door = KernelNft::open().unwrap();
             assert_eq!(of_table(&mut door, &table).unwrap(), BTreeSet::new());
-            assert!(nft("add rule ip kube-proxy service-a meta l4proto tcp dnat to numgen random mod 1 map { 0 : 10.0.0.1 . 443 }"));
+            assert!(nft(
+                "add rule ip kube-proxy service-a meta l4proto tcp dnat to numgen random mod 1 map { 0 : 10.0.0.1 . 443 }"
+            ));
             let served: Vec<_> = of_table(&mut door, &table).unwrap().iter().map(ToString::to_string).collect();
             assert_eq!(served, ["10.96.0.1:443/TCP", "NodePort 30080 of IPv4/TCP"]);
         });

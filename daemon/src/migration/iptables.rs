@@ -419,13 +419,18 @@ mod tests {
         assert!(!passes(&docker));
         assert!(!passes(&[accept("FORWARD", &[from("10.244.0.0/16")]), accept("FORWARD", &[established])]));
         // kube-proxy's own accept, and go.
-        assert!(!passes(&[jump("KUBE-FORWARD"), accept("KUBE-FORWARD", &[Condition::Mark]), accept("KUBE-FORWARD", &[established])]));
+        assert!(!passes(&[
+            jump("KUBE-FORWARD"),
+            accept("KUBE-FORWARD", &[Condition::Mark]),
+            accept("KUBE-FORWARD", &[established])
+        ]));
     }
 
     #[test]
     fn a_frontend_is_served_once_its_chain_leads_to_an_endpoint() {
         let at = |chain: &str, target: &str, conditions: &[Condition]| Rule::new(chain, Some(target), Fate::Other, conditions);
-        let web = [Condition::Destination("10.96.0.1/32".parse().unwrap()), Condition::Protocol(6), Condition::DestinationPort(443)];
+        let web =
+            [Condition::Destination("10.96.0.1/32".parse().unwrap()), Condition::Protocol(6), Condition::DestinationPort(443)];
         let endpoint = "KUBE-SEP-ABCDEFGHIJKLM234";
         let mut rules = vec![at("KUBE-SERVICES", SERVICE, &web), at("KUBE-NODEPORTS", SERVICE, &web[1..])];
         let chains = ["KUBE-SERVICES", "KUBE-NODEPORTS", SERVICE, endpoint];

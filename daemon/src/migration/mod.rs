@@ -194,7 +194,8 @@ impl State {
                 let builtin: BTreeSet<&str> =
                     here().filter(|chain| chain.base.is_some()).map(|chain| chain.name.as_str()).collect();
                 let share = iptables::share(here().map(|chain| chain.name.as_str()), |chain| builtin.contains(chain), &rules);
-                let drops = |chain: &ForeignChain| chain.name == FORWARD_HOOK && chain.base.as_ref().is_some_and(|base| base.drops);
+                let drops =
+                    |chain: &ForeignChain| chain.name == FORWARD_HOOK && chain.base.as_ref().is_some_and(|base| base.drops);
                 let drops_forwarded = name == FILTER && here().any(drops);
                 self.iptables.push(Iptables { backend: Backend::Nft, family, table: name.to_owned(), share, drops_forwarded });
             }
@@ -308,6 +309,13 @@ impl State {
         };
         let name = |iptables: &Iptables| format!("{FORWARD_HOOK} of {} {iptables}", iptables.backend.name());
         self.iptables.iter().filter(depends).map(name).collect()
+    }
+
+    /// Whether it has what serves NodePorts at 127.0.0.1, if that was asked for: iptables mode, IPv4.
+    #[must_use]
+    pub fn may_serve_localhost(&self) -> bool {
+        let serves = |iptables: &Iptables| iptables.family == Family::V4 && !iptables.share.frontends.is_empty();
+        self.ipsets.is_empty() && self.iptables.iter().any(serves)
     }
 
     /// ClusterIPs that kube-proxy's rules know, in whichever mode.

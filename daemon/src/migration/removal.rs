@@ -174,6 +174,9 @@ mod tests {
     fn of_a_table_that_could_not_be_read_nothing_is_claimed() {
         let untouchable =
             |certain| Untouchable { family: Family::V4, table: "nat".to_owned(), reason: "no".to_owned(), certain }.to_string();
-        assert!(untouchable(false).contains("may have chains of kube-proxy's") && untouchable(true).contains("has chains of kube-proxy's"));
+        assert!(
+            untouchable(false).contains("may have chains of kube-proxy's")
+                && untouchable(true).contains("has chains of kube-proxy's")
+        );
     }
 }

@@ -1,10 +1,10 @@
 //! What others have in this network that matters for Services once kube-proxy's rules are gone: pure.
 
-use super::iptables::{self, Rule};
 use super::State;
 use super::check::{Finding, Kind, Severity};
+use super::iptables::{self, Rule};
 use super::rollback::REQUEST_TABLE;
-use crate::dataplane::nftables::{HOLD_TABLE, NAT_PRIORITY, TABLE as OWN_TABLE};
+use crate::dataplane::nftables::{HOLD_TABLE, LOCALNET_TABLE, NAT_PRIORITY, TABLE as OWN_TABLE};
 use crate::netlink::nft::{BaseInfo, ForeignChain, ForeignRule, ForeignTable, TableFamily};
 
 /// `NF_INET_PRE_ROUTING`, `NF_INET_FORWARD`, `NF_INET_LOCAL_OUT` of `enum nf_inet_hooks`.
@@ -23,7 +23,8 @@ pub(super) struct Surroundings<'a> {
 /// Whether a table is one of those that packets of Services pass and that belong to others.
 pub(super) fn is_foreign(table: &ForeignTable) -> bool {
     let routed = [TableFamily::IPV4, TableFamily::IPV6, TableFamily::INET].contains(&table.family);
-    let ours = table.family == TableFamily::INET && [OWN_TABLE, HOLD_TABLE, REQUEST_TABLE].contains(&table.name.as_str());
+    let ours = table.family == TableFamily::INET
+        && [OWN_TABLE, HOLD_TABLE, LOCALNET_TABLE, REQUEST_TABLE].contains(&table.name.as_str());
     routed && !ours && table.name != super::TABLE
 }
 
@@ -46,8 +47,11 @@ impl Surroundings<'_> {
         let mut names: Vec<String> = dropping.map(|chain| format!("{} {}", chain.table, chain.name)).collect();
         names.extend(state.dropping_legacy.iter().cloned());
         let accepted = state.iptables.iter().any(|iptables| iptables.share.accepts_forwarded);
-        let because =
-            if accepted { "kube-proxy's chain KUBE-FORWARD accepts packets of Services there, and goes, so `sheave run` refuses; " } else { "" };
+        let because = if accepted {
+            "kube-proxy's chain KUBE-FORWARD accepts packets of Services there, and goes, so `sheave run` refuses; "
+        } else {
+            ""
+        };
         names
             .into_iter()
             .map(|name| {

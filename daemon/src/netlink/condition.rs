@@ -44,7 +44,8 @@ impl Condition {
     pub fn of_extension(name: &str, info: &[u8]) -> Option<Self> {
         let half = |at: usize| info.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes);
         let ports = |at| Some((half(at)?, half(at + 2)?));
-        let is_zero = |at: usize, length: usize| info.get(at..at + length).is_some_and(|bytes| bytes.iter().all(|byte| *byte == 0));
+        let is_zero =
+            |at: usize, length: usize| info.get(at..at + length).is_some_and(|bytes| bytes.iter().all(|byte| *byte == 0));
         let known = match name {
             "comment" => return None,
             // `struct xt_tcp`: source ports, destination ports, option, flags' mask and value, inversions.

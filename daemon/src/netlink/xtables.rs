@@ -355,11 +355,8 @@ mod tests {
                     target,
                 };
                 let to = |name: &str| Target::Chain(name.to_owned());
-                let at_service = [
-                    Condition::Destination(service.parse().unwrap()),
-                    Condition::Protocol(6),
-                    Condition::DestinationPort(80),
-                ];
+                let at_service =
+                    [Condition::Destination(service.parse().unwrap()), Condition::Protocol(6), Condition::DestinationPort(80)];
                 let not_at_service = [Condition::Other, Condition::InputInterface];
                 assert_eq!(
                     table.rules,
