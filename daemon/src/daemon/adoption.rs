@@ -90,15 +90,17 @@ pub(super) async fn prepare(adopt: bool, begun: bool) -> Result<Option<Adoption>
         );
     }
     let found = sentence(&state.items());
+    // What nobody but a person can do, and `sheave migrate check` would have said. Of a chain that drops what is forwarded also where
+    // nothing is kube-proxy's any more: a rule that let pods through may not have outlived a boot.
+    let taken_over = adopt && !found.is_empty();
+    let findings = blocking(|| Ok(Report::look(&mut KernelNft::open()?)?.findings)).await.unwrap_or_default();
+    let manual = |finding: &&Finding| finding.severity == Severity::Manual && finding.kind != Kind::KubeProxyRuns;
+    for finding in findings.iter().filter(manual).filter(|finding| taken_over || finding.kind == Kind::ForwardPolicyDrop) {
+        tracing::warn!("{}", finding.text);
+    }
     if adopt {
         if !signs.is_empty() {
             tracing::info!("kube-proxy runs ({running}): our rules come before its own, and its own go when it has ended");
-        }
-        if !found.is_empty() {
-            // What nobody but a person can do, and `sheave migrate check` would have said.
-            let findings = blocking(|| Ok(Report::look(&mut KernelNft::open()?)?.findings)).await.unwrap_or_default();
-            let manual = |finding: &&Finding| finding.severity == Severity::Manual && finding.kind != Kind::KubeProxyRuns;
-            findings.iter().filter(manual).for_each(|finding| tracing::warn!("{}", finding.text));
         }
         let awaiting = !signs.is_empty();
         return Ok(Some(Adoption { looks: LOOKS, listeners: listeners(&state), awaiting, removed: Removed::default() }));

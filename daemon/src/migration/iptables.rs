@@ -21,6 +21,8 @@ pub struct Rule {
     pub transport: Option<(u8, u16)>,
     /// It drops packets that belong to no connection.
     pub drops_invalid: bool,
+    /// It drops every packet.
+    pub drops_all: bool,
     /// What it lets through, if it accepts.
     pub passes: Option<Passes>,
     /// It gives packets another destination.
@@ -49,7 +51,7 @@ pub enum Passes {
 pub enum Fate {
     /// It goes on to the next hook.
     Accept,
-    /// It is dropped.
+    /// It is dropped, or refused.
     Drop,
     /// Something else.
     Other,
@@ -192,6 +194,12 @@ pub fn share<'a>(chains: impl Iterator<Item = &'a str>, builtin: impl Fn(&str) -
     }
 }
 
+/// Whether a chain drops what its other rules leave, by its last rule: what distributions write where the policy stays ACCEPT.
+#[must_use]
+pub fn drops_the_rest(rules: &[Rule], chain: &str) -> bool {
+    rules.iter().any(|rule| rule.chain == chain && rule.drops_all)
+}
+
 /// Whether rules of others accept what is forwarded to pods, and what comes from them, on the way through a chain: as plugins and people
 /// write it, by network, by interface, by a mark of their own, or by what was let through before. What kube-proxy's chains accept is not
 /// counted, as they go. A rule with more to look for is for something else (Docker's bridges, one published port).
@@ -296,6 +304,7 @@ impl Rule {
             destination: host,
             transport: protocol.and_then(|protocol| u8::try_from(protocol).ok()).zip(port),
             drops_invalid: fate == Fate::Drop && conditions == [Condition::States(INVALID)],
+            drops_all: fate == Fate::Drop && conditions.is_empty(),
             passes: (fate == Fate::Accept).then(|| Passes::of(conditions)),
             ..Self::default()
         }
@@ -418,6 +427,9 @@ mod tests {
         ];
         assert!(!passes(&docker));
         assert!(!passes(&[accept("FORWARD", &[from("10.244.0.0/16")]), accept("FORWARD", &[established])]));
+        let refuses = Rule::new("FORWARD", None, Fate::Drop, &[]);
+        assert!(drops_the_rest(&[refuses.clone()], FORWARD_HOOK) && !drops_the_rest(&[refuses], "INPUT"));
+        assert!(!drops_the_rest(&[Rule::new("FORWARD", None, Fate::Drop, &[Condition::Mark])], FORWARD_HOOK));
         // kube-proxy's own accept, and go.
         assert!(!passes(&[
             jump("KUBE-FORWARD"),

@@ -142,9 +142,10 @@ impl From<&xtables::Rule> for Rule {
             Target::Chain(name) | Target::Extension(name) => Some(name.as_str()),
             Target::Accept | Target::Drop | Target::Other => None,
         };
-        let fate = match rule.target {
+        let fate = match &rule.target {
             Target::Accept => Fate::Accept,
             Target::Drop => Fate::Drop,
+            Target::Extension(name) if name == "REJECT" => Fate::Drop,
             Target::Chain(_) | Target::Extension(_) | Target::Other => Fate::Other,
         };
         let translates = rule.target == Target::Extension("DNAT".to_owned());

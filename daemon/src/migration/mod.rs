@@ -196,7 +196,7 @@ impl State {
                 let share = iptables::share(here().map(|chain| chain.name.as_str()), |chain| builtin.contains(chain), &rules);
                 let drops =
                     |chain: &ForeignChain| chain.name == FORWARD_HOOK && chain.base.as_ref().is_some_and(|base| base.drops);
-                let drops_forwarded = name == FILTER && here().any(drops);
+                let drops_forwarded = name == FILTER && (here().any(drops) || iptables::drops_the_rest(&rules, FORWARD_HOOK));
                 self.iptables.push(Iptables { backend: Backend::Nft, family, table: name.to_owned(), share, drops_forwarded });
             }
         }
@@ -215,7 +215,8 @@ impl State {
                     }
                 };
                 let rules: Vec<Rule> = table.rules.iter().map(Rule::from).collect();
-                let drops_forwarded = name == FILTER && table.policy(FORWARD_HOOK) == Some(&xtables::Target::Drop);
+                let drops = table.policy(FORWARD_HOOK) == Some(&xtables::Target::Drop);
+                let drops_forwarded = name == FILTER && (drops || iptables::drops_the_rest(&rules, FORWARD_HOOK));
                 if drops_forwarded && !iptables::lets_pods_through(&rules, FORWARD_HOOK) {
                     self.dropping_legacy.push(check::legacy_chain(family, FORWARD_HOOK));
                 }
@@ -369,7 +370,7 @@ impl From<&ForeignRule> for Rule {
     fn from(rule: &ForeignRule) -> Self {
         let fate = match () {
             () if rule.ends_with(&RuleVerdict::Accept) => Fate::Accept,
-            () if rule.ends_with(&RuleVerdict::Drop) => Fate::Drop,
+            () if rule.ends_with(&RuleVerdict::Drop) || rule.rejects() => Fate::Drop,
             () => Fate::Other,
         };
         let known = Self::new(&rule.chain, rule.target(), fate, &rule.conditions());

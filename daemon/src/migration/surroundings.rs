@@ -1,9 +1,9 @@
 //! What others have in this network that matters for Services once kube-proxy's rules are gone: pure.
 
-use super::State;
 use super::check::{Finding, Kind, Severity};
-use super::iptables::{self, Rule};
+use super::iptables::{self, FORWARD_HOOK, Rule};
 use super::rollback::REQUEST_TABLE;
+use super::{FILTER, State};
 use crate::dataplane::nftables::{HOLD_TABLE, LOCALNET_TABLE, NAT_PRIORITY, TABLE as OWN_TABLE};
 use crate::netlink::nft::{BaseInfo, ForeignChain, ForeignRule, ForeignTable, TableFamily};
 
@@ -41,14 +41,22 @@ impl Surroundings<'_> {
     /// iptables mode accepted forwarded packets of Services; a rule set that drops what nobody accepts has relied on that.
     fn forward_drops(&self, state: &State) -> Vec<Finding> {
         let dropping = self.chains.iter().filter(|chain| {
-            let drops = |base: &BaseInfo| base.kind == "filter" && base.hook == FORWARD && base.drops;
-            chain.base.as_ref().is_some_and(drops) && !self.lets_pods_through(chain)
+            let forwards = |base: &BaseInfo| base.kind == "filter" && base.hook == FORWARD;
+            let by_policy = || chain.base.as_ref().is_some_and(|base| base.drops);
+            // Elsewhere the last rule of a chain says little: firewalls have chains for each zone.
+            let by_rule = || {
+                (chain.table.name.as_str(), chain.name.as_str()) == (FILTER, FORWARD_HOOK)
+                    && iptables::drops_the_rest(&self.rules_of(chain), FORWARD_HOOK)
+            };
+            chain.base.as_ref().is_some_and(forwards)
+                && (by_policy() || by_rule())
+                && !iptables::lets_pods_through(&self.rules_of(chain), &chain.name)
         });
         let mut names: Vec<String> = dropping.map(|chain| format!("{} {}", chain.table, chain.name)).collect();
         names.extend(state.dropping_legacy.iter().cloned());
         let accepted = state.iptables.iter().any(|iptables| iptables.share.accepts_forwarded);
         let because = if accepted {
-            "kube-proxy's chain KUBE-FORWARD accepts packets of Services there, and goes, so `sheave run` refuses; "
+            "kube-proxy's KUBE-FORWARD accepts those of Services as long as kube-proxy's own rules translate them; "
         } else {
             ""
         };
@@ -67,10 +75,10 @@ impl Surroundings<'_> {
             .collect()
     }
 
-    fn lets_pods_through(&self, chain: &ForeignChain) -> bool {
+    /// The rules of a chain's table.
+    fn rules_of(&self, chain: &ForeignChain) -> Vec<Rule> {
         let of_table = self.rules.iter().filter(|(table, _)| *table == chain.table).flat_map(|(_, rules)| rules);
-        let rules: Vec<Rule> = of_table.map(Rule::from).collect();
-        iptables::lets_pods_through(&rules, &chain.name)
+        of_table.map(Rule::from).collect()
     }
 
     /// Packets outside of the window of their connection go to the pod untranslated; its answer resets the connection (kubernetes#74839).

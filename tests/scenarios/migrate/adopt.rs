@@ -87,16 +87,16 @@ fn migration(mode: Mode, running: bool) -> anyhow::Result<()> {
 }
 
 fn migrate_where_iptables_nft_forwards_by_kube_proxy() -> anyhow::Result<()> {
-    forwarded_by_kube_proxy(Mode::IptablesNft, ["iptables-nft", "ip6tables-nft"])
+    forwarded_by_kube_proxy(Mode::IptablesNft, ["iptables-nft", "ip6tables-nft"], "-P FORWARD DROP")
 }
 
 fn migrate_where_iptables_legacy_forwards_by_kube_proxy() -> anyhow::Result<()> {
-    forwarded_by_kube_proxy(Mode::IptablesLegacy, ["iptables-legacy", "ip6tables-legacy"])
+    forwarded_by_kube_proxy(Mode::IptablesLegacy, ["iptables-legacy", "ip6tables-legacy"], "-A FORWARD -j REJECT")
 }
 
-/// Docker makes FORWARD drop, and a plugin accepts what comes from pods and nothing else: outside clients come through by KUBE-FORWARD
+/// Docker makes FORWARD drop, some distributions refuse at its end, and a plugin accepts what comes from pods and nothing else: outside clients come through by KUBE-FORWARD
 /// alone. Nothing is begun until somebody else lets them in, and at no moment does traffic stop.
-fn forwarded_by_kube_proxy(mode: Mode, tools: [&str; 2]) -> anyhow::Result<()> {
+fn forwarded_by_kube_proxy(mode: Mode, tools: [&str; 2], the_rest: &str) -> anyhow::Result<()> {
     let mut cluster = traffic::cluster()?;
     mode.write_rules(&cluster)?;
     let everywhere = |rule: &dyn Fn(&str) -> String| -> anyhow::Result<()> {
@@ -105,8 +105,8 @@ fn forwarded_by_kube_proxy(mode: Mode, tools: [&str; 2]) -> anyhow::Result<()> {
         }
         Ok(())
     };
-    everywhere(&|_| "-P FORWARD DROP".to_owned())?;
     everywhere(&|pods| format!("-A FORWARD -s {pods} -j ACCEPT"))?;
+    everywhere(&|_| the_rest.to_owned())?;
     let kube_proxy = KubeProxy::start(&cluster)?;
     let old = Traffic::start(&cluster).context("through kube-proxy's rules")?;
     let newcomers = traffic::newcomers(&cluster)?;

@@ -336,6 +336,16 @@ impl ForeignRule {
         })
     }
 
+    /// Whether it refuses the packet and says so, in nftables' or in iptables' words.
+    #[must_use]
+    pub fn rejects(&self) -> bool {
+        self.expressions.iter().any(|expression| match expression {
+            Expression::Other(name) => name == REJECT,
+            Expression::Target(name) => name == "REJECT",
+            _ => false,
+        })
+    }
+
     /// Whether it gives the packet another destination, in nftables' or in iptables' words.
     #[must_use]
     pub fn translates(&self) -> bool {
@@ -362,7 +372,7 @@ impl ForeignRule {
                 Expression::Differs(value) => found.push(differs(loaded.take(), mask, value)),
                 Expression::Match { name, info } => found.extend(Condition::of_extension(name, info)),
                 Expression::Verdict(_) | Expression::Masquerade | Expression::Nat | Expression::Target(_) => {}
-                Expression::Other(name) if ["counter", "immediate"].contains(&name.as_str()) => {}
+                Expression::Other(name) if ["counter", "immediate", REJECT].contains(&name.as_str()) => {}
                 Expression::Other(_) => found.push(Condition::Other),
             }
         }
@@ -385,6 +395,8 @@ impl ForeignRule {
     }
 }
 
+/// The expression that refuses.
+const REJECT: &str = "reject";
 /// `NFT_META_MARK`
 const MARK: u32 = 3;
 
