@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::localnet;
 use crate::config::{ConntrackSettings, DetectLocal, KernelSettings, Options};
 use crate::model::Family;
 
@@ -24,22 +25,12 @@ pub(super) struct Sysctls {
     cpus: PathBuf,
 }
 
-/// `route_localnet`, while NodePorts are served at 127.0.0.1: without it the kernel sends nothing from a loopback address, and takes
-/// nothing for one, on any device but `lo`.
-#[derive(Default)]
-pub(super) struct Localnet {
-    sysctls: Sysctls,
-    on: bool,
-    /// It was off before us.
-    ours: bool,
-}
-
 /// One setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Setting {
     /// Its name as `sysctl` has it.
-    name: &'static str,
-    value: u64,
+    pub(super) name: &'static str,
+    pub(super) value: u64,
 }
 
 /// What came of one setting.
@@ -54,10 +45,6 @@ enum Outcome {
 const MAX: &str = "net.netfilter.nf_conntrack_max";
 /// More than this is not asked for by the number of CPUs (kube-proxy's `getConntrackMax`).
 const MOST: u64 = 1 << 20;
-const ROUTE_LOCALNET: &str = "net.ipv4.conf.all.route_localnet";
-/// Of a sysctl that is on without the rules that belong to it (CVE-2020-8558).
-const UNGUARDED: &str = "net.ipv4.conf.all.route_localnet is 1 and sheave does not need it here (an earlier run or kube-proxy's iptables \
-                         mode may have left it): neighbours may reach services that listen at 127.0.0.1 only; set it to 0";
 
 /// Makes every setting, warns of those that cannot be made, and returns their names.
 pub(super) fn apply(options: &Options, sysctls: &Sysctls) -> Vec<&'static str> {
@@ -72,7 +59,7 @@ pub(super) fn apply(options: &Options, sysctls: &Sysctls) -> Vec<&'static str> {
         }
     }
     if !options.localhost_node_ports
-        && let Some(text) = sysctls.unguarded()
+        && let Some(text) = localnet::unguarded(sysctls)
     {
         tracing::warn!("{text}");
     }
@@ -84,11 +71,6 @@ pub(super) fn apply(options: &Options, sysctls: &Sysctls) -> Vec<&'static str> {
         }
     }
     missed
-}
-
-/// What to tell of a `route_localnet` that is on, by whomever, when the rules that guard it are gone.
-pub(crate) fn unguarded_localnet() -> Option<&'static str> {
-    Sysctls::default().unguarded()
 }
 
 /// What the conntrack section asks for. Zero asks for nothing.
@@ -137,34 +119,15 @@ impl Default for Sysctls {
     }
 }
 
-impl Localnet {
-    /// Turns it on or off again. The rules that keep others from 127.0.0.0/8 are in force whenever it is on: on comes after them,
-    /// off before they go. One that was on when this process found it may be an earlier run's, or somebody else's: it stays on, and
-    /// somebody has to be told. Returns whether it is on without the rules.
-    pub(super) fn follow(&mut self, wanted: bool) -> bool {
-        if wanted == self.on {
-            return false;
-        }
-        self.on = wanted;
-        if wanted {
-            self.ours = self.sysctls.read(ROUTE_LOCALNET) == Some(0);
-            self.sysctls.make(Setting { name: ROUTE_LOCALNET, value: 1 });
-            return false;
-        }
-        if std::mem::take(&mut self.ours) {
-            self.sysctls.make(Setting { name: ROUTE_LOCALNET, value: 0 });
-        }
-        let unguarded = self.sysctls.unguarded();
-        if let Some(text) = unguarded {
-            tracing::warn!("{text}");
-        }
-        unguarded.is_some()
-    }
-}
-
 impl Sysctls {
+    /// Those below a directory.
+    #[cfg(test)]
+    pub(super) fn below(root: &Path) -> Self {
+        Self { proc_sys: root.to_owned(), hashsize: root.join("hashsize"), cpus: root.join("online") }
+    }
+
     /// Whether a setting is as wanted now. Says what was changed, or that it could not be.
-    fn make(&self, setting: Setting) -> bool {
+    pub(super) fn make(&self, setting: Setting) -> bool {
         let Setting { name, value } = setting;
         match self.write(&self.path(name), value) {
             Ok(Outcome::Same) => true,
@@ -189,17 +152,13 @@ impl Sysctls {
         }
     }
 
-    fn unguarded(&self) -> Option<&'static str> {
-        (self.read(ROUTE_LOCALNET) == Some(1)).then_some(UNGUARDED)
-    }
-
     /// CPUs that are online. `available_parallelism` would be those of a cgroup's quota, and the connection table is the machine's.
     fn cpus(&self) -> u64 {
         let online = fs::read_to_string(&self.cpus).ok().and_then(|list| cpus_in(list.trim()));
         online.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from) as u64)
     }
 
-    fn read(&self, name: &str) -> Option<u64> {
+    pub(super) fn read(&self, name: &str) -> Option<u64> {
         number(&self.path(name)).ok()
     }
 

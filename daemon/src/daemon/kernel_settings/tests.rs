@@ -55,8 +55,7 @@ fn sysctls(files: &[(&str, &str)]) -> (tempfile::TempDir, Sysctls) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    let sysctls =
-        Sysctls { proc_sys: root.path().to_owned(), hashsize: root.path().join("hashsize"), cpus: root.path().join("online") };
+    let sysctls = Sysctls::below(root.path());
     (root, sysctls)
 }
 
@@ -76,22 +75,6 @@ fn what_differs_is_written_and_what_is_missing_is_no_crash() {
     assert!(sysctls.make(LIBERAL));
     assert_eq!(fs::read_to_string(root.path().join("net/netfilter/nf_conntrack_tcp_be_liberal")).unwrap(), "1");
     assert!(!sysctls.make(Setting { name: MAX, value: 7 }), "no such file");
-}
-
-#[test]
-fn route_localnet_is_set_while_it_is_needed_and_given_back_if_it_was_off() {
-    for (before, after) in [("0", "0"), ("1", "1")] {
-        let (root, sysctls) = sysctls(&[("net/ipv4/conf/all/route_localnet", before)]);
-        let value = || fs::read_to_string(root.path().join("net/ipv4/conf/all/route_localnet")).unwrap();
-        let mut localnet = Localnet { sysctls, ..Localnet::default() };
-        localnet.follow(false);
-        assert_eq!(value(), before);
-        localnet.follow(true);
-        assert_eq!(value(), "1");
-        // One that was on may be left by an earlier run of ours, whose rules go now: somebody has to be told.
-        assert_eq!(localnet.follow(false), after == "1");
-        assert_eq!(value(), after);
-    }
 }
 
 #[test]
