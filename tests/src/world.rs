@@ -271,7 +271,9 @@ impl World {
             Source::Manifests => {
                 command
                     .args(["--node-name", NODE_NAME, "--source"])
-                    .arg(format!("manifests={}", self.manifests.path().display()));
+                    .arg(format!("manifests={}", self.manifests.path().display()))
+                    // Manifests that change nothing are waited for as well.
+                    .env("SHEAVE_LOG", "info,sheave::marks=debug");
             }
             Source::AsArguments => {}
         }

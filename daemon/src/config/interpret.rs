@@ -11,8 +11,8 @@ use super::field_error::{FieldProblem, Mistakes};
 use super::kube_proxy::{self, Conntrack, KubeProxyConfiguration};
 use super::{
     Configuration, ConntrackSettings, DetectLocal, FieldError, GoDuration, KernelSettings, LogDefaults, LogFormat,
-    NodePortSelection, Options, Overrides, Servers, Settings, SheaveConfiguration, SourceChoice, SourceOptions, present, sheave,
-    traps,
+    NodeNameOrigin, NodePortSelection, Options, Overrides, Servers, Settings, SheaveConfiguration, SourceChoice, SourceOptions,
+    present, sheave, traps,
 };
 use crate::model::Family;
 use crate::source::decode::address;
@@ -39,19 +39,26 @@ const NOT_A_CIDR: &str = "must be a valid CIDR block (e.g. 10.100.0.0/16 or fde4
 /// # Errors
 /// All that is wrong with it.
 pub fn interpret(configuration: &Configuration, overrides: &Overrides) -> Result<Settings, Vec<FieldError>> {
+    let given = &configuration.kube_proxy.hostname_override;
+    let node_name_origin = if overrides.node_name.as_deref().is_some_and(|name| !name.trim().is_empty()) {
+        NodeNameOrigin::CommandLine
+    } else if given.trim().is_empty() {
+        NodeNameOrigin::HostName
+    } else {
+        NodeNameOrigin::File
+    };
+    let configuration = &configuration.clone().under(overrides);
     let mut reader = Interpreter { kube_proxy: &configuration.kube_proxy, mistakes: Mistakes::default() };
     let mode = reader.mode();
     let log = reader.log();
     reader.sections(mode);
     let (cluster_cidrs, detect_local) = reader.detect_local(overrides);
     let node_ports = reader.node_ports(mode);
-    let node_name = overrides.node_name.as_deref().filter(|name| !name.trim().is_empty());
-    let node_name = node_name.unwrap_or(&configuration.kube_proxy.hostname_override);
-    let node_name: Arc<str> =
-        if node_name.trim().is_empty() { &overrides.host_name } else { node_name }.trim().to_lowercase().into();
+    let node_name: Arc<str> = configuration.kube_proxy.hostname_override.as_str().into();
     let options = Options {
         source: reader.source(&configuration.sheave, overrides, &node_name),
         node_name,
+        node_name_origin,
         localhost_node_ports: mode == Mode::Iptables
             && configuration.kube_proxy.iptables.localhost_node_ports != Some(false)
             && serves_loopback(&node_ports),
@@ -237,6 +244,12 @@ impl Interpreter<'_> {
         let healthz =
             if healthz_bind_address.is_empty() { None } else { self.address("healthzBindAddress", healthz_bind_address) };
         let metrics = self.address("metricsBindAddress", metrics_bind_address);
+        if let (Some(healthz), Some(metrics)) = (healthz, metrics)
+            && overlap(healthz, metrics)
+        {
+            let detail = format!("must not be that of {}, {healthz}: each server has its own", at("healthzBindAddress"));
+            self.mistakes.invalid(at("metricsBindAddress"), metrics.to_string(), detail);
+        }
         Servers { healthz, metrics, bind_address_hard_fail: *bind_address_hard_fail }
     }
 
@@ -278,8 +291,9 @@ impl Interpreter<'_> {
 
     fn source(&mut self, sheave: &SheaveConfiguration, overrides: &Overrides, node_name: &Arc<str>) -> SourceOptions {
         let SheaveConfiguration { api_servers, manifests, plane } = sheave;
-        let plane = overrides.plane.as_ref().unwrap_or(plane);
-        for (place, url) in api_servers.iter().enumerate().filter(|(_, url)| parse_url(url).is_err()) {
+        // Those of the command line are judged where they are used.
+        let of_file = if overrides.api_servers.is_empty() { api_servers.as_slice() } else { &[] };
+        for (place, url) in of_file.iter().enumerate().filter(|(_, url)| parse_url(url).is_err()) {
             let field = format!("{}.apiServers[{place}]", sheave::KIND);
             self.mistakes.invalid(field, url.as_str(), "must be a URL such as https://10.0.0.1:6443");
         }
@@ -292,7 +306,6 @@ impl Interpreter<'_> {
             (None, path) if !path.is_empty() => SourceOptions::Manifests(path.into()),
             (Some(SourceChoice::Kube) | None, _) => {
                 let kubeconfig = &self.kube_proxy.client_connection.kubeconfig;
-                let api_servers = if overrides.api_servers.is_empty() { api_servers } else { &overrides.api_servers };
                 SourceOptions::Kube(KubeOptions {
                     kubeconfig: (!kubeconfig.is_empty()).then(|| kubeconfig.into()),
                     api_servers: api_servers.clone(),
@@ -341,6 +354,12 @@ impl Interpreter<'_> {
 
 fn at(field: &str) -> String {
     format!("{}.{field}", kube_proxy::KIND)
+}
+
+/// Whether nobody can listen at both. Our servers take IPv4 at `[::]` as well.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let covers = |all: SocketAddr, ip: SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || ip.is_ipv4());
+    one.port() == other.port() && one.port() != 0 && (one.ip() == other.ip() || covers(one, other) || covers(other, one))
 }
 
 /// The loopback address is among those that NodePorts are asked for at, in IPv4.

@@ -1,6 +1,4 @@
-use std::collections::BTreeSet;
-
-use super::catalogue::{self, Effect};
+use super::samples::{self, document};
 use super::*;
 
 /// What `kubeadm init` of 1.36 writes into the ConfigMap, with the addresses of the lab's pods.
@@ -10,21 +8,10 @@ fn overrides() -> Overrides {
     Overrides { host_name: "Host-1".to_owned(), ..Overrides::default() }
 }
 
-/// A KubeProxyConfiguration with these fields.
-fn document(fields: &str) -> String {
-    format!("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n{fields}\n")
-}
-
 fn judge(text: &str) -> Result<Settings, Vec<String>> {
     let told = |errors: &[FieldError]| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let documents = match parse(text) {
-        Ok(documents) => documents,
-        Err(ConfigError::Invalid(errors)) => return Err(told(&errors)),
-        Err(other) => return Err(vec![other.to_string()]),
-    };
-    let mut settings = interpret(&Configuration::of(&documents), &overrides()).map_err(|errors| told(&errors))?;
-    settings.warnings.splice(0..0, documents.warnings);
-    Ok(settings)
+    let documents = parse(text).map_err(|error| vec![error.to_string()])?;
+    documents.judge(&overrides()).map_err(|errors| told(&errors))
 }
 
 fn with(fields: &str) -> Settings {
@@ -47,6 +34,7 @@ fn the_configmap_of_kubeadm_means_kube_proxys_defaults_and_no_warning() {
     assert_eq!(settings.remarks, ["mode \"\" is served by the nftables plane, with the iptables section of the configuration"]);
     let Options {
         node_name,
+        node_name_origin,
         source,
         detect_local,
         masquerade_all,
@@ -60,7 +48,7 @@ fn the_configmap_of_kubeadm_means_kube_proxys_defaults_and_no_warning() {
         servers,
         stale_after,
     } = settings.options;
-    assert_eq!(&*node_name, "host-1");
+    assert_eq!((&*node_name, node_name_origin), ("host-1", NodeNameOrigin::HostName));
     let SourceOptions::Kube(kube) = source else { panic!("{source:?}") };
     assert_eq!(kube.kubeconfig, Some("/var/lib/kube-proxy/kubeconfig.conf".into()));
     let cidrs = vec!["10.0.0.0/8".parse().unwrap(), "fd00:10::/32".parse().unwrap()];
@@ -96,7 +84,8 @@ fn the_catalogue_and_the_types_have_the_same_fields() {
 fn the_documentation_says_what_the_catalogue_says() {
     let page = include_str!("../../../docs/configuration.md");
     for entry in catalogue::KUBE_PROXY.iter().chain(catalogue::SHEAVE) {
-        let row = format!("| `{}` | {} | {} |", entry.path, entry.effect.word(), entry.means);
+        let when = format!(" {}", entry.change.words());
+        let row = format!("| `{}` | {} |{} | {} |", entry.path, entry.effect.word(), when.trim_end(), entry.means);
         assert!(page.contains(&row), "docs/configuration.md lacks this row:\n{row}");
     }
     let rows = page.lines().filter(|line| line.starts_with("| `")).count();
@@ -124,7 +113,12 @@ fn two_documents_in_any_order_and_empty_ones_between() {
         let settings = judge(&text).unwrap();
         assert_eq!(settings.options.source, SourceOptions::Manifests("/m".into()));
     }
-    assert_eq!(judge(ours).unwrap().options.node_ports, NodePortSelection::Primary, "without a mode it is ours");
+    let alone = judge(ours).unwrap();
+    assert_eq!(alone.remarks, ["no KubeProxyConfiguration: its defaults, and mode nftables, as without --config"]);
+    let mut native = Configuration { kube_proxy: Configuration::native(), sheave: SheaveConfiguration::default() };
+    native.kube_proxy.set_defaults();
+    let manifests = Overrides { source: Some(SourceChoice::Manifests("/m".into())), ..overrides() };
+    assert_eq!(alone.options, interpret(&native, &manifests).unwrap().options, "as without --config");
 }
 
 #[test]
@@ -187,12 +181,49 @@ logging: {format: xml}";
 }
 
 #[test]
-fn fields_of_the_wrong_type_are_told_at_once_too() {
-    let told = errors("conntrack: {min: many}\niptables: 7\nnodePortAddresses: [1]\nconfigSyncPeriod: 5");
-    let fields: BTreeSet<&str> = told.iter().map(|error| error.split(": ").next().unwrap()).collect();
-    let expected = ["configSyncPeriod", "conntrack.min", "iptables", "nodePortAddresses[0]"];
-    assert_eq!(fields, expected.iter().map(|path| format!("KubeProxyConfiguration.{path}").leak() as &str).collect());
-    assert!(told.iter().any(|error| error.contains("Invalid value: \"many\": invalid type")), "{told:?}");
+fn values_of_the_wrong_type_are_told_in_words_beside_all_other_mistakes() {
+    let text = "conntrack: 5
+iptables: {minSyncPeriod: 5, masqueradeAll: maybe, syncPeriod: soon}
+nodePortAddresses: [1, 10.0.0.0, null, 10.0.0.0/8]
+oomScoreAdj: 5000000000
+hostnameOverride: no
+featureGates: {A: 1, B: true}
+detectLocalMode: BridgeInterface
+detectLocal: {bridgeInterface: [cni0]}
+logging: {vmodule: [{filePattern: a, verbosity: -1}], flushFrequency: true, options: []}
+clientConnection: {qps: fast}
+mode: userspace
+bindAddress: here";
+    assert_eq!(
+        errors(text),
+        [
+            "clientConnection.qps: Invalid value: \"fast\": must be a number, found a string",
+            "conntrack: Invalid value: 5: must be an object of maxPerCore, min, tcpBeLiberal, tcpCloseWaitTimeout, tcpEstablishedTimeout, udpStreamTimeout, udpTimeout, found a number",
+            "detectLocal.bridgeInterface: Invalid value: [\"cni0\"]: must be a string, found a list",
+            "featureGates.A: Invalid value: 1: must be true or false, found a number",
+            "hostnameOverride: Invalid value: false: must be a string, found a boolean: put it in quotes",
+            "iptables.masqueradeAll: Invalid value: \"maybe\": must be true or false, found a string",
+            "iptables.minSyncPeriod: Invalid value: 5: must be a duration such as 30s, 1h30m or 500ms, found a number",
+            "iptables.syncPeriod: Invalid value: \"soon\": must be a duration such as 30s, 1h30m or 500ms",
+            "logging.flushFrequency: Invalid value: true: must be a duration such as 5s, or a number of nanoseconds, found a boolean",
+            "logging.options: Invalid value: []: must be an object of json, text, found a list",
+            "logging.vmodule: Invalid value: [{\"filePattern\":\"a\",\"verbosity\":-1}]: must be a list of objects with filePattern and verbosity, found a list",
+            "nodePortAddresses[0]: Invalid value: 1: must be a string, found a number: put it in quotes",
+            "nodePortAddresses[2]: Invalid value: null: must be a string, found nothing",
+            "oomScoreAdj: Invalid value: 5000000000: must be a whole number from -2147483648 to 2147483647",
+            "mode: Unsupported value: \"userspace\": supported values: \"iptables\", \"ipvs\", \"nftables\"",
+            "nodePortAddresses[1]: Invalid value: \"10.0.0.0\": must be a valid CIDR block (e.g. 10.100.0.0/16 or fde4:8dba:82e1::/48)",
+            "bindAddress: Invalid value: \"here\": not a valid textual representation of an IP address",
+        ]
+        .map(|text| format!("KubeProxyConfiguration.{text}"))
+    );
+}
+
+#[test]
+fn a_value_without_end_is_shown_by_its_beginning() {
+    let told = errors(&format!("mode: {0}\nbindAddress: {0}\nconntrack: {0}", "ä".repeat(5_000_000)));
+    assert_eq!(told.len(), 3);
+    assert!(told.iter().all(|error| error.chars().count() < 400 && error.contains("ää...")), "{told:?}");
 }
 
 /// Kubernetes reads YAML 1.1.
@@ -290,42 +321,9 @@ fn kube_proxys_silent_traps_are_warnings() {
 /// Every field that claims an effect has to be read somewhere: with another value, options or the log are other ones.
 #[test]
 fn every_field_that_has_an_effect_has_one() {
-    let other = |path: &str| match path {
-        "bindAddress" => ("", "10.0.0.1"),
-        "bindAddressHardFail" | "conntrack.tcpBeLiberal" => ("", "true"),
-        "clientConnection.kubeconfig" => ("", "/k"),
-        "clusterCIDR" => ("", "10.0.0.0/8"),
-        "conntrack.maxPerCore" | "conntrack.min" | "oomScoreAdj" => ("", "7"),
-        "conntrack.tcpCloseWaitTimeout"
-        | "conntrack.tcpEstablishedTimeout"
-        | "conntrack.udpStreamTimeout"
-        | "conntrack.udpTimeout" => ("", "7s"),
-        "detectLocal.bridgeInterface" => ("detectLocalMode: BridgeInterface", "cni0"),
-        "detectLocal.interfaceNamePrefix" => ("detectLocalMode: InterfaceNamePrefix", "veth"),
-        "detectLocalMode" => ("", "NodeCIDR"),
-        "featureGates" => ("", "{AllowServiceExternalIPs: false}"),
-        "healthzBindAddress" | "metricsBindAddress" => ("", "10.0.0.1:7"),
-        "hostnameOverride" => ("", "other"),
-        "iptables.localhostNodePorts" => ("", "false"),
-        "iptables.masqueradeAll" => ("", "true"),
-        "iptables.minSyncPeriod" | "iptables.syncPeriod" => ("", "7s"),
-        "ipvs.minSyncPeriod" | "ipvs.syncPeriod" => ("mode: ipvs", "7s"),
-        "logging.format" => ("", "json"),
-        "logging.verbosity" => ("", "7"),
-        "mode" => ("", "nftables"),
-        "nftables.masqueradeAll" => ("mode: nftables", "true"),
-        "nftables.minSyncPeriod" | "nftables.syncPeriod" => ("mode: nftables", "7s"),
-        "nodePortAddresses" => ("", "[10.0.0.0/8]"),
-        other => panic!("{other} claims an effect: show it here"),
-    };
-    for entry in catalogue::KUBE_PROXY.iter().filter(|entry| entry.effect != Effect::None) {
-        let (context, value) = other(entry.path);
-        let field = match entry.path.split_once('.') {
-            Some((section, field)) => format!("{section}: {{{field}: {value}}}"),
-            None => format!("{}: {value}", entry.path),
-        };
-        let outcome = |fields: &str| judge(&document(fields)).map(|settings| (settings.options, settings.log));
-        assert_ne!(outcome(&format!("{context}\n{field}")), outcome(context), "{}", entry.path);
+    for (entry, before, after) in samples::changes() {
+        let outcome = |text: &str| judge(text).map(|settings| (settings.options, settings.log));
+        assert_ne!(outcome(&before), outcome(&after), "{}", entry.path);
     }
 }
 
@@ -354,6 +352,36 @@ fn the_family_of_the_bind_address_is_that_of_the_servers() {
 }
 
 #[test]
+fn two_servers_do_not_share_an_address() {
+    let told =
+        |healthz: &str, metrics: &str| errors(&format!("healthzBindAddress: '{healthz}'\nmetricsBindAddress: '{metrics}'"));
+    for (healthz, metrics) in [
+        ("127.0.0.1:7", "127.0.0.1:7"),
+        ("0.0.0.0:7", "127.0.0.1:7"),
+        ("127.0.0.1:7", "0.0.0.0:7"),
+        ("[::]:7", "127.0.0.1:7"),
+        ("0.0.0.0:7", "[::]:7"),
+        ("", "0.0.0.0:10256"),
+    ] {
+        let told = told(healthz, metrics);
+        assert_eq!(told.len(), 1, "{healthz} {metrics}: {told:?}");
+        let expected = format!(
+            "KubeProxyConfiguration.metricsBindAddress: Invalid value: \"{metrics}\": must not be that of KubeProxyConfiguration.healthzBindAddress, "
+        );
+        assert!(told[0].starts_with(&expected), "{told:?}");
+    }
+    for (healthz, metrics) in [
+        ("127.0.0.1:7", "127.0.0.1:8"),
+        ("127.0.0.1:7", "127.0.0.2:7"),
+        ("0.0.0.0:7", "[::1]:7"),
+        ("[::1]:7", "127.0.0.1:7"),
+        ("127.0.0.1:0", "127.0.0.1:0"),
+    ] {
+        assert_eq!(told(healthz, metrics), [""; 0], "{healthz} {metrics}");
+    }
+}
+
+#[test]
 fn the_command_line_goes_before_the_file() {
     let text = format!(
         "{}---\napiVersion: config.sheave.dev/v1alpha1\nkind: SheaveConfiguration\napiServers: ['https://a:1']\nplane: auto\n",
@@ -370,6 +398,7 @@ fn the_command_line_goes_before_the_file() {
     };
     let options = interpret(&configuration, &flags).unwrap().options;
     assert_eq!(&*options.node_name, "flag");
+    assert_eq!((plain.node_name_origin, options.node_name_origin), (NodeNameOrigin::File, NodeNameOrigin::CommandLine));
     let servers = |options: &Options| match &options.source {
         SourceOptions::Kube(kube) => kube.api_servers.clone(),
         SourceOptions::Manifests(_) => Vec::new(),
@@ -377,6 +406,40 @@ fn the_command_line_goes_before_the_file() {
     assert_eq!((servers(&plain), servers(&options)), (vec!["https://a:1".to_owned()], vec!["https://b:1".to_owned()]));
     let manifests = Overrides { source: Some(SourceChoice::Manifests("/m".into())), ..overrides() };
     assert_eq!(interpret(&configuration, &manifests).unwrap().options.source, SourceOptions::Manifests("/m".into()));
+}
+
+/// `/configz` is what is in force: defaults filled in, and the command line over the file.
+#[test]
+fn what_is_in_force_is_told_with_defaults_and_flags() {
+    let text = format!(
+        "{}---\napiVersion: config.sheave.dev/v1alpha1\nkind: SheaveConfiguration\nmanifests: /file\n",
+        document("hostnameOverride: File\nlogging: {verbosity: 2}")
+    );
+    let documents = parse(&text).unwrap();
+    let flags = Overrides {
+        node_name: Some(" Flag ".to_owned()),
+        plane: Some("auto".to_owned()),
+        source: Some(SourceChoice::Kube),
+        api_servers: vec!["https://b:1".to_owned()],
+        verbosity: Some(4),
+        log_format: Some(LogFormat::Json),
+        ..overrides()
+    };
+    let settings = documents.judge(&flags).unwrap();
+    assert_eq!(settings.log, LogDefaults { format: LogFormat::Json, verbosity: 4 });
+    let theirs = &settings.configz["kubeproxy.config.k8s.io"];
+    let ours = &settings.configz["config.sheave.dev"];
+    assert_eq!(theirs["hostnameOverride"], "flag");
+    assert_eq!(theirs["logging"]["verbosity"], 4);
+    assert_eq!(theirs["logging"]["format"], "json");
+    assert_eq!(theirs["oomScoreAdj"], -999);
+    assert_eq!(ours["plane"], "auto");
+    assert_eq!(ours["manifests"], "");
+    assert_eq!(ours["apiServers"], serde_json::json!(["https://b:1"]));
+    let plain = parse(&document("")).unwrap().judge(&overrides()).unwrap();
+    assert_eq!(plain.configz["kubeproxy.config.k8s.io"]["hostnameOverride"], "host-1", "the name in force");
+    let manifests = Overrides { source: Some(SourceChoice::Manifests("/flag".into())), ..overrides() };
+    assert_eq!(documents.judge(&manifests).unwrap().configz["config.sheave.dev"]["manifests"], "/flag");
 }
 
 proptest::proptest! {
@@ -388,11 +451,8 @@ proptest::proptest! {
 
     #[test]
     fn no_value_panics(place in 0..catalogue::KUBE_PROXY.len(), value in "[-0-9a-zA-Z\\[\\]{}:,./ ]{0,20}") {
-        let path = catalogue::KUBE_PROXY[place].path;
-        let field = match path.split_once('.') {
-            Some((section, field)) => format!("{section}: {{{field}: {value}}}"),
-            None => format!("{path}: {value}"),
-        };
-        _ = judge(&document(&field));
+        let field = samples::field(catalogue::KUBE_PROXY[place].path, &value);
+        let told = judge(&document(&field)).err().unwrap_or_default();
+        proptest::prop_assert!(!told.iter().any(|error| error.starts_with("KubeProxyConfiguration: ")), "serde's words: {:?}", told);
     }
 }
