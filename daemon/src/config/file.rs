@@ -1,5 +1,7 @@
 //! A configuration file: one or two YAML documents, strict where it can be, lenient with a warning where it must.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -12,6 +14,9 @@ use super::sheave::SheaveConfiguration;
 use super::sift::Sieve;
 use super::tree::Tree;
 use super::{Configuration, FieldError, Overrides, Settings, interpret, kube_proxy, sheave};
+
+/// Bytes of a file. A ConfigMap, where most of them come from, has 1 MiB at most.
+const LARGEST: u64 = 4 << 20;
 
 /// What a file says, defaults not yet filled in.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -38,8 +43,25 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
+    /// It is no configuration, by its size alone.
+    #[error("{path} is larger than any configuration ({} MiB)", LARGEST >> 20)]
+    Large {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is no text.
+    #[error("{path} is not text in UTF-8: line {line} has other bytes")]
+    Binary {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+    },
+    /// It has more values than a configuration can need, or says so by aliases of aliases.
+    #[error("more values than any configuration has{}", at(*.0))]
+    Endless(Option<(u64, u64)>),
     /// It is not YAML.
-    #[error("not YAML{}: {reason}", place.map_or(String::new(), |(line, column)| format!(" at line {line}, column {column}")))]
+    #[error("not YAML{}: {reason}", at(*place))]
     Yaml {
         /// Line and column, from 1, where the parser knows them.
         place: Option<(u64, u64)>,
@@ -82,12 +104,25 @@ fn lines(errors: &[FieldError]) -> String {
     errors.iter().map(FieldError::to_string).collect::<Vec<_>>().join("\n  ")
 }
 
+fn at(place: Option<(u64, u64)>) -> String {
+    place.map_or_else(String::new, |(line, column)| format!(" at line {line}, column {column}"))
+}
+
 /// Reads and decodes a file.
 ///
 /// # Errors
 /// See [`ConfigError`].
 pub fn read(path: &Path) -> Result<Documents, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    File::open(path).map_err(failed)?.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(ConfigError::Large { path: path.to_owned() });
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let text = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
+        ConfigError::Binary { path: path.to_owned(), line: 1 + text.filter(|byte| **byte == b'\n').count() }
+    })?;
     parse(&text)
 }
 
@@ -98,7 +133,14 @@ pub fn read(path: &Path) -> Result<Documents, ConfigError> {
 pub fn parse(text: &str) -> Result<Documents, ConfigError> {
     let trees: Vec<Tree> = serde_saphyr::from_str_multiple_with_options(text, yaml_options()).map_err(|error| {
         let place = error.location().map(|location| (location.line(), location.column()));
-        ConfigError::Yaml { place, reason: error.without_snippet().to_string() }
+        let error = error.without_snippet();
+        if matches!(error, serde_saphyr::Error::Budget { .. }) {
+            return ConfigError::Endless(place);
+        }
+        let reason = error.to_string();
+        // The parser may end with the place as well.
+        let reason = reason.strip_suffix(&at(place)).unwrap_or(&reason).to_owned();
+        ConfigError::Yaml { place, reason }
     })?;
     let mut reader = Reader::default();
     for tree in trees.into_iter().filter(|tree| *tree != Tree::Null) {
@@ -139,6 +181,10 @@ impl Reader {
                 let known =
                     format!("{} {} or {} {}", kube_proxy::API_VERSION, kube_proxy::KIND, sheave::API_VERSION, sheave::KIND);
                 let problem = match (version, kind) {
+                    ("v1", "ConfigMap") => FieldProblem::Invalid {
+                        value: format!("{version} {kind}").into(),
+                        detail: format!("the text of a configuration stands below its data; apiVersion and kind must be {known}"),
+                    },
                     ("", "") => FieldProblem::Required(format!("apiVersion and kind must be {known}")),
                     _ => FieldProblem::Invalid {
                         value: format!("{version} {kind}").trim().into(),
@@ -158,7 +204,16 @@ impl Reader {
 
     fn end(mut self) -> Documents {
         if self.count == 0 {
-            self.mistakes.push("document 1", FieldProblem::Required(format!("{} {}", kube_proxy::API_VERSION, kube_proxy::KIND)));
+            self.mistakes.push(
+                "document 1",
+                FieldProblem::Required(format!(
+                    "there is none; {} {} or {} {} is wanted",
+                    kube_proxy::API_VERSION,
+                    kube_proxy::KIND,
+                    sheave::API_VERSION,
+                    sheave::KIND
+                )),
+            );
         }
         Documents { mistakes: self.mistakes.found, ..self.documents }
     }

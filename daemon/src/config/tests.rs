@@ -71,6 +71,59 @@ fn the_configmap_of_kubeadm_means_kube_proxys_defaults_and_no_warning() {
     assert_eq!(stale_after, Duration::from_secs(60), "twice syncPeriod");
 }
 
+/// Another line in the ConfigMap of kubeadm, as `kubeadm init --config` writes it.
+fn kubeadm(changes: &[(&str, &str)]) -> Settings {
+    let text = changes.iter().fold(KUBEADM.to_owned(), |text, (before, after)| {
+        assert_eq!(text.matches(before).count(), 1, "{before}");
+        text.replace(before, after)
+    });
+    judge(&text).unwrap_or_else(|errors| panic!("{changes:?}: {errors:?}"))
+}
+
+#[test]
+fn the_configmap_of_kubeadm_in_its_variants_is_taken_as_it_is() {
+    let (v4, v6): (IpNet, IpNet) = ("10.244.0.0/16".parse().unwrap(), "fd00:10:244::/56".parse().unwrap());
+    for (cidrs, expected) in [("10.244.0.0/16", vec![v4]), ("10.244.0.0/16,fd00:10:244::/56", vec![v4, v6])] {
+        let settings = kubeadm(&[("clusterCIDR: 10.0.0.0/8,fd00:10::/32", &format!("clusterCIDR: {cidrs}"))]);
+        assert_eq!(settings.options.detect_local, DetectLocal::ClusterCidr(expected));
+        assert_eq!(settings.warnings, [""; 0]);
+    }
+    let ipvs = kubeadm(&[("mode: \"\"", "mode: ipvs"), ("strictARP: false", "strictARP: true")]);
+    assert!(!ipvs.options.localhost_node_ports);
+    assert_eq!(ipvs.warnings.len(), 1, "{:?}", ipvs.warnings);
+    assert!(ipvs.warnings[0].starts_with("KubeProxyConfiguration.ipvs.strictARP: true has no effect: no Service address is put"));
+    let iptables = "iptables:\n  localhostNodePorts: null\n  masqueradeAll: ";
+    let all = [("mode: \"\"", "mode: iptables"), (&*format!("{iptables}false"), &*format!("{iptables}true"))];
+    let all = kubeadm(&all);
+    assert!(all.options.masquerade_all && all.warnings.is_empty(), "{:?}", all.warnings);
+    let some = kubeadm(&[("nodePortAddresses: null", "nodePortAddresses:\n- 192.168.0.0/16\n- fd00::/8")]);
+    assert_eq!(
+        some.options.node_ports,
+        NodePortSelection::Cidrs(vec!["192.168.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()])
+    );
+    assert_eq!(some.warnings, [""; 0]);
+    let windows = kubeadm(&[
+        ("enableDSR: false", "enableDSR: true"),
+        ("networkName: \"\"", "networkName: vxlan0"),
+        ("showHiddenMetricsForVersion: \"\"\n", "showHiddenMetricsForVersion: \"\"\nwindowsRunAsService: true\n"),
+    ]);
+    assert_eq!(windows.warnings.len(), 3, "{:?}", windows.warnings);
+    assert!(windows.warnings.iter().all(|warning| warning.ends_with("has no effect: of kube-proxy on Windows")));
+}
+
+/// The configuration of the k3s overlay, as it is committed.
+#[test]
+fn the_configuration_for_k3s_means_its_pods_and_its_api_server() {
+    let map = include_str!("../../../manifests/kustomize/overlays/k3s/configmap.yaml");
+    let (_, indented) = map.split_once("config.yaml: |\n").unwrap();
+    let text: String = indented.lines().map(|line| format!("{}\n", line.strip_prefix("    ").unwrap_or(line))).collect();
+    let settings = judge(&text).unwrap();
+    assert_eq!((settings.warnings, settings.remarks), (vec![], vec![]));
+    assert_eq!(settings.options.detect_local, DetectLocal::ClusterCidr(vec!["10.42.0.0/16".parse().unwrap()]));
+    let SourceOptions::Kube(kube) = settings.options.source else { panic!("no API server") };
+    assert_eq!(kube.api_servers, ["https://127.0.0.1:6444"]);
+}
+
 #[test]
 fn the_catalogue_and_the_types_have_the_same_fields() {
     let known = |entries: &[catalogue::Entry]| entries.iter().map(|entry| entry.path.to_owned()).collect::<Vec<_>>();
@@ -130,6 +183,63 @@ fn documents_that_are_not_ours_are_refused() {
     assert_eq!(refused(&format!("{0}---\n{0}", document(""))), ["document 2: Duplicate value: \"KubeProxyConfiguration\""]);
     assert!(refused("just text")[0].starts_with("document 1: Required value"));
     assert!(refused("a: [")[0].starts_with("not YAML at line "), "{:?}", refused("a: ["));
+}
+
+/// Whatever is given as a file is told in words that name it or the place.
+#[test]
+fn what_is_no_configuration_is_said_to_be_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    let told = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        let text = match read(&path) {
+            Err(error) => error.to_string(),
+            Ok(documents) => match documents.judge(&overrides()) {
+                Err(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+                Ok(_) => "fine".to_owned(),
+            },
+        };
+        text.replace(&*directory.path().to_string_lossy(), "")
+    };
+    let aliases = (1..9).fold("a0: &a0 [x]\n".to_owned(), |text, level| {
+        let below = format!("*a{},", level - 1).repeat(10);
+        format!("{text}a{level}: &a{level} [{below}]\n")
+    });
+    let head = document("");
+    let none = "document 1: Required value: there is none; kubeproxy.config.k8s.io/v1alpha1 KubeProxyConfiguration or config.sheave.dev/v1alpha1 SheaveConfiguration is wanted";
+    for (bytes, expected) in [
+        (&b""[..], none),
+        (b"---\n# nothing\n---\n", none),
+        (b"a: 1\nb: \xe9\n", "/file is not text in UTF-8: line 2 has other bytes"),
+        (b"\xff\xfea", "/file is not text in UTF-8: line 1 has other bytes"),
+        (&vec![b'#'; 10 << 20], "/file is larger than any configuration (4 MiB)"),
+        (format!("{head}conntrack:\n\tmin: 5\n").as_bytes(), "not YAML at line 5, column 2: tabs disallowed"),
+        (format!("{head}{}", "- a\n".repeat(300_000)).as_bytes(), "not YAML at line 4, column 3: "),
+        (format!("{head}{aliases}").as_bytes(), "more values than any configuration has at line "),
+        (
+            b"apiVersion: v1\nkind: ConfigMap\n",
+            "document 1: Invalid value: \"v1 ConfigMap\": the text of a configuration stands below its data",
+        ),
+        (
+            head.replace("v1alpha1", "v1").as_bytes(),
+            "document 1: Invalid value: \"kubeproxy.config.k8s.io/v1 KubeProxyConfiguration\": apiVersion and kind must be ",
+        ),
+        (
+            b"apiVersion: 1\nkind: KubeProxyConfiguration\n",
+            "document 1: Invalid value: \"KubeProxyConfiguration\": apiVersion and kind must be ",
+        ),
+        (head.replace('\n', "\r\n").as_bytes(), "fine"),
+        (format!("\u{feff}{head}").as_bytes(), "fine"),
+    ] {
+        let told = told(bytes);
+        assert!(told.starts_with(expected), "found:    {told}\nexpected: {expected}");
+        assert!(told.matches(" at line ").count() < 2, "said once: {told}");
+    }
+    for (path, expected) in [(directory.path().join("none"), "No such file"), (directory.path().to_owned(), "Is a directory")] {
+        let error = read(&path).unwrap_err();
+        let told = crate::daemon::with_causes(&error);
+        assert!(matches!(error, ConfigError::Read { .. }) && told.contains(expected), "{told}");
+    }
 }
 
 #[test]
