@@ -104,6 +104,15 @@ fn lines(errors: &[FieldError]) -> String {
     errors.iter().map(FieldError::to_string).collect::<Vec<_>>().join("\n  ")
 }
 
+/// The parser's bounds were met, perhaps by way of an alias.
+fn is_endless(error: &serde_saphyr::Error) -> bool {
+    match error {
+        serde_saphyr::Error::Budget { .. } => true,
+        serde_saphyr::Error::AliasError { error, .. } => is_endless(error),
+        _ => false,
+    }
+}
+
 fn at(place: Option<(u64, u64)>) -> String {
     place.map_or_else(String::new, |(line, column)| format!(" at line {line}, column {column}"))
 }
@@ -134,7 +143,7 @@ pub fn parse(text: &str) -> Result<Documents, ConfigError> {
     let trees: Vec<Tree> = serde_saphyr::from_str_multiple_with_options(text, yaml_options()).map_err(|error| {
         let place = error.location().map(|location| (location.line(), location.column()));
         let error = error.without_snippet();
-        if matches!(error, serde_saphyr::Error::Budget { .. }) {
+        if is_endless(&error) {
             return ConfigError::Endless(place);
         }
         let reason = error.to_string();

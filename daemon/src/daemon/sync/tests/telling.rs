@@ -130,3 +130,28 @@ fn a_sync_is_a_line_only_if_it_changed_something() {
     let service = samples::service(ObjectKey::new("default", "web"), std::net::Ipv4Addr::new(10, 96, 0, 1).into());
     assert_eq!(told(vec![Change::Applied(Object::Service(Box::new(service)))], "three"), (2, true));
 }
+
+/// Whether there is a Node of ours is known from its list on.
+#[test]
+fn a_node_that_no_list_has_is_told_to_be_absent() {
+    let plane = Stubborn { refusals: Arc::default() };
+    let mut sync_loop = SyncLoop::new(Arc::new(options()), Box::new(plane), outputs());
+    let mut there = |change: Change| {
+        sync_loop.take_one(change);
+        *sync_loop.outputs.health.node_there().borrow()
+    };
+    let node = || Change::Applied(Object::Node(Box::new(samples::node("node", []))));
+    assert_eq!(there(Change::Listing(Kind::Node)), None);
+    assert_eq!(there(Change::Listed(Kind::Node)), Some(false));
+    assert_eq!(there(node()), Some(true));
+    assert_eq!(there(Change::Deleted(Kind::Node, ObjectKey::new("", "node"))), Some(false));
+    assert_eq!(there(node()), Some(true));
+    // Listed again, with it and without.
+    for (has_it, expected) in [(true, Some(true)), (false, Some(false))] {
+        there(Change::Listing(Kind::Node));
+        if has_it {
+            there(node());
+        }
+        assert_eq!(there(Change::Listed(Kind::Node)), expected);
+    }
+}
