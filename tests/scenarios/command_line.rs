@@ -43,10 +43,12 @@ fn wrong_usage_ends_with_2() -> anyhow::Result<()> {
         &["run", "--source", "manifests=/tmp", "--detect-local-mode", "Guess"],
         &["run", "--source", "manifests=/tmp", "--feature-gates", "AllowServiceExternalIPs=perhaps"],
         &["run", "--source", "manifests=/tmp", "--node-name", " "],
+        &["run", "--source", "manifests=/tmp", "--healthz-bind-address=127.0.0.1:7", "--metrics-bind-address=127.0.0.1:7"],
         &["run", "--source", "manifests=/tmp", "--log", "a=b=c"],
         &["migrate"],
         &["migrate", "check", "-o", "yaml"],
         &["migrate", "back", "--timeout", "soon"],
+        &["migrate", "back", "--timeout", "-5s"],
     ] {
         let done = sheave(arguments)?;
         ends_with(&done, 2)?;

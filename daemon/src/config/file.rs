@@ -143,7 +143,7 @@ pub fn parse(text: &str) -> Result<Documents, ConfigError> {
     let trees: Vec<Tree> = serde_saphyr::from_str_multiple_with_options(text, yaml_options()).map_err(|error| {
         let place = error.location().map(|location| (location.line(), location.column()));
         let error = error.without_snippet();
-        if is_endless(&error) {
+        if is_endless(error) {
             return ConfigError::Endless(place);
         }
         let reason = error.to_string();

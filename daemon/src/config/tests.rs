@@ -234,6 +234,22 @@ fn the_command_line_goes_before_the_file() {
     assert_eq!(interpret(&configuration, &manifests).unwrap().options.source, SourceOptions::Manifests("/m".into()));
 }
 
+#[test]
+fn a_warning_is_told_once_while_it_holds() {
+    let (log, _until) = crate::captured_log::Log::capture();
+    let mut said = std::collections::BTreeSet::new();
+    let of = |fields: &str| with(&format!("mode: nftables\nclusterCIDR: 10.0.0.0/8\n{fields}"));
+    let mut lines = |settings: &Settings| {
+        settings.tell(&mut said);
+        log.lines().len()
+    };
+    assert_eq!(lines(&of("portRange: 1-2")), 1);
+    assert_eq!(lines(&of("portRange: 1-2\nconntrack: {min: 7}")), 1);
+    assert_eq!(lines(&of("portRange: 1-2\nenableProfiling: true")), 2);
+    assert_eq!(lines(&of("enableProfiling: true")), 2);
+    assert_eq!(lines(&of("portRange: 1-2")), 3, "again, after it was gone");
+}
+
 /// `/configz` is what is in force: defaults filled in, and the command line over the file.
 #[test]
 fn what_is_in_force_is_told_with_defaults_and_flags() {

@@ -302,3 +302,18 @@ impl Args for KubeProxyFlags {
         Values::augment_args_for_update(command)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_speak_of_flags_throughout() {
+        let text = "KubeProxyConfiguration.metricsBindAddress: Invalid value: \"127.0.0.1:7\": must not be that of \
+                    KubeProxyConfiguration.healthzBindAddress, 127.0.0.1:7: each server has its own";
+        let expected = "--metrics-bind-address: Invalid value: \"127.0.0.1:7\": must not be that of --healthz-bind-address, \
+                        127.0.0.1:7: each server has its own";
+        assert_eq!(in_flags(text), expected);
+        assert_eq!(in_flags("KubeProxyConfiguration.winkernel.enableDSR: x"), "KubeProxyConfiguration.winkernel.enableDSR: x");
+    }
+}
