@@ -314,7 +314,7 @@ fn a_file_is_checked() -> anyhow::Result<()> {
     let path = elsewhere.path().join("file");
     let check = |content: &[u8]| -> anyhow::Result<Finished> {
         std::fs::write(&path, content)?;
-        sheave(&["config", "check", &path.to_string_lossy()])
+        Ok(sheave(&["config", "check", &path.to_string_lossy()])?)
     };
     for (content, code, word) in [
         (document("mode: nftables").as_bytes(), 0, "otherwise than by default:"),
