@@ -5,6 +5,8 @@
 //! ```
 //! One direction. `policy` and `table` are pure; one task owns the index and the table; see `docs/architecture.md`.
 
+#[cfg(test)]
+mod captured_log;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -47,10 +47,12 @@ fn wrong_usage_ends_with_2() -> anyhow::Result<()> {
         &["run", "--config", "/nonexistent/sheave.yaml"],
         &["run", "--kubeconfig", "/nonexistent/kubeconfig"],
         &["run", "--api-server", "carrier-pigeon"],
+        &["run", "--source", "manifests=/tmp", "--healthz-bind-address=127.0.0.1:7", "--metrics-bind-address=127.0.0.1:7"],
         &["run", "--source", "manifests=/tmp", "--log", "a=b=c"],
         &["migrate"],
         &["migrate", "check", "-o", "yaml"],
         &["migrate", "back", "--timeout", "soon"],
+        &["migrate", "back", "--timeout", "-5s"],
     ] {
         let done = sheave(arguments)?;
         ends_with(&done, 2)?;

@@ -332,7 +332,28 @@ fn a_file_is_checked() -> anyhow::Result<()> {
             .contains("error: KubeProxyConfiguration.conntrack.min: Invalid value: -1: must be greater than or equal to 0")
     );
     ensure!(done.stdout.contains("error: KubeProxyConfiguration.mode: Unsupported value: \"userspace\""));
-    ends_with(&sheave(&["config", "check", "/nowhere"])?, 2)?;
+    let elsewhere = tempfile::tempdir()?;
+    let path = elsewhere.path().join("file");
+    let check = |content: &[u8]| -> anyhow::Result<Finished> {
+        std::fs::write(&path, content)?;
+        Ok(sheave(&["config", "check", &path.to_string_lossy()])?)
+    };
+    for (content, code, word) in [
+        (document("mode: nftables").as_bytes(), 0, "otherwise than by default:"),
+        (document("mode: nftables\nportRange: 1-2\nmni: 1").as_bytes(), 0, "warning: KubeProxyConfiguration.portRange"),
+        (document("conntrack: 5\nbindAddress: here").as_bytes(), 1, "error: KubeProxyConfiguration.bindAddress"),
+        (b"", 1, "error: document 1: Required value: there is none"),
+        (b"a: [", 1, "not YAML at line 1"),
+        (b"\xff\xfe", 1, "is not text in UTF-8"),
+        (&vec![b'#'; 10 << 20], 1, "is larger than any configuration (4 MiB)"),
+    ] {
+        let done = check(content)?;
+        ends_with(&done, code)?;
+        ensure!(format!("{}{}", done.stdout, done.stderr).contains(word), "{word}: {done:?}");
+    }
+    for nothing in ["/nowhere", &elsewhere.path().to_string_lossy()] {
+        ends_with(&sheave(&["config", "check", nothing])?, 2)?;
+    }
     let done = sheave(&["run", "--config", map.path(), "--source", "manifests=/tmp"])?;
     ends_with(&done, 1)?;
     ensure!(done.stderr.contains("KubeProxyConfiguration.conntrack.min: Invalid value: -1"), "{}", done.stderr);

@@ -17,8 +17,8 @@ use self::checks::{
 use self::metrics::{metrics_follow_what_happens, the_metrics_port_answers_on_the_node_alone};
 use self::probes::{
     a_busy_port_costs_no_packet_and_is_taken_when_it_is_free, a_busy_port_is_the_end_where_that_was_asked_for,
-    a_node_that_will_go_is_told_by_healthz_alone, an_outage_of_the_api_server_is_told_and_costs_no_health,
-    bodies_headers_and_codes, nothing_is_healthy_before_the_first_sync,
+    a_node_that_is_not_there_is_told_until_it_is, a_node_that_will_go_is_told_by_healthz_alone,
+    an_outage_of_the_api_server_is_told_and_costs_no_health, bodies_headers_and_codes, nothing_is_healthy_before_the_first_sync,
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -26,6 +26,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         bodies_headers_and_codes needs ["nftables"];
         nothing_is_healthy_before_the_first_sync needs ["nftables"];
         a_node_that_will_go_is_told_by_healthz_alone needs ["nftables"];
+        a_node_that_is_not_there_is_told_until_it_is needs ["nftables"];
         an_outage_of_the_api_server_is_told_and_costs_no_health needs ["nftables"];
         a_busy_port_costs_no_packet_and_is_taken_when_it_is_free needs ["nftables"];
         a_busy_port_is_the_end_where_that_was_asked_for needs ["nftables"];

@@ -58,6 +58,8 @@ struct Daemon {
     log: Log,
 }
 
+/// What a daemon that serves manifests logs, unless its arguments say otherwise.
+pub const LOG_FILTER: &str = "info,sheave::marks=debug";
 /// The node's name in every scenario.
 pub const NODE_NAME: &str = "test-node";
 /// How long the daemon may take to bring objects into the kernel, a hundred thousand endpoints with a busy machine and a debug
@@ -271,7 +273,9 @@ impl World {
             Source::Manifests => {
                 command
                     .args(["--node-name", NODE_NAME, "--source"])
-                    .arg(format!("manifests={}", self.manifests.path().display()));
+                    .arg(format!("manifests={}", self.manifests.path().display()))
+                    // Manifests that change nothing are waited for as well.
+                    .env("SHEAVE_LOG", LOG_FILTER);
             }
             Source::AsArguments => {}
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::Failure;
-use crate::config::{self, Configuration, FieldError, Overrides, Settings};
+use crate::config::{self, Configuration, Documents, FieldError, Overrides, Settings};
 use crate::daemon::with_causes;
 
 /// What to do with a configuration.
@@ -45,23 +45,18 @@ fn check(file: &std::path::Path) -> Result<(), Failure> {
     let documents = match config::read(file) {
         Ok(documents) => documents,
         Err(error @ config::ConfigError::Read { .. }) => return Err(Failure::Usage(with_causes(&error))),
-        Err(config::ConfigError::Invalid(errors)) => return Err(refused(&errors)),
         Err(error) => return Err(Failure::No(error.into())),
     };
-    let configuration = Configuration::of(&documents);
-    for warning in &documents.warnings {
-        println!("warning: {warning}");
-    }
     // The host's name is not the file's business.
     let overrides = Overrides { host_name: "this-node".to_owned(), ..Overrides::default() };
-    let Settings { warnings, remarks, .. } = config::interpret(&configuration, &overrides).map_err(|errors| refused(&errors))?;
+    let Settings { warnings, remarks, .. } = documents.judge(&overrides).map_err(|errors| refused(&documents, &errors))?;
     for warning in &warnings {
         println!("warning: {warning}");
     }
     for remark in &remarks {
         println!("note: {remark}");
     }
-    let changed = config::explained(&configuration);
+    let changed = config::explained(&Configuration::of(&documents));
     if changed.is_empty() {
         println!("everything is as it is by default (`sheave config default`)");
     } else {
@@ -74,7 +69,10 @@ fn check(file: &std::path::Path) -> Result<(), Failure> {
 }
 
 #[expect(clippy::print_stdout, reason = "the answer of a command")]
-fn refused(errors: &[FieldError]) -> Failure {
+fn refused(documents: &Documents, errors: &[FieldError]) -> Failure {
+    for warning in &documents.warnings {
+        println!("warning: {warning}");
+    }
     for error in errors {
         println!("error: {error}");
     }

@@ -47,7 +47,7 @@ enum Format {
 #[derive(Debug, Args)]
 struct BackArguments {
     /// How long to wait: 30s, 5m
-    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = super::duration)]
     timeout: Duration,
 }
 
@@ -95,26 +95,4 @@ fn back(door: &mut KernelNft, timeout: Duration) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// A number of seconds, minutes or hours, as kubectl takes it.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?}; expected a duration such as 30s or 5m");
-    let seconds: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-    Duration::try_from(seconds).map_err(|_| wrong())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_those_of_kubectl() {
-        assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
-        assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
-        for wrong in ["", "5", "-5s", "soon"] {
-            assert!(parse_duration(wrong).is_err(), "{wrong:?}");
-        }
-    }
 }

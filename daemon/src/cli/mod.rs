@@ -9,12 +9,13 @@ mod migrate;
 mod run;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::config::{LogDefaults, LogFormat as Format};
+use crate::config::{GoDuration, LogDefaults, LogFormat as Format};
 use crate::daemon::with_causes;
 use crate::log_filter::LogFilter;
 
@@ -63,6 +64,15 @@ enum LogFormat {
     Json,
 }
 
+impl From<LogFormat> for Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
+    }
+}
+
 /// Why a command ends with something other than 0.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -92,27 +102,37 @@ impl Cli {
 }
 
 impl LogOptions {
+    /// Whether the command line says what to log.
+    fn filter_given(&self) -> bool {
+        self.log.is_some()
+    }
+
+    /// How lines look, if the command line says.
+    fn format(&self) -> Option<Format> {
+        self.log_format.map(Format::from)
+    }
+
     /// Opens the log. What was not said on the command line is as the configuration has it; the filter can be changed later.
     fn start(&self, defaults: Option<LogDefaults>) -> Result<LogFilter, Failure> {
-        // The filter knows klog's numbers up to 10; more are no more.
-        let verbosity = defaults.map_or(0, |defaults| defaults.verbosity).min(10);
-        let filter = self.log.clone().unwrap_or_else(|| verbosity.to_string());
+        let filter = self.log.clone().or(defaults.map(LogDefaults::filter)).unwrap_or_else(|| "info".to_owned());
         let (filter, reload) = LogFilter::new(&filter).map_err(|error| Failure::Usage(format!("--log: {error}")))?;
         let registry = tracing_subscriber::registry().with(reload);
         let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-        let format = self.log_format.unwrap_or(match defaults.map(|defaults| defaults.format) {
-            Some(Format::Json) => LogFormat::Json,
-            Some(Format::Text) | None => LogFormat::Text,
-        });
-        match format {
-            LogFormat::Json => registry.with(lines.json().flatten_event(true).with_current_span(false)).init(),
-            LogFormat::Text => {
+        match self.format().or(defaults.map(|defaults| defaults.format)).unwrap_or(Format::Text) {
+            Format::Json => registry.with(lines.json().flatten_event(true).with_current_span(false)).init(),
+            Format::Text => {
                 let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
                 registry.with(lines.with_ansi(colours).with_target(false)).init();
             }
         }
         Ok(filter)
     }
+}
+
+/// A duration as Kubernetes' own tools take it. No time is negative.
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = GoDuration::parse(text)?;
+    if duration.is_negative() { Err(format!("{text:?} is negative")) } else { Ok(duration.to_std()) }
 }
 
 impl Failure {
@@ -127,5 +147,20 @@ impl Failure {
             Self::Usage(_) => 2,
             Self::Unreachable(_) => 3,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_those_of_kubectl() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        for wrong in ["", "5", "-5s", "soon", "5 min", "PT5S"] {
+            assert!(duration(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod flags;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use self::flags::KubeProxyFlags;
-use super::{Failure, LogOptions, cleanup};
+use super::{Failure, LogFormat, LogOptions, cleanup};
 use crate::config::{self, ConfigFile, Configuration, Overrides, Settings, SheaveConfiguration, SourceChoice};
 use crate::daemon::{self, with_causes};
 
@@ -50,7 +51,7 @@ pub(super) struct Arguments {
     klog: KlogFlags,
 
     /// How long the next object of a streaming list may take before the list is asked for in pages instead
-    #[arg(long, value_name = "SECONDS", hide = true, value_parser = parse_seconds)]
+    #[arg(long, value_name = "DURATION", hide = true, value_parser = parse_patience)]
     streaming_list_patience: Option<Duration>,
 
     /// One more API server, as kube-proxy calls it
@@ -80,8 +81,8 @@ struct KlogFlags {
     #[arg(long, hide = true)]
     vmodule: Option<String>,
 
-    #[arg(long, value_parser = ["text", "json"], hide = true)]
-    logging_format: Option<String>,
+    #[arg(long, hide = true)]
+    logging_format: Option<LogFormat>,
 }
 
 /// What is to be done, once the log is open.
@@ -109,6 +110,9 @@ impl Arguments {
             source: self.source,
             api_servers: self.api_server.into_iter().chain(self.master).collect(),
             several_cidrs: self.config.is_none(),
+            verbosity: self.klog.verbosity,
+            log_format: log.format().or(self.klog.logging_format.map(config::LogFormat::from)),
+            log_filter: log.filter_given(),
             streaming_list: self.streaming_list_patience,
         };
         let (file, mut settings) = match self.config {
@@ -127,12 +131,6 @@ impl Arguments {
         };
         if self.klog.vmodule.is_some() {
             settings.warnings.push("--vmodule: it names Go files and has no effect; --log takes directives".to_owned());
-        }
-        if let Some(verbosity) = self.klog.verbosity {
-            settings.log.verbosity = verbosity;
-        }
-        if let Some(format) = self.klog.logging_format {
-            settings.log.format = if format == "json" { config::LogFormat::Json } else { config::LogFormat::Text };
         }
         let task = match self.write_config_to {
             Some(path) => Task::WriteConfig(path),
@@ -156,7 +154,7 @@ impl Prepared {
                 return written.with_context(|| format!("write {}", path.display())).map_err(Failure::No);
             }
             Task::InitOnly => {
-                settings.tell();
+                settings.tell(&mut BTreeSet::new());
                 daemon::init_only(&settings.options)
             }
             Task::Serve(file) => daemon::run(settings, file.as_ref(), &filter),
@@ -186,9 +184,9 @@ fn parse_source(text: &str) -> Result<SourceChoice, String> {
     }
 }
 
-fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<u32>().ok().filter(|seconds| *seconds > 0);
-    seconds.map(|seconds| Duration::from_secs(seconds.into())).ok_or_else(|| "expected whole seconds, at least 1".to_owned())
+fn parse_patience(text: &str) -> Result<Duration, String> {
+    let patience = super::duration(text)?;
+    if patience.is_zero() { Err("expected more than none".to_owned()) } else { Ok(patience) }
 }
 
 fn node_name(given: Option<String>) -> Result<Option<String>, Failure> {

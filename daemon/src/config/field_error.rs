@@ -4,6 +4,9 @@ use std::fmt;
 
 use serde_json::Value;
 
+/// Characters of a value that are shown: a file may have anything in it.
+const MOST_SHOWN: usize = 120;
+
 /// One mistake, with the whole path of its field.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FieldError {
@@ -56,13 +59,30 @@ impl Mistakes {
     }
 }
 
+impl FieldError {
+    /// Whether the other one's field is this one's, or lies below it.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        let below = other.field.strip_prefix(self.field.as_str());
+        below.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    }
+}
+
+/// A value that fits on a line, or its beginning.
+fn shown(value: &impl fmt::Display) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(MOST_SHOWN) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
+}
+
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.field)?;
         match &self.problem {
-            FieldProblem::Invalid { value, detail } => write!(f, "Invalid value: {value}: {detail}"),
+            FieldProblem::Invalid { value, detail } => write!(f, "Invalid value: {}: {detail}", shown(value)),
             FieldProblem::NotSupported { value, supported } => {
-                write!(f, "Unsupported value: {value:?}: supported values: ")?;
+                write!(f, "Unsupported value: {}: supported values: ", shown(&format_args!("{value:?}")))?;
                 for (place, word) in supported.iter().enumerate() {
                     write!(f, "{}{word:?}", if place > 0 { ", " } else { "" })?;
                 }

@@ -1,17 +1,22 @@
 //! A configuration file: one or two YAML documents, strict where it can be, lenient with a warning where it must.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use serde_path_to_error::Segment;
 
 use super::catalogue::{self, Entry};
 use super::field_error::{FieldProblem, Mistakes};
 use super::kube_proxy::KubeProxyConfiguration;
 use super::sheave::SheaveConfiguration;
+use super::sift::Sieve;
 use super::tree::Tree;
-use super::{FieldError, kube_proxy, sheave};
+use super::{Configuration, FieldError, Overrides, Settings, interpret, kube_proxy, sheave};
+
+/// Bytes of a file. A ConfigMap, where most of them come from, has 1 MiB at most.
+const LARGEST: u64 = 4 << 20;
 
 /// What a file says, defaults not yet filled in.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,6 +27,8 @@ pub struct Documents {
     pub sheave: Option<SheaveConfiguration>,
     /// Fields that are not known, or said twice.
     pub warnings: Vec<String>,
+    /// Documents that are none of ours or there twice, and values of another type than their field's, which are left out.
+    pub mistakes: Vec<FieldError>,
 }
 
 /// Why a file cannot be used.
@@ -36,8 +43,25 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
+    /// It is no configuration, by its size alone.
+    #[error("{path} is larger than any configuration ({} MiB)", LARGEST >> 20)]
+    Large {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is no text.
+    #[error("{path} is not text in UTF-8: line {line} has other bytes")]
+    Binary {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+    },
+    /// It has more values than a configuration can need, or says so by aliases of aliases.
+    #[error("more values than any configuration has{}", at(*.0))]
+    Endless(Option<(u64, u64)>),
     /// It is not YAML.
-    #[error("not YAML{}: {reason}", place.map_or(String::new(), |(line, column)| format!(" at line {line}, column {column}")))]
+    #[error("not YAML{}: {reason}", at(*place))]
     Yaml {
         /// Line and column, from 1, where the parser knows them.
         place: Option<(u64, u64)>,
@@ -49,8 +73,48 @@ pub enum ConfigError {
     Invalid(Vec<FieldError>),
 }
 
+impl Documents {
+    /// What they come to, under what the command line says.
+    ///
+    /// # Errors
+    /// All that is wrong: with the documents as such, and with what could be read of them.
+    pub fn judge(&self, overrides: &Overrides) -> Result<Settings, Vec<FieldError>> {
+        let outcome = interpret(&Configuration::of(self), overrides);
+        match outcome {
+            Ok(mut settings) if self.mistakes.is_empty() => {
+                if self.kube_proxy.is_none() {
+                    let remark = "no KubeProxyConfiguration: its defaults, and mode nftables, as without --config";
+                    settings.remarks.insert(0, remark.to_owned());
+                }
+                settings.warnings.splice(0..0, self.warnings.iter().cloned());
+                Ok(settings)
+            }
+            outcome => {
+                let mut found = self.mistakes.clone();
+                // Where a value was left out, what is said of its absence is no second mistake.
+                let further = outcome.err().into_iter().flatten();
+                found.extend(further.filter(|error| !self.mistakes.iter().any(|mistake| mistake.covers(error))));
+                Err(found)
+            }
+        }
+    }
+}
+
 fn lines(errors: &[FieldError]) -> String {
     errors.iter().map(FieldError::to_string).collect::<Vec<_>>().join("\n  ")
+}
+
+/// The parser's bounds were met, perhaps by way of an alias.
+fn is_endless(error: &serde_saphyr::Error) -> bool {
+    match error {
+        serde_saphyr::Error::Budget { .. } => true,
+        serde_saphyr::Error::AliasError { error, .. } => is_endless(error),
+        _ => false,
+    }
+}
+
+fn at(place: Option<(u64, u64)>) -> String {
+    place.map_or_else(String::new, |(line, column)| format!(" at line {line}, column {column}"))
 }
 
 /// Reads and decodes a file.
@@ -58,24 +122,40 @@ fn lines(errors: &[FieldError]) -> String {
 /// # Errors
 /// See [`ConfigError`].
 pub fn read(path: &Path) -> Result<Documents, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    File::open(path).map_err(failed)?.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(ConfigError::Large { path: path.to_owned() });
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let text = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
+        ConfigError::Binary { path: path.to_owned(), line: 1 + text.filter(|byte| **byte == b'\n').count() }
+    })?;
     parse(&text)
 }
 
-/// Decodes a file's text.
+/// Decodes a file's text. What is YAML and cannot be decoded is among the mistakes, beside what can.
 ///
 /// # Errors
-/// It is not YAML; a document is not one of ours, is there twice, or has a field of another type; all that is wrong.
+/// It is not YAML.
 pub fn parse(text: &str) -> Result<Documents, ConfigError> {
     let trees: Vec<Tree> = serde_saphyr::from_str_multiple_with_options(text, yaml_options()).map_err(|error| {
         let place = error.location().map(|location| (location.line(), location.column()));
-        ConfigError::Yaml { place, reason: error.without_snippet().to_string() }
+        let error = error.without_snippet();
+        if is_endless(error) {
+            return ConfigError::Endless(place);
+        }
+        let reason = error.to_string();
+        // The parser may end with the place as well.
+        let reason = reason.strip_suffix(&at(place)).unwrap_or(&reason).to_owned();
+        ConfigError::Yaml { place, reason }
     })?;
     let mut reader = Reader::default();
     for tree in trees.into_iter().filter(|tree| *tree != Tree::Null) {
         reader.document(tree);
     }
-    reader.end()
+    Ok(reader.end())
 }
 
 /// The last of two equal keys counts, as in Kubernetes' lenient decoding; in a [`Tree`] both are seen.
@@ -110,9 +190,13 @@ impl Reader {
                 let known =
                     format!("{} {} or {} {}", kube_proxy::API_VERSION, kube_proxy::KIND, sheave::API_VERSION, sheave::KIND);
                 let problem = match (version, kind) {
+                    ("v1", "ConfigMap") => FieldProblem::Invalid {
+                        value: format!("{version} {kind}").into(),
+                        detail: format!("the text of a configuration stands below its data; apiVersion and kind must be {known}"),
+                    },
                     ("", "") => FieldProblem::Required(format!("apiVersion and kind must be {known}")),
                     _ => FieldProblem::Invalid {
-                        value: format!("{version} {kind}").into(),
+                        value: format!("{version} {kind}").trim().into(),
                         detail: format!("apiVersion and kind must be {known}"),
                     },
                 };
@@ -127,85 +211,34 @@ impl Reader {
         }
     }
 
-    fn end(mut self) -> Result<Documents, ConfigError> {
+    fn end(mut self) -> Documents {
         if self.count == 0 {
-            self.mistakes.push("document 1", FieldProblem::Required(format!("{} {}", kube_proxy::API_VERSION, kube_proxy::KIND)));
+            self.mistakes.push(
+                "document 1",
+                FieldProblem::Required(format!(
+                    "there is none; {} {} or {} {} is wanted",
+                    kube_proxy::API_VERSION,
+                    kube_proxy::KIND,
+                    sheave::API_VERSION,
+                    sheave::KIND
+                )),
+            );
         }
-        if self.mistakes.found.is_empty() { Ok(self.documents) } else { Err(ConfigError::Invalid(self.mistakes.found)) }
+        Documents { mistakes: self.mistakes.found, ..self.documents }
     }
 
     /// A document as its type, with what is wrong in it left out and told.
-    fn decode<T: DeserializeOwned + Default>(&mut self, kind: &str, catalogue: &'static [Entry], tree: Tree) -> T {
-        let warnings = &mut self.documents.warnings;
+    fn decode<T: DeserializeOwned + Default>(&mut self, kind: &'static str, catalogue: &'static [Entry], tree: Tree) -> T {
+        let Documents { warnings, .. } = &mut self.documents;
         let json = tree.into_json(kind, &mut |path| warnings.push(format!("{path}: said twice, the last one counts")));
-        let mut json = json.unwrap_or(Value::Null);
-        if let Value::Object(fields) = &mut json {
-            fields.remove("apiVersion");
-            fields.remove("kind");
-        }
-        drop_unknown(&mut json, catalogue, "", &mut |path| {
-            let alike = catalogue.iter().find(|entry| entry.path.eq_ignore_ascii_case(path));
-            let hint = alike.map(|entry| format!("; did you mean {}?", entry.path)).unwrap_or_default();
-            warnings.push(format!("{kind}.{path}: no such field, ignored{hint}"));
-        });
-        // Without its first mistake a document may show its second.
-        loop {
-            let error = match serde_path_to_error::deserialize(&json) {
-                Ok(decoded) => return decoded,
-                Err(error) => error,
-            };
-            let path: Vec<Segment> = error.path().iter().cloned().collect();
-            let value = take(&mut json, &path);
-            let found = value.is_some();
-            let field = std::iter::once(kind.to_owned()).chain(path.iter().map(segment)).collect::<String>();
-            self.mistakes.invalid(field, value.unwrap_or(Value::Null), error.into_inner().to_string());
-            if !found {
-                return T::default();
-            }
-        }
-    }
-}
-
-fn segment(segment: &Segment) -> String {
-    match segment {
-        Segment::Seq { index } => format!("[{index}]"),
-        other => format!(".{other}"),
-    }
-}
-
-/// Removes fields that the catalogue does not have, below a path of it. What is below a field of its own (a map, a list) stays.
-fn drop_unknown(json: &mut Value, catalogue: &'static [Entry], above: &str, unknown: &mut impl FnMut(&str)) {
-    let Value::Object(fields) = json else { return };
-    fields.retain(|key, value| {
-        let path = if above.is_empty() { key.clone() } else { format!("{above}.{key}") };
-        if catalogue::find(catalogue, &path).is_some() {
-            return true;
-        }
-        let section =
-            catalogue.iter().any(|entry| entry.path.strip_prefix(path.as_str()).is_some_and(|rest| rest.starts_with('.')));
-        if section {
-            drop_unknown(value, catalogue, &path, unknown);
-        } else {
-            unknown(&path);
-        }
-        section
-    });
-}
-
-/// Takes the value at a path out of a document.
-fn take(json: &mut Value, path: &[Segment]) -> Option<Value> {
-    let (last, above) = path.split_last()?;
-    let mut place = json;
-    for step in above {
-        place = match step {
-            Segment::Map { key } => place.get_mut(key)?,
-            Segment::Seq { index } => place.get_mut(index)?,
-            Segment::Enum { .. } | Segment::Unknown => return None,
-        };
-    }
-    match (place, last) {
-        (Value::Object(fields), Segment::Map { key }) => fields.remove(key),
-        (Value::Array(items), Segment::Seq { index }) if *index < items.len() => Some(items.remove(*index)),
-        _ => None,
+        let Some(Value::Object(mut fields)) = json else { return T::default() };
+        fields.remove("apiVersion");
+        fields.remove("kind");
+        Sieve { kind, catalogue, mistakes: &mut self.mistakes, warnings }.sift(&mut fields, "");
+        let document = Value::Object(fields);
+        T::deserialize(&document).unwrap_or_else(|error| {
+            self.mistakes.invalid(kind, document, error.to_string());
+            T::default()
+        })
     }
 }

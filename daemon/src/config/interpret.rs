@@ -1,20 +1,20 @@
 //! From a complete configuration to options: every field is looked at here, and what is wrong is told all at once.
 
-use std::net::{IpAddr, SocketAddr};
+mod addresses;
+mod servers;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use compact_str::CompactString;
 use ipnet::IpNet;
 
-use super::field_error::{FieldProblem, Mistakes};
+use self::addresses::serves_loopback;
+use super::field_error::Mistakes;
 use super::kube_proxy::{self, Conntrack, KubeProxyConfiguration};
 use super::{
-    Configuration, ConntrackSettings, DetectLocal, FieldError, GoDuration, KernelSettings, LogDefaults, LogFormat,
-    NodePortSelection, Options, Overrides, Servers, Settings, SheaveConfiguration, SourceChoice, SourceOptions, present, sheave,
-    traps,
+    Configuration, ConntrackSettings, FieldError, GoDuration, KernelSettings, LogDefaults, LogFormat, NodeNameOrigin, Options,
+    Overrides, Settings, SheaveConfiguration, SourceChoice, SourceOptions, present, sheave, traps,
 };
-use crate::model::Family;
 use crate::source::decode::address;
 use crate::source::kube::{KubeOptions, Timing, parse_url};
 
@@ -39,26 +39,24 @@ const NOT_A_CIDR: &str = "must be a valid CIDR block (e.g. 10.100.0.0/16 or fde4
 /// # Errors
 /// All that is wrong with it.
 pub fn interpret(configuration: &Configuration, overrides: &Overrides) -> Result<Settings, Vec<FieldError>> {
+    let node_name_origin = node_name_origin(configuration, overrides);
+    let configuration = &configuration.clone().under(overrides);
     let mut reader = Interpreter { kube_proxy: &configuration.kube_proxy, mistakes: Mistakes::default() };
     let mode = reader.mode();
     let log = reader.log();
     reader.sections(mode);
     let (cluster_cidrs, detect_local) = reader.detect_local(overrides);
     let node_ports = reader.node_ports(mode);
-    let node_name = overrides.node_name.as_deref().filter(|name| !name.trim().is_empty());
-    let node_name = node_name.unwrap_or(&configuration.kube_proxy.hostname_override);
-    let node_name: Arc<str> = match (node_name.trim(), super::node_name(node_name)) {
-        // Nobody has chosen that one: where there is no API server it need not be the name of anything.
-        ("", _) => overrides.host_name.trim().to_lowercase().into(),
-        (_, Some(name)) => name.into(),
-        (given, None) => {
-            reader.mistakes.invalid(at("hostnameOverride"), given, format!("must be {}", super::EXPECTED_NODE_NAME));
-            given.into()
-        }
-    };
+    let given = &configuration.kube_proxy.hostname_override;
+    // The host's own name nobody has chosen: where there is no API server it need not be the name of anything.
+    if node_name_origin != NodeNameOrigin::HostName && super::node_name(given).is_none() {
+        reader.mistakes.invalid(at("hostnameOverride"), given.as_str(), format!("must be {}", super::EXPECTED_NODE_NAME));
+    }
+    let node_name: Arc<str> = given.as_str().into();
     let options = Options {
         source: reader.source(&configuration.sheave, overrides, &node_name),
         node_name,
+        node_name_origin,
         localhost_node_ports: mode == Mode::Iptables
             && configuration.kube_proxy.iptables.localhost_node_ports != Some(false)
             && serves_loopback(&node_ports),
@@ -164,105 +162,6 @@ impl Interpreter<'_> {
         }
     }
 
-    /// The CIDRs, and the mode with its argument.
-    fn detect_local(&mut self, overrides: &Overrides) -> (Vec<IpNet>, DetectLocal) {
-        let cidrs = self.cluster_cidrs(overrides);
-        let detect_local = match self.kube_proxy.detect_local_mode.as_str() {
-            "ClusterCIDR" => DetectLocal::ClusterCidr(cidrs.clone()),
-            "NodeCIDR" => DetectLocal::NodeCidr,
-            "BridgeInterface" => DetectLocal::BridgeInterface(
-                self.interface("detectLocal.bridgeInterface", &self.kube_proxy.detect_local.bridge_interface),
-            ),
-            "InterfaceNamePrefix" => DetectLocal::InterfaceNamePrefix(
-                self.interface("detectLocal.interfaceNamePrefix", &self.kube_proxy.detect_local.interface_name_prefix),
-            ),
-            other => {
-                const MODES: &[&str] = &["BridgeInterface", "ClusterCIDR", "InterfaceNamePrefix", "NodeCIDR"];
-                self.mistakes.not_supported(at("detectLocalMode"), other, MODES);
-                DetectLocal::NodeCidr
-            }
-        };
-        (cidrs, detect_local)
-    }
-
-    fn cluster_cidrs(&mut self, overrides: &Overrides) -> Vec<IpNet> {
-        let given = &self.kube_proxy.cluster_cidr;
-        if given.is_empty() {
-            return Vec::new();
-        }
-        let cidrs: Vec<IpNet> = given.split(',').filter_map(|text| self.cidr("clusterCIDR", text.trim())).collect();
-        let of = |family| cidrs.iter().filter(|net| Family::of(net.addr()) == family).count();
-        if !overrides.several_cidrs && (of(Family::V4) > 1 || of(Family::V6) > 1) {
-            let detail = "only one CIDR allowed or a valid DualStack CIDR (e.g. 10.100.0.0/16,fde4:8dba:82e1::/48)";
-            self.mistakes.invalid(at("clusterCIDR"), given.as_str(), detail);
-        }
-        cidrs
-    }
-
-    /// An interface's name, or the beginning of one. A longer one than the kernel has would make every rule with it be refused.
-    fn interface(&mut self, field: &str, name: &str) -> CompactString {
-        if name.trim().is_empty() {
-            self.mistakes.push(
-                at(field),
-                FieldProblem::Required(format!("detectLocalMode {} needs it", self.kube_proxy.detect_local_mode)),
-            );
-        } else if name.len() >= libc::IFNAMSIZ {
-            self.mistakes.invalid(at(field), name, format!("must be shorter than {} bytes", libc::IFNAMSIZ));
-        }
-        name.into()
-    }
-
-    fn node_ports(&mut self, mode: Mode) -> NodePortSelection {
-        const FIELD: &str = "nodePortAddresses";
-        let given = &self.kube_proxy.node_port_addresses;
-        if given.iter().any(|text| text == "primary") {
-            if given.len() > 1 {
-                self.mistakes.invalid(at(FIELD), given.clone(), "\"primary\" must stand alone, it does not go with CIDRs");
-            }
-            return NodePortSelection::Primary;
-        }
-        if given.is_empty() && mode == Mode::Nftables {
-            return NodePortSelection::Primary;
-        }
-        let cidrs = given.iter().enumerate().filter_map(|(place, text)| self.cidr(&format!("{FIELD}[{place}]"), text));
-        NodePortSelection::Cidrs(cidrs.collect())
-    }
-
-    /// A bind address that is some address of the node in particular.
-    fn node_ip(&mut self) -> Option<IpAddr> {
-        let ip = address::ip(&self.kube_proxy.bind_address);
-        if ip.is_none() {
-            let detail = "not a valid textual representation of an IP address";
-            self.mistakes.invalid(at("bindAddress"), self.kube_proxy.bind_address.as_str(), detail);
-        }
-        ip.filter(|ip| !ip.is_unspecified())
-    }
-
-    fn servers(&mut self) -> Servers {
-        let KubeProxyConfiguration { healthz_bind_address, metrics_bind_address, bind_address_hard_fail, .. } = self.kube_proxy;
-        // Empty only by flag, which turns it off; for metrics kube-proxy refuses that, too.
-        let healthz =
-            if healthz_bind_address.is_empty() { None } else { self.address("healthzBindAddress", healthz_bind_address) };
-        let metrics = self.address("metricsBindAddress", metrics_bind_address);
-        Servers { healthz, metrics, bind_address_hard_fail: *bind_address_hard_fail }
-    }
-
-    fn address(&mut self, field: &str, text: &str) -> Option<SocketAddr> {
-        let Some((host, port)) = text.rsplit_once(':') else {
-            self.mistakes.invalid(at(field), text, "must be IP:port");
-            return None;
-        };
-        let ip = address::ip(host.trim_matches(['[', ']']));
-        if ip.is_none() {
-            self.mistakes.invalid(at(field), host, "must be a valid IP");
-        }
-        let port = port.parse::<u16>().ok();
-        if port.is_none() {
-            self.mistakes.invalid(at(field), text, "must be a valid port, 0 to 65535");
-        }
-        Some(SocketAddr::new(ip?, port?))
-    }
-
     fn kernel(&mut self) -> KernelSettings {
         let Conntrack { max_per_core, min, tcp_be_liberal, .. } = self.kube_proxy.conntrack;
         let oom_score_adj = self.kube_proxy.oom_score_adj.unwrap_or_default();
@@ -285,8 +184,9 @@ impl Interpreter<'_> {
 
     fn source(&mut self, sheave: &SheaveConfiguration, overrides: &Overrides, node_name: &Arc<str>) -> SourceOptions {
         let SheaveConfiguration { api_servers, manifests, plane } = sheave;
-        let plane = overrides.plane.as_ref().unwrap_or(plane);
-        for (place, url) in api_servers.iter().enumerate().filter(|(_, url)| parse_url(url).is_err()) {
+        // Those of the command line are judged where they are used.
+        let of_file = if overrides.api_servers.is_empty() { api_servers.as_slice() } else { &[] };
+        for (place, url) in of_file.iter().enumerate().filter(|(_, url)| parse_url(url).is_err()) {
             let field = format!("{}.apiServers[{place}]", sheave::KIND);
             self.mistakes.invalid(field, url.as_str(), "must be a URL such as https://10.0.0.1:6443");
         }
@@ -299,7 +199,6 @@ impl Interpreter<'_> {
             (None, path) if !path.is_empty() => SourceOptions::Manifests(path.into()),
             (Some(SourceChoice::Kube) | None, _) => {
                 let kubeconfig = &self.kube_proxy.client_connection.kubeconfig;
-                let api_servers = if overrides.api_servers.is_empty() { api_servers } else { &overrides.api_servers };
                 SourceOptions::Kube(KubeOptions {
                     kubeconfig: (!kubeconfig.is_empty()).then(|| kubeconfig.into()),
                     api_servers: api_servers.clone(),
@@ -350,15 +249,14 @@ fn at(field: &str) -> String {
     format!("{}.{field}", kube_proxy::KIND)
 }
 
-/// The loopback address is among those that NodePorts are asked for at, in IPv4.
-fn serves_loopback(selection: &NodePortSelection) -> bool {
-    match selection {
-        NodePortSelection::Primary => false,
-        NodePortSelection::Cidrs(cidrs) => {
-            let mut of_family = cidrs.iter().filter(|net| Family::of(net.addr()) == Family::V4).peekable();
-            let loopback = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-            of_family.peek().is_none() || of_family.any(|net| net.contains(&loopback))
-        }
+fn node_name_origin(file: &Configuration, overrides: &Overrides) -> NodeNameOrigin {
+    let said = |name: &str| !name.trim().is_empty();
+    if overrides.node_name.as_deref().is_some_and(said) {
+        NodeNameOrigin::CommandLine
+    } else if said(&file.kube_proxy.hostname_override) {
+        NodeNameOrigin::File
+    } else {
+        NodeNameOrigin::HostName
     }
 }
 

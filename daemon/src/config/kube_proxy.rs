@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::KernelSettings;
 use super::duration::GoDuration;
 
 /// The group and version of the document.
@@ -231,7 +232,7 @@ impl KubeProxyConfiguration {
         if self.logging.flush_frequency == NanosOrDuration::default() {
             self.logging.flush_frequency = NanosOrDuration::Duration(GoDuration::from_secs(5));
         }
-        self.oom_score_adj.get_or_insert(-999);
+        self.oom_score_adj.get_or_insert(KernelSettings::USUAL_OOM_SCORE);
     }
 }
 

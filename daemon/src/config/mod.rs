@@ -1,12 +1,12 @@
 //! What the daemon was told to do, after parsing and validation. Flags and files end here; nothing past this line reads either.
 //!
 //! ```text
-//! file ─► Tree ─► Documents ─┐
-//! flags ─────────────────────┴─► Configuration ─► interpret ─► Settings { Options, warnings }
+//! file ─► Tree ─► Sieve ─► Documents ─┐
+//! flags ──────────────────────────────┴─► Configuration ─► interpret ─► Settings { Options, warnings }
 //! ```
 //! Flags and file are two spellings of one [`KubeProxyConfiguration`], so that a thing means the same in both.
 
-mod catalogue;
+pub(crate) mod catalogue;
 mod duration;
 mod field_error;
 mod file;
@@ -14,8 +14,12 @@ mod interpret;
 mod kube_proxy;
 mod node_name;
 mod present;
+#[cfg(test)]
+pub(crate) mod samples;
 mod settings;
 mod sheave;
+mod sift;
+mod takes;
 mod traps;
 pub(crate) mod tree;
 
@@ -66,6 +70,8 @@ pub struct ConfigFile {
 pub struct Options {
     /// Our Node's name: trimmed and lower-cased, as kube-proxy does.
     pub node_name: Arc<str>,
+    /// Who gave it that name.
+    pub node_name_origin: NodeNameOrigin,
     /// Where objects come from.
     pub source: SourceOptions,
     /// What to tell pods by.
@@ -90,6 +96,17 @@ pub struct Options {
     pub servers: Servers,
     /// How long a change may wait for the kernel before `/healthz` and `/livez` say 503: twice `syncPeriod`.
     pub stale_after: Duration,
+}
+
+/// Where our Node's name comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeNameOrigin {
+    /// `--node-name`, `--hostname-override` or `NODE_NAME`.
+    CommandLine,
+    /// `hostnameOverride`.
+    File,
+    /// The host.
+    HostName,
 }
 
 /// `--source`.
@@ -143,6 +160,11 @@ pub struct KernelSettings {
     pub conntrack: ConntrackSettings,
 }
 
+impl KernelSettings {
+    /// kube-proxy's default: killed after nearly everything else.
+    pub(crate) const USUAL_OOM_SCORE: i32 = -999;
+}
+
 /// `conntrack`. Zero leaves the kernel's value alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConntrackSettings {
@@ -168,6 +190,7 @@ impl Options {
     pub fn new(node_name: Arc<str>, source: SourceOptions) -> Self {
         Self {
             node_name,
+            node_name_origin: NodeNameOrigin::CommandLine,
             source,
             detect_local: DetectLocal::ClusterCidr(Vec::new()),
             masquerade_all: false,
@@ -190,10 +213,7 @@ impl ConfigFile {
     /// # Errors
     /// See [`ConfigError`].
     pub fn load(&self) -> Result<Settings, ConfigError> {
-        let documents = read(&self.path)?;
-        let mut settings = interpret(&Configuration::of(&documents), &self.overrides).map_err(ConfigError::Invalid)?;
-        settings.warnings.splice(0..0, documents.warnings);
-        Ok(settings)
+        read(&self.path)?.judge(&self.overrides).map_err(ConfigError::Invalid)
     }
 }
 
@@ -204,6 +224,34 @@ impl Configuration {
         let mut kube_proxy = documents.kube_proxy.clone().unwrap_or_else(Self::native);
         kube_proxy.set_defaults();
         Self { kube_proxy, sheave: documents.sheave.clone().unwrap_or_default() }
+    }
+
+    /// The same with what the command line says over its head: what is in force.
+    #[must_use]
+    pub fn under(mut self, overrides: &Overrides) -> Self {
+        let Overrides { node_name, host_name, plane, source, api_servers, verbosity, log_format, .. } = overrides;
+        let Self { kube_proxy, sheave } = &mut self;
+        let name = [node_name.as_deref().unwrap_or_default(), &kube_proxy.hostname_override, host_name]
+            .into_iter()
+            .map(str::trim)
+            .find(|name| !name.is_empty());
+        kube_proxy.hostname_override = name.unwrap_or_default().to_lowercase();
+        kube_proxy.logging.verbosity = verbosity.unwrap_or(kube_proxy.logging.verbosity);
+        if let Some(format) = log_format {
+            format.word().clone_into(&mut kube_proxy.logging.format);
+        }
+        if let Some(plane) = plane {
+            sheave.plane.clone_from(plane);
+        }
+        match source {
+            Some(SourceChoice::Manifests(path)) => sheave.manifests = path.display().to_string(),
+            Some(SourceChoice::Kube) => sheave.manifests.clear(),
+            None => {}
+        }
+        if !api_servers.is_empty() {
+            sheave.api_servers.clone_from(api_servers);
+        }
+        self
     }
 
     /// A KubeProxyConfiguration of mode nftables that says nothing else.

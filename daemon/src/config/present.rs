@@ -50,7 +50,7 @@ fn object(text: &mut String, catalogue: &'static [Entry], above: &str, value: &V
         match catalogue::find(catalogue, &path) {
             Some(entry) => {
                 let word = if entry.effect == Effect::None { "No effect: " } else { "" };
-                comment(text, &indent, &format!("{word}{}", entry.means));
+                comment(text, &indent, &format!("{word}{}{}", entry.means, entry.change.remark()));
                 _ = writeln!(text, "{indent}{key}: {value}");
             }
             None => {
@@ -121,7 +121,8 @@ pub(super) fn paths(catalogue: &'static [Entry], document: &impl Serialize) -> V
     found.into_iter().map(|(path, _)| path).collect()
 }
 
-fn below(above: &str, key: &str) -> String {
+/// The path of a field below another.
+pub(super) fn below(above: &str, key: &str) -> String {
     if above.is_empty() { key.to_owned() } else { format!("{above}.{key}") }
 }
 

@@ -1,5 +1,6 @@
 //! What goes into the judgement of a configuration beside it, and what comes out.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +23,12 @@ pub struct Overrides {
     pub api_servers: Vec<String>,
     /// Several CIDRs of a family are let pass as the pods', which kube-proxy's configuration has no room for.
     pub several_cidrs: bool,
+    /// `-v`.
+    pub verbosity: Option<u32>,
+    /// `--log-format`, `--logging-format`.
+    pub log_format: Option<LogFormat>,
+    /// `--log` is given: the file's verbosity decides nothing.
+    pub log_filter: bool,
     /// `--streaming-list-patience`.
     pub streaming_list: Option<Duration>,
 }
@@ -51,14 +58,15 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Says in the log what a reader of the configuration should know.
-    pub fn tell(&self) {
-        for remark in &self.remarks {
+    /// Says in the log what a reader of the configuration should know, each thing once while it holds: `said` is what held before.
+    pub fn tell(&self, said: &mut BTreeSet<String>) {
+        for remark in self.remarks.iter().filter(|text| !said.contains(*text)) {
             tracing::info!("configuration: {remark}");
         }
-        for warning in &self.warnings {
+        for warning in self.warnings.iter().filter(|text| !said.contains(*text)) {
             tracing::warn!("configuration: {warning}");
         }
+        *said = self.remarks.iter().chain(&self.warnings).cloned().collect();
     }
 }
 
@@ -78,4 +86,22 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+impl LogDefaults {
+    /// The filter that the verbosity stands for. The filter knows klog's numbers up to 10; more are no more.
+    #[must_use]
+    pub fn filter(self) -> String {
+        self.verbosity.min(10).to_string()
+    }
+}
+
+impl LogFormat {
+    /// As `logging.format` has it.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
 }

@@ -35,16 +35,15 @@ impl Tree {
         }
     }
 
-    /// As JSON, in which the last of two equal keys wins and null says nothing. `duplicate` hears the path of every repeated key.
+    /// As JSON, in which the last of two equal keys wins and the null of a field says nothing. `duplicate` hears the path of every repeated key.
     pub(crate) fn into_json(self, path: &str, duplicate: &mut impl FnMut(String)) -> Option<Value> {
         match self {
             Self::Null => None,
             Self::Scalar(value) => Some(value),
             Self::List(items) => {
                 let items = items.into_iter().enumerate();
-                Some(Value::Array(
-                    items.filter_map(|(place, item)| item.into_json(&format!("{path}[{place}]"), duplicate)).collect(),
-                ))
+                let item = |(place, item): (usize, Self)| item.into_json(&format!("{path}[{place}]"), duplicate);
+                Some(Value::Array(items.map(item).map(Option::unwrap_or_default).collect()))
             }
             Self::Object(entries) => {
                 let mut object = Map::new();

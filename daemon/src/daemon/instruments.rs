@@ -26,20 +26,38 @@ pub(super) struct Instruments {
     triggers: Vec<(Family, i64)>,
     /// As last told.
     fill: Fill,
+    /// Our Node has been seen since its list began.
+    node_listed: bool,
 }
 
 impl Instruments {
     pub(super) fn new(metrics: Arc<Metrics>, health: Arc<ProxyHealth>) -> Self {
-        Self { metrics, health, began: nanoseconds(Timestamp::now()), triggers: Vec::new(), fill: Fill::default() }
+        Self {
+            metrics,
+            health,
+            began: nanoseconds(Timestamp::now()),
+            triggers: Vec::new(),
+            fill: Fill::default(),
+            node_listed: false,
+        }
     }
 
     /// A change has come in.
-    pub(super) fn take_in(&self, change: &Change) {
+    pub(super) fn take_in(&mut self, change: &Change) {
         let sync = &self.metrics.sync;
         let counted = match change {
             Change::Applied(Object::Service(_)) | Change::Deleted(Kind::Service, _) => &sync.service_changes,
             Change::Applied(Object::EndpointSlice(_)) | Change::Deleted(Kind::EndpointSlice, _) => &sync.endpoint_changes,
-            Change::Applied(Object::Node(node)) => return self.health.node(node),
+            Change::Applied(Object::Node(node)) => {
+                self.node_listed = true;
+                return self.health.node(node);
+            }
+            Change::Listing(Kind::Node) => {
+                self.node_listed = false;
+                return;
+            }
+            Change::Listed(Kind::Node) if self.node_listed => return,
+            Change::Listed(Kind::Node) | Change::Deleted(Kind::Node, _) => return self.health.node_absent(),
             _ => return,
         };
         counted.total.inc();

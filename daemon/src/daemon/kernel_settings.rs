@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,15 @@ pub(super) struct Sysctls {
     hashsize: PathBuf,
     /// The list of CPUs that are online, of this machine and not of a cgroup.
     cpus: PathBuf,
+    /// Of this process.
+    oom_score: PathBuf,
+}
+
+/// What is not as it was asked to be, as it was told: each matter once while it lasts, and once when it is over. Kept for the life of
+/// the process, which may see many configurations.
+#[derive(Default)]
+pub(super) struct Amiss {
+    matters: BTreeMap<&'static str, String>,
 }
 
 /// One setting.
@@ -45,31 +55,44 @@ enum Outcome {
 const MAX: &str = "net.netfilter.nf_conntrack_max";
 /// More than this is not asked for by the number of CPUs (kube-proxy's `getConntrackMax`).
 const MOST: u64 = 1 << 20;
+/// As the configuration names it.
+const OOM_SCORE: &str = "oomScoreAdj";
+const HASH_SIZE: &str = "nf_conntrack hashsize";
+const ROUTE_LOCALNET: &str = "net.ipv4.conf.all.route_localnet";
 
-/// Makes every setting, warns of those that cannot be made, and returns their names.
-pub(super) fn apply(options: &Options, sysctls: &Sysctls) -> Vec<&'static str> {
+/// Makes every setting, warns of what is amiss and was not told yet, and returns the names of settings that cannot be made.
+pub(super) fn apply(options: &Options, sysctls: &Sysctls, told: &mut Amiss) -> Vec<&'static str> {
     let KernelSettings { oom_score_adj, conntrack } = &options.kernel;
-    set_oom_score(*oom_score_adj);
-    let mut missed = Vec::new();
+    let (mut missed, mut matters) = (Vec::new(), BTreeMap::new());
+    match sysctls.set_oom_score(*oom_score_adj) {
+        Ok(()) => {}
+        // kube-proxy wants it for everybody, and in silence: a container with few privileges is none the worse.
+        Err(text) if *oom_score_adj == KernelSettings::USUAL_OOM_SCORE => tracing::debug!("{text}"),
+        Err(text) => {
+            matters.insert(OOM_SCORE, text);
+        }
+    }
     for setting in wanted(conntrack, sysctls.cpus()) {
-        if !sysctls.make(setting) {
+        if let Err(text) = sysctls.make(setting) {
+            matters.insert(setting.name, text);
             missed.push(setting.name);
-        } else if setting.name == MAX {
-            sysctls.make_room(setting.value);
+        } else if setting.name == MAX
+            && let Err(text) = sysctls.make_room(setting.value)
+        {
+            matters.insert(HASH_SIZE, text);
         }
     }
     if !options.localhost_node_ports
         && let Some(text) = localnet::unguarded(sysctls)
     {
-        tracing::warn!("{text}");
+        matters.insert(ROUTE_LOCALNET, text.to_owned());
     }
-    for family in forwarding(options) {
-        if sysctls.read(family) == Some(0) {
-            tracing::warn!(
-                "{family} is 0: this node forwards nothing, so that Services work for its own processes only; set it to 1"
-            );
-        }
+    for name in forwarding(options).filter(|name| sysctls.read(name) == Some(0)) {
+        let text =
+            format!("{name} is 0: this node forwards nothing, so that Services work for its own processes only; set it to 1");
+        matters.insert(name, text);
     }
+    told.are(matters);
     missed
 }
 
@@ -102,20 +125,31 @@ fn forwarding(options: &Options) -> impl Iterator<Item = &'static str> {
     ["net.ipv4.ip_forward"].into_iter().chain(v6.then_some("net.ipv6.conf.all.forwarding"))
 }
 
-/// Lower than what it has needs CAP_SYS_RESOURCE; without it the process is no worse off than any other.
-fn set_oom_score(score: i32) {
-    if let Err(error) = fs::write("/proc/self/oom_score_adj", score.to_string()) {
-        tracing::debug!(%error, score, "oomScoreAdj cannot be set");
-    }
-}
-
 impl Default for Sysctls {
     fn default() -> Self {
         Self {
             proc_sys: "/proc/sys".into(),
             hashsize: "/sys/module/nf_conntrack/parameters/hashsize".into(),
             cpus: "/sys/devices/system/cpu/online".into(),
+            oom_score: "/proc/self/oom_score_adj".into(),
         }
+    }
+}
+
+impl Amiss {
+    /// These are, now.
+    fn are(&mut self, matters: BTreeMap<&'static str, String>) {
+        for (name, text) in &matters {
+            if self.matters.get(name) != Some(text) {
+                tracing::warn!("{text}");
+            }
+        }
+        for (name, text) in &self.matters {
+            if !matters.contains_key(name) {
+                tracing::info!("no longer: {text}");
+            }
+        }
+        self.matters = matters;
     }
 }
 
@@ -123,33 +157,43 @@ impl Sysctls {
     /// Those below a directory.
     #[cfg(test)]
     pub(super) fn below(root: &Path) -> Self {
-        Self { proc_sys: root.to_owned(), hashsize: root.join("hashsize"), cpus: root.join("online") }
+        let at = |name: &str| root.join(name);
+        Self { proc_sys: root.to_owned(), hashsize: at("hashsize"), cpus: at("online"), oom_score: at("oom_score_adj") }
     }
 
-    /// Whether a setting is as wanted now. Says what was changed, or that it could not be.
-    pub(super) fn make(&self, setting: Setting) -> bool {
+    /// Makes a setting, and says what was changed; an error says what could not be.
+    pub(super) fn make(&self, setting: Setting) -> Result<(), String> {
         let Setting { name, value } = setting;
         match self.write(&self.path(name), value) {
-            Ok(Outcome::Same) => true,
+            Ok(Outcome::Same) => Ok(()),
             Ok(Outcome::Changed(before)) => {
                 tracing::info!("{name} set to {value}, from {before}");
-                true
+                Ok(())
             }
-            Err(error) => {
-                tracing::warn!("{name} cannot be set to {value} ({error}): it stays as it is");
-                false
-            }
+            Err(error) => Err(format!("{name} cannot be set to {value} ({error}): it stays as it is")),
         }
+    }
+
+    /// Lower than what it has needs CAP_SYS_RESOURCE; without it the process is no worse off than any other.
+    fn set_oom_score(&self, score: i32) -> Result<(), String> {
+        let before = fs::read_to_string(&self.oom_score).unwrap_or_default();
+        if before.trim() == score.to_string() {
+            return Ok(());
+        }
+        fs::write(&self.oom_score, score.to_string())
+            .map_err(|error| format!("{OOM_SCORE} cannot be set to {score} ({error}): it stays at {}", before.trim()))
     }
 
     /// Buckets enough for so many connections: four to a bucket.
-    fn make_room(&self, connections: u64) {
+    fn make_room(&self, connections: u64) -> Result<(), String> {
         let wanted = connections / 4;
-        let enough = number(&self.hashsize).is_ok_and(|buckets| buckets >= wanted);
-        if !enough && let Err(error) = fs::write(&self.hashsize, wanted.to_string()) {
-            let path = self.hashsize.display();
-            tracing::warn!("{path} cannot be set to {wanted} ({error}): long chains in the connection table, if it fills");
+        if number(&self.hashsize).is_ok_and(|buckets| buckets >= wanted) {
+            return Ok(());
         }
+        let path = self.hashsize.display();
+        fs::write(&self.hashsize, wanted.to_string()).map_err(|error| {
+            format!("{path} cannot be set to {wanted} ({error}): long chains in the connection table, if it fills")
+        })
     }
 
     /// CPUs that are online. `available_parallelism` would be those of a cgroup's quota, and the connection table is the machine's.

@@ -64,11 +64,20 @@ pub(crate) fn give_back(door: &mut KernelNft) -> anyhow::Result<()> {
     }
     if State::look(door)?.may_serve_localhost() {
         tracing::info!("{ROUTE_LOCALNET} stays 1, for kube-proxy");
-    } else if !Sysctls::default().make(OFF) {
+    } else if !set(&Sysctls::default(), OFF) {
         // What is remembered may help whoever is allowed to.
         return Ok(());
     }
     Ok(InKernel::write(door, false)?)
+}
+
+/// Whether it could be set; if not, somebody is told.
+fn set(sysctls: &Sysctls, setting: Setting) -> bool {
+    let made = sysctls.make(setting);
+    if let Err(text) = &made {
+        tracing::warn!("{text}");
+    }
+    made.is_ok()
 }
 
 impl Localnet {
@@ -94,13 +103,13 @@ impl Localnet {
             if self.sysctls.read(ROUTE_LOCALNET) == Some(0) {
                 // First of all: a process that ends between the two has turned nothing on.
                 self.memory.remember(true);
-                if !self.sysctls.make(ON) {
+                if !set(&self.sysctls, ON) {
                     self.memory.remember(false);
                 }
             }
             return false;
         }
-        if self.memory.was_off() && self.sysctls.make(OFF) {
+        if self.memory.was_off() && set(&self.sysctls, OFF) {
             self.memory.remember(false);
         }
         let unguarded = self.sysctls.read(ROUTE_LOCALNET) == Some(1);

@@ -7,6 +7,7 @@
 //!   signals                                └─► Published, marks
 //! ```
 
+mod absent_node;
 mod addresses;
 mod adoption;
 mod closed_door;
@@ -24,6 +25,7 @@ mod retry;
 mod servers;
 mod stale_flows;
 mod sync;
+mod told;
 mod watchman;
 
 use std::io;
@@ -46,8 +48,10 @@ pub use sync::{Control, Inputs, Outputs, SyncLoop};
 pub use watchman::Watchman;
 
 use self::adoption::Adoption;
-use self::kernel_settings::Sysctls;
+use self::kernel_settings::{Amiss, Sysctls};
 use self::localnet::Localnet;
+use self::reload::Follower;
+use self::told::Told;
 use crate::config::{ConfigFile, Options, Settings, SourceOptions};
 use crate::dataplane::nftables::{NatHold, NftablesPlane};
 use crate::dataplane::{Dataplane as _, PlaneError};
@@ -164,7 +168,7 @@ pub fn init_only(options: &Options) -> Result<(), DaemonError> {
     // It asks for connection tracking, without which there is none of its settings. One that is another's does so as well; and if it
     // cannot be had at all, the settings will tell.
     let _hold = NatHold::take();
-    let names = kernel_settings::apply(options, &Sysctls::default());
+    let names = kernel_settings::apply(options, &Sysctls::default(), &mut Amiss::default());
     if names.is_empty() { Ok(()) } else { Err(DaemonError::KernelSettings { names }) }
 }
 
@@ -179,11 +183,11 @@ pub fn run(mut settings: Settings, file: Option<&ConfigFile>, log: &LogFilter) -
         .enable_all()
         .build()
         .map_err(|source| DaemonError::Process { what: "starting the runtime", source })?;
-    let mut begun = false;
+    let (mut begun, mut told) = (false, Told::default());
     let outcome = runtime.block_on(async {
         let mut signals = Signals::listen()?;
         loop {
-            match serve(settings, file, log.clone(), &mut signals, begun).await? {
+            match serve(settings, file, log.clone(), &mut signals, &mut told, begun).await? {
                 End::Restart(next) => (settings, begun) = (*next, true),
                 End::Asked | End::GivenBack => return Ok(()),
             }
@@ -200,6 +204,7 @@ async fn serve(
     file: Option<&ConfigFile>,
     log: LogFilter,
     signals: &mut Signals,
+    told: &mut Told,
     begun: bool,
 ) -> Result<End, DaemonError> {
     let Signals { terminate, interrupt } = signals;
@@ -224,7 +229,8 @@ async fn serve(
         handover::withdraw();
     }
     let adoption = adoption::prepare(settings.options.adopt, begun).await?;
-    settings.tell();
+    settings.tell(&mut told.configuration);
+    let (log_now, log_filter) = (settings.log, log.clone());
     let options = Arc::new(settings.options);
     let own_port = door.port_id();
     let plane = NftablesPlane::new(Box::new(door));
@@ -265,17 +271,21 @@ async fn serve(
         tracing::info!("bindAddressHardFail waits: what kube-proxy listens on is ours when it has ended");
         servers.bind_address_hard_fail = false;
     }
-    let (subscribed, told) = (configz.subscribe(), reporter.clone());
+    let (subscribed, events) = (configz.subscribe(), reporter.clone());
     let listening =
-        Listening { servers, configz: subscribed, plane: plane_name, metrics, health: health.clone(), reporter: told, log };
+        Listening { servers, configz: subscribed, plane: plane_name, metrics, health: health.clone(), reporter: events, log };
     let mut open_servers = listening.open(&cancel)?;
     let checks = tokio::spawn(checks.run(cancel.clone()));
     let watchman = Watchman::start(own_port, control.clone(), health.clone())?.holding(hold);
     // After the hold, which asks for connection tracking: before, its settings need not be there.
-    kernel_settings::apply(&options, &Sysctls::default());
+    kernel_settings::apply(&options, &Sysctls::default(), &mut told.kernel);
 
     tracing::info!(node = %options.node_name, plane = plane_name, version = env!("CARGO_PKG_VERSION"), "sheave starts");
     reporter.starting();
+    if node_expected {
+        let watching = absent_node::watch_over(options.clone(), health.clone(), absent_node::PATIENCE);
+        tokio::spawn(cancel.clone().run_until_cancelled_owned(watching));
+    }
     let sync_loop = SyncLoop::new(options.clone(), Box::new(plane), outputs);
     let mut sync_loop = sync_loop.watched_by(watchman).with_localnet(Localnet::resume());
     if let Some(reason) = no_ipv6 {
@@ -291,7 +301,10 @@ async fn serve(
 
     let reconfigured = async {
         match file {
-            Some(file) => reload::follow(file, options, &configz, control, &health).await,
+            Some(file) => {
+                let follower = Follower { file, now: options, log_now, configz, control, health: &health, log: log_filter, told };
+                follower.run().await
+            }
             None => std::future::pending().await,
         }
     };

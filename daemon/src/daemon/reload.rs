@@ -14,9 +14,11 @@ use super::kernel_settings::{self, Sysctls};
 use super::report::with_causes;
 use super::retry::Retry;
 use super::sync::Control;
-use crate::config::{ConfigFile, Options, Servers, Settings, SourceOptions};
+use super::told::Told;
+use crate::config::{ConfigFile, LogDefaults, Options, Servers, Settings, SourceOptions};
 use crate::health::ProxyHealth;
 use crate::http_server;
+use crate::log_filter::LogFilter;
 use crate::source::kube;
 use crate::source::manifests::PathWatch;
 
@@ -43,63 +45,95 @@ fn change(now: &Options, next: &Options) -> Change {
     }
 }
 
-/// Follows the file, and hands what can be taken over to the loop. Returns with a change that cannot be.
-///
-/// What a configuration was refused for need not lie in its file (a kubeconfig that is not there yet, a port that is taken), so it is
-/// looked at again until it is good.
-pub(super) async fn follow(
-    file: &ConfigFile,
-    mut now: Arc<Options>,
-    configz: &watch::Sender<serde_json::Value>,
-    control: mpsc::Sender<Control>,
-    health: &ProxyHealth,
-) -> Settings {
-    let mut watch = PathWatch::new(file.path.clone());
-    let mut refused = None;
-    let mut again = Retry::new(Duration::from_secs(1), Duration::from_secs(30));
-    loop {
-        watch.arm();
-        watch.arm_links();
-        let read = read(file, &now).await;
-        health.problem(PROBLEM, read.as_ref().err().cloned());
-        match read {
-            Ok((Change::Nothing, settings)) => {
-                refused = None;
-                configz.send_replace(settings.configz);
-            }
-            Ok((Change::Live, settings)) => {
-                refused = None;
-                tracing::info!("the configuration has changed: taken over");
-                settings.tell();
-                configz.send_replace(settings.configz);
-                let next = Arc::new(settings.options);
-                if next.kernel != now.kernel {
-                    kernel_settings::apply(&next, &Sysctls::default());
+/// Follows a file, and hands what can be taken over to the loop.
+pub(super) struct Follower<'a> {
+    pub(super) file: &'a ConfigFile,
+    /// What is in force.
+    pub(super) now: Arc<Options>,
+    pub(super) log_now: LogDefaults,
+    /// Where `/configz` reads.
+    pub(super) configz: watch::Sender<serde_json::Value>,
+    pub(super) control: mpsc::Sender<Control>,
+    pub(super) health: &'a ProxyHealth,
+    pub(super) log: LogFilter,
+    pub(super) told: &'a mut Told,
+}
+
+impl Follower<'_> {
+    /// Returns with a change that cannot be taken over.
+    ///
+    /// What a configuration was refused for need not lie in its file (a kubeconfig that is not there yet, a port that is taken), so it
+    /// is looked at again until it is good.
+    pub(super) async fn run(mut self) -> Settings {
+        let mut watch = PathWatch::new(self.file.path.clone());
+        let mut refused = None;
+        let mut again = Retry::new(Duration::from_secs(1), Duration::from_secs(30));
+        loop {
+            watch.arm();
+            watch.arm_links();
+            let read = read(self.file, &self.now).await;
+            self.health.problem(PROBLEM, read.as_ref().err().cloned());
+            match read {
+                Ok((Change::Restart, settings)) => {
+                    tracing::info!("the configuration has changed: starting again with it, the rules stay in place");
+                    self.follow_log(settings.log);
+                    return settings;
                 }
-                health.stale_after(next.stale_after);
-                now = next;
-                // A loop that is gone ends the process anyway.
-                _ = control.send(Control::Options(now.clone())).await;
+                Ok((change, settings)) => {
+                    refused = None;
+                    self.take_over(change, settings).await;
+                }
+                // The same mistake is told once, however often the file is touched.
+                Err(text) if refused.as_ref() == Some(&text) => {}
+                Err(text) => {
+                    tracing::error!("the configuration has changed and cannot be used, what was in force stays: {text}");
+                    refused = Some(text);
+                    again.reset();
+                }
             }
-            Ok((Change::Restart, settings)) => {
-                tracing::info!("the configuration has changed: starting again with it, the rules stay in place");
-                return settings;
-            }
-            // The same mistake is told once, however often the file is touched.
-            Err(text) if refused.as_ref() == Some(&text) => {}
-            Err(text) => {
-                tracing::error!("the configuration has changed and cannot be used, what was in force stays: {text}");
-                refused = Some(text);
-                again.reset();
+            if refused.is_some() {
+                tokio::select! {
+                    () = watch.changed() => {}
+                    () = sleep(again.next()) => {}
+                }
+            } else {
+                watch.changed().await;
             }
         }
-        if refused.is_some() {
-            tokio::select! {
-                () = watch.changed() => {}
-                () = sleep(again.next()) => {}
-            }
-        } else {
-            watch.changed().await;
+    }
+
+    async fn take_over(&mut self, change: Change, settings: Settings) {
+        if change == Change::Live {
+            tracing::info!("the configuration has changed: taken over");
+        }
+        settings.tell(&mut self.told.configuration);
+        self.follow_log(settings.log);
+        self.configz.send_replace(settings.configz);
+        if change == Change::Nothing {
+            return;
+        }
+        let next = Arc::new(settings.options);
+        if next.kernel != self.now.kernel {
+            kernel_settings::apply(&next, &Sysctls::default(), &mut self.told.kernel);
+        }
+        self.health.stale_after(next.stale_after);
+        self.now = next;
+        // A loop that is gone ends the process anyway.
+        _ = self.control.send(Control::Options(self.now.clone())).await;
+    }
+
+    /// What is logged changes at once; a filter that was set over `/debug/flags/v` stays until the file has another verbosity. How lines
+    /// look is settled when the process starts.
+    fn follow_log(&mut self, next: LogDefaults) {
+        let before = std::mem::replace(&mut self.log_now, next);
+        if next.verbosity != before.verbosity
+            && !self.file.overrides.log_filter
+            && let Err(error) = self.log.set(&next.filter())
+        {
+            tracing::warn!("logging.verbosity is not taken over: {error}");
+        }
+        if next.format != before.format {
+            tracing::warn!("the configuration has changed: logging.format waits for the next start of this process");
         }
     }
 }
@@ -132,7 +166,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::config::{Configuration, DetectLocal, Overrides, SourceChoice, interpret, parse};
+    use crate::config::{self, Configuration, DetectLocal, LogFormat, Overrides, SourceChoice, interpret, parse};
 
     fn options(fields: &str) -> Options {
         let text = format!("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n{fields}");
@@ -140,22 +174,57 @@ mod tests {
         interpret(&Configuration::of(&parse(&text).unwrap()), &overrides).unwrap().options
     }
 
+    async fn follow(file: &ConfigFile, now: Arc<Options>, control: mpsc::Sender<Control>, health: &ProxyHealth) -> Options {
+        let (log, _layer) = LogFilter::new("info").unwrap();
+        let log_now = LogDefaults { format: LogFormat::Text, verbosity: 0 };
+        let configz = watch::Sender::default();
+        let told = &mut Told::default();
+        Follower { file, now, log_now, configz, control, health, log, told }.run().await.options
+    }
+
+    /// The documentation says of each field what becomes of a change; so it is.
     #[test]
-    fn a_change_is_live_unless_it_moves_what_the_daemon_is_built_around() {
-        let now = options("");
-        for (fields, expected) in [
-            ("mode: iptables", Change::Nothing),
-            ("clusterCIDR: 10.0.0.0/8", Change::Live),
-            ("nodePortAddresses: [primary]", Change::Live),
-            ("iptables: {masqueradeAll: true}", Change::Live),
-            ("conntrack: {min: 7}", Change::Live),
-            ("iptables: {syncPeriod: 10s}", Change::Live),
-            ("mode: nftables\nnftables: {syncPeriod: 10s}", Change::Live),
-            ("hostnameOverride: other", Change::Restart),
-            ("clientConnection: {kubeconfig: /etc/other}", Change::Restart),
-            ("metricsBindAddress: 127.0.0.1:1", Change::Restart),
-        ] {
-            assert_eq!(change(&now, &options(fields)), expected, "{fields}");
+    fn every_field_is_taken_over_as_the_catalogue_says() {
+        for (entry, before, after) in config::samples::changes() {
+            let judged = |text: &str| {
+                let overrides = Overrides { host_name: "n".to_owned(), ..Overrides::default() };
+                parse(text).unwrap().judge(&overrides).unwrap()
+            };
+            let (before, after) = (judged(&before), judged(&after));
+            let expected = match (entry.path, entry.change) {
+                // The log's are taken over beside the options.
+                ("logging.format" | "logging.verbosity", _) => Change::Nothing,
+                (_, config::catalogue::Change::Live) => Change::Live,
+                (_, config::catalogue::Change::Restart) => Change::Restart,
+                (path, other) => panic!("{path}: {other:?}"),
+            };
+            assert_eq!(change(&before.options, &after.options), expected, "{}", entry.path);
+        }
+        assert_eq!(change(&options(""), &options("mode: iptables")), Change::Nothing);
+    }
+
+    #[tokio::test]
+    async fn what_is_logged_follows_the_file_unless_the_command_line_says() {
+        let (log, layer) = LogFilter::new("info").unwrap();
+        let _subscriber = tracing_subscriber::layer::SubscriberExt::with(tracing_subscriber::registry(), layer);
+        for (log_filter, expected) in [(true, "info"), (false, "debug")] {
+            let overrides = Overrides { log_filter, ..Overrides::default() };
+            let (control, _told) = mpsc::channel(1);
+            let mut follower = Follower {
+                file: &ConfigFile { path: "none".into(), overrides },
+                now: Arc::new(options("")),
+                log_now: LogDefaults { format: LogFormat::Text, verbosity: 0 },
+                configz: watch::Sender::default(),
+                control,
+                health: &ProxyHealth::new(Duration::from_secs(60), false),
+                log: log.clone(),
+                told: &mut Told::default(),
+            };
+            let (lines, _until) = crate::captured_log::Log::capture();
+            follower.follow_log(LogDefaults { format: LogFormat::Json, verbosity: 4 });
+            assert_eq!(log.current(), expected);
+            let waits = lines.lines().into_iter().filter(|line| line.contains("logging.format waits for the next start")).count();
+            assert_eq!(waits, 1);
         }
     }
 
@@ -173,8 +242,7 @@ mod tests {
         let (control, mut told) = mpsc::channel(4);
         let health = Arc::new(ProxyHealth::new(now.stale_after, false));
         let theirs = health.clone();
-        let following =
-            tokio::spawn(async move { follow(&file, now, &watch::Sender::default(), control, &theirs).await.options });
+        let following = tokio::spawn(async move { follow(&file, now, control, &theirs).await });
         let mut next = async || match told.recv().await {
             Some(Control::Options(options)) => options.detect_local.clone(),
             other => panic!("{other:?}"),
@@ -226,8 +294,7 @@ mod tests {
         let health = Arc::new(ProxyHealth::new(now.stale_after, false));
         let theirs = health.clone();
         let (control, _told) = mpsc::channel(1);
-        let following =
-            tokio::spawn(async move { follow(&file, Arc::new(now), &watch::Sender::default(), control, &theirs).await.options });
+        let following = tokio::spawn(async move { follow(&file, Arc::new(now), control, &theirs).await });
         while health.look().problems.is_empty() {
             tokio::task::yield_now().await;
         }

@@ -417,8 +417,8 @@ impl SyncLoop {
         self.outputs.reporter.fitting(commit, self.reconciler.index());
         self.look_for_stale_flows();
         let marks = std::mem::take(&mut self.pending_marks);
-        // A relist or a bookmark that changes nothing is not worth a line; a reload of manifests is, somebody is waiting for it.
-        if commit.transactions > 0 || marks.iter().any(|mark| mark.stream == "manifests") {
+        // A relist, a bookmark or an edit of manifests that changes nothing is not worth a line.
+        if commit.transactions > 0 {
             tracing::info!(
                 generation = self.reconciler.table().generation(),
                 services = took.services,
@@ -431,6 +431,8 @@ impl SyncLoop {
                 mark = marks.last().map(|mark| mark.point.as_str()),
                 "synced"
             );
+        } else if let Some(mark) = marks.last() {
+            tracing::debug!(target: "sheave::marks", mark = mark.point.as_str(), "nothing to change");
         }
         self.outputs.marks.send_modify(|known| {
             for mark in marks {

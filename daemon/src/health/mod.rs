@@ -47,6 +47,8 @@ pub struct ProxyHealth {
     state: Mutex<State>,
     /// Generation of the table that is in the kernel.
     programmed: watch::Sender<u64>,
+    /// Whether there is a Node of ours, once the source has said so.
+    node_there: watch::Sender<Option<bool>>,
     watches: Mutex<Option<Arc<kube::Health>>>,
 }
 
@@ -107,6 +109,7 @@ impl ProxyHealth {
                 problems: BTreeMap::new(),
             }),
             programmed: watch::Sender::new(0),
+            node_there: watch::Sender::new(None),
             watches: Mutex::default(),
         }
     }
@@ -144,6 +147,18 @@ impl ProxyHealth {
             (false, true) => Standing::ToBeDeleted,
             (false, false) => Standing::Eligible,
         };
+        self.node_there.send_replace(Some(true));
+    }
+
+    /// The source has no Node of ours, or none any more.
+    pub fn node_absent(&self) {
+        self.node_there.send_replace(Some(false));
+    }
+
+    /// Whether there is a Node of ours, followed; nothing until the source has said so.
+    #[must_use]
+    pub fn node_there(&self) -> watch::Receiver<Option<bool>> {
+        self.node_there.subscribe()
     }
 
     /// Something else is wrong (`Some`), or no longer (`None`). For people: `/healthz` tells it, the verdict is another matter.

@@ -8,6 +8,7 @@ use crate::{
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use sheave_lab::{Host, Protocol};
+use sheave_tests::world::{LOG_FILTER, NODE_NAME};
 use std::{
     net::{IpAddr, Ipv4Addr},
     time::Duration,
@@ -35,7 +36,7 @@ pub(super) fn the_metrics_port_answers_on_the_node_alone() -> anyhow::Result<()>
         ("/readyz", "text/plain; charset=utf-8", Some("ok")),
         ("/configz", "application/json", None),
         ("/metrics", "text/plain; version=0.0.4; charset=utf-8", None),
-        ("/debug/flags/v", "text/plain; charset=utf-8", Some("info\n")),
+        ("/debug/flags/v", "text/plain; charset=utf-8", Some(&*format!("{LOG_FILTER}\n"))),
     ] {
         let answer = ask(node, path)?;
         ensure!(answer.status == 200 && answer.header("content-type") == Some(kind), "{path}: {answer:?}");
@@ -44,6 +45,9 @@ pub(super) fn the_metrics_port_answers_on_the_node_alone() -> anyhow::Result<()>
     let configz = ask(node, "/configz")?.json()?;
     let configuration = &configz["kubeproxy.config.k8s.io"];
     ensure!(configuration["kind"] == "KubeProxyConfiguration" && configuration["clusterCIDR"] != Value::Null, "{configz}");
+    // What the command line says, too.
+    ensure!(configuration["hostnameOverride"] == NODE_NAME, "{configz}");
+    ensure!(configz["config.sheave.dev"]["manifests"].as_str().is_some_and(|path| !path.is_empty()), "{configz}");
     ensure!(ask(node, "/")?.status == 404);
 
     let outside = (IpAddr::from(node.ipv4()), 10249);

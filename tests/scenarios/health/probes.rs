@@ -2,8 +2,9 @@
 
 use super::ask::{Answer, get};
 use crate::{
+    disruption::traffic,
     fixture::{Cluster, DETECT_PODS, node},
-    kube::served::{ApiCluster, eventually},
+    kube::served::{ARRIVAL, ApiCluster, eventually},
 };
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
@@ -123,6 +124,29 @@ pub(super) fn a_node_that_will_go_is_told_by_healthz_alone() -> anyhow::Result<(
     served.api.patch("nodes", "", NODE_NAME, json!({"metadata": {"finalizers": null}})).map_err(refused)?;
     served.apply([node()])?;
     becomes(&served, "/healthz", &yes())
+}
+
+/// A misspelt name, or a node that registers late: Services are served, and whoever looks is told why not all is as it should be.
+pub(super) fn a_node_that_is_not_there_is_told_until_it_is() -> anyhow::Result<()> {
+    let mut served = ApiCluster::new()?;
+    served.api.delete("nodes", "", NODE_NAME).map_err(|status| anyhow::anyhow!("{status:?}"))?;
+    let url = served.api.url();
+    served.start_on_api(&url, &DETECT_PODS)?;
+    served.await_answer("172.30.0.41:80", &traffic::BACKENDS)?;
+    let line = served.await_log("the API server has no Node", ARRIVAL)?;
+    ensure!(line.contains("\"test-node\", which --node-name, --hostname-override or NODE_NAME gives"), "{line}");
+    let told = || -> anyhow::Result<bool> {
+        let body = probe(served.node(), LOOPBACK, "/healthz")?.json()?;
+        let mut problems = body["problems"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        Ok(problems.any(|problem| problem.starts_with("node: the API server has no Node \"test-node\"")))
+    };
+    eventually("a problem in /healthz", told)?;
+    ensure!(verdict(&served, "/healthz")? == (503, json!(true), json!(false)));
+    served.apply([node()])?;
+    served.await_log("the Node \"test-node\" is there", ARRIVAL)?;
+    becomes(&served, "/healthz", &yes())?;
+    ensure!(!told()? && served.count_log("has no Node") == 1);
+    Ok(())
 }
 
 /// What is in force stays in force, so traffic may come; who looks is told all the same.

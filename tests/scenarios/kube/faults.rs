@@ -213,7 +213,7 @@ fn streaming_lists_without_an_end_become_pages() -> anyhow::Result<()> {
     let mut served = ApiCluster::new()?;
     served.api.inject(Fault::new(Effect::DropInitialEventsEnd));
     let url = served.api.url();
-    let arguments = [&DETECT_PODS[..], &["--streaming-list-patience", "1"]].concat();
+    let arguments = [&DETECT_PODS[..], &["--streaming-list-patience", "1s"]].concat();
     served.start_on_api(&url, &arguments)?;
     served.await_answer("172.30.0.41:80", &traffic::BACKENDS)?;
     for resource in ["services", "endpointslices"] {

@@ -103,7 +103,8 @@ impl State {
         };
         let field = |name| entry.get("fields").unwrap_or(&entry).get(name).and_then(Value::as_str).map(str::to_owned);
         let message = field("message").unwrap_or_default();
-        if message == "synced" {
+        // One that changed nothing is told at debug only.
+        if matches!(message.as_str(), "synced" | "nothing to change") {
             self.mark = field("mark").or(self.mark.take());
         }
         self.history.push(message.clone());

@@ -181,15 +181,14 @@ const SPELLINGS: &[(&str, &str)] = &[
     ("showHiddenMetricsForVersion", "--show-hidden-metrics-for-version"),
 ];
 
-/// A mistake or a warning as the person who typed the flags knows it: the field at its beginning is the flag's name.
+/// A mistake or a warning as the person who typed the flags knows it: fields have the flags' names.
 pub(super) fn in_flags(text: &str) -> String {
     let Some((field, rest)) = text.split_once(": ") else { return text.to_owned() };
     let path = field.strip_prefix("KubeProxyConfiguration.").unwrap_or(field);
     let plain = path.split_once('[').map_or(path, |(field, _)| field);
-    match SPELLINGS.iter().find(|(path, _)| *path == plain) {
-        Some((_, flag)) => format!("{flag}: {rest}"),
-        None => text.to_owned(),
-    }
+    let Some((_, flag)) = SPELLINGS.iter().find(|(path, _)| *path == plain) else { return text.to_owned() };
+    let of_fields = |rest: String, (path, flag): &(&str, &str)| rest.replace(&format!("KubeProxyConfiguration.{path}"), flag);
+    format!("{flag}: {}", SPELLINGS.iter().fold(rest.to_owned(), of_fields))
 }
 
 fn gate(text: &str) -> Result<(String, bool), String> {
@@ -301,5 +300,20 @@ impl Args for KubeProxyFlags {
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
         Values::augment_args_for_update(command)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_speak_of_flags_throughout() {
+        let text = "KubeProxyConfiguration.metricsBindAddress: Invalid value: \"127.0.0.1:7\": must not be that of \
+                    KubeProxyConfiguration.healthzBindAddress, 127.0.0.1:7: each server has its own";
+        let expected = "--metrics-bind-address: Invalid value: \"127.0.0.1:7\": must not be that of --healthz-bind-address, \
+                        127.0.0.1:7: each server has its own";
+        assert_eq!(in_flags(text), expected);
+        assert_eq!(in_flags("KubeProxyConfiguration.winkernel.enableDSR: x"), "KubeProxyConfiguration.winkernel.enableDSR: x");
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::captured_log::Log;
 
 fn conntrack() -> ConntrackSettings {
     ConntrackSettings {
@@ -64,7 +65,7 @@ const LIBERAL: Setting = Setting { name: "net.netfilter.nf_conntrack_tcp_be_libe
 #[test]
 fn what_is_as_wanted_is_not_written() {
     let (root, sysctls) = sysctls(&[("net/netfilter/nf_conntrack_tcp_be_liberal", "1\n")]);
-    assert!(sysctls.make(LIBERAL));
+    assert_eq!(sysctls.make(LIBERAL), Ok(()));
     let text = fs::read_to_string(root.path().join("net/netfilter/nf_conntrack_tcp_be_liberal")).unwrap();
     assert_eq!(text, "1\n", "with its newline: nobody wrote it");
 }
@@ -72,9 +73,10 @@ fn what_is_as_wanted_is_not_written() {
 #[test]
 fn what_differs_is_written_and_what_is_missing_is_no_crash() {
     let (root, sysctls) = sysctls(&[("net/netfilter/nf_conntrack_tcp_be_liberal", "0\n")]);
-    assert!(sysctls.make(LIBERAL));
+    assert_eq!(sysctls.make(LIBERAL), Ok(()));
     assert_eq!(fs::read_to_string(root.path().join("net/netfilter/nf_conntrack_tcp_be_liberal")).unwrap(), "1");
-    assert!(!sysctls.make(Setting { name: MAX, value: 7 }), "no such file");
+    let text = sysctls.make(Setting { name: MAX, value: 7 }).expect_err("no such file");
+    assert!(text.starts_with("net.netfilter.nf_conntrack_max cannot be set to 7 ("), "{text}");
 }
 
 #[test]
@@ -92,21 +94,50 @@ fn a_timeout_below_a_second_is_one_second() {
     assert_eq!(wanted(&settings, 1), [Setting { name: "net.netfilter.nf_conntrack_udp_timeout", value: 1 }]);
 }
 
+fn plain() -> Options {
+    let options = Options::new("n".into(), crate::config::SourceOptions::Manifests("none".into()));
+    Options { kernel: KernelSettings { oom_score_adj: -500, ..KernelSettings::default() }, ..options }
+}
+
 #[test]
-fn what_cannot_be_made_is_named() {
-    let (_root, sysctls) = sysctls(&[("net/netfilter/nf_conntrack_tcp_be_liberal", "0\n")]);
-    let mut options = Options::new("n".into(), crate::config::SourceOptions::Manifests("none".into()));
+fn what_cannot_be_made_is_named_and_told_while_it_lasts() {
+    let (root, sysctls) = sysctls(&[("net/netfilter/nf_conntrack_tcp_be_liberal", "0\n"), ("oom_score_adj", "0\n")]);
+    let (mut options, mut told) = (plain(), Amiss::default());
     options.kernel.conntrack.tcp_be_liberal = true;
-    assert_eq!(apply(&options, &sysctls), [""; 0]);
+    assert_eq!(apply(&options, &sysctls, &mut told), [""; 0]);
+    assert_eq!(told.matters, BTreeMap::new());
     options.kernel.conntrack.udp = Duration::from_secs(7);
-    assert_eq!(apply(&options, &sysctls), ["net.netfilter.nf_conntrack_udp_timeout"]);
+    for _ in 0..2 {
+        assert_eq!(apply(&options, &sysctls, &mut told), ["net.netfilter.nf_conntrack_udp_timeout"]);
+        assert_eq!(told.matters.keys().collect::<Vec<_>>(), [&"net.netfilter.nf_conntrack_udp_timeout"]);
+    }
+    fs::write(root.path().join("net/netfilter/nf_conntrack_udp_timeout"), "30\n").unwrap();
+    assert_eq!(apply(&options, &sysctls, &mut told), [""; 0]);
+    assert_eq!(told.matters, BTreeMap::new());
+}
+
+/// A line for each matter that begins, and one for each that ends; none in between.
+#[test]
+fn a_matter_is_a_line_when_it_begins_and_one_when_it_ends() {
+    let (log, _until) = Log::capture();
+    let (root, sysctls) = sysctls(&[]);
+    fs::create_dir(root.path().join("oom_score_adj")).unwrap();
+    let (options, mut told) = (plain(), Amiss::default());
+    apply(&options, &sysctls, &mut told);
+    apply(&options, &sysctls, &mut told);
+    fs::remove_dir(root.path().join("oom_score_adj")).unwrap();
+    apply(&options, &sysctls, &mut told);
+    let lines = log.lines();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].starts_with("WARN oomScoreAdj cannot be set to -500 (Is a directory"), "{lines:?}");
+    assert!(lines[1].starts_with("INFO no longer: oomScoreAdj cannot be set to -500"), "{lines:?}");
 }
 
 #[test]
 fn buckets_only_grow() {
     for (before, after) in [("16384", "32768"), ("65536", "65536")] {
         let (root, sysctls) = sysctls(&[("hashsize", before)]);
-        sysctls.make_room(131_072);
+        assert_eq!(sysctls.make_room(131_072), Ok(()));
         assert_eq!(fs::read_to_string(root.path().join("hashsize")).unwrap(), after);
     }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{SyncLoop, options, outputs};
+use crate::captured_log::Log;
 use crate::dataplane::{Commit, Damage, Dataplane, PlaneError};
 use crate::model::{EndpointSlice, ObjectKey, samples};
-use crate::source::{Change, Kind, Object};
+use crate::source::{Change, Kind, Mark, Object};
 use crate::table::{Delta, ServiceTable};
 
 /// A plane without a kernel that refuses as often as it is told.
@@ -109,4 +110,48 @@ fn a_change_is_pending_until_the_kernel_takes_it_and_its_latency_is_counted_once
     sync_loop.take_one(slice(2, jiff::Timestamp::now()));
     sync_loop.sync();
     assert_eq!(told(&sync_loop, [PENDING, LATENCIES]), [0.0, 1.0]);
+}
+
+/// An edit of manifests that changes no rule is delivered and not worth a line.
+#[test]
+fn a_sync_is_a_line_only_if_it_changed_something() {
+    let (log, _until) = Log::capture();
+    let plane = Stubborn { refusals: Arc::default() };
+    let mut sync_loop = SyncLoop::new(Arc::new(options()), Box::new(plane), outputs());
+    let mut told = |changes: Vec<Change>, point: &str| {
+        changes.into_iter().for_each(|change| sync_loop.take_one(change));
+        sync_loop.take_one(Change::Mark(Mark { stream: "manifests", point: point.to_owned() }));
+        sync_loop.sync();
+        (log.lines().len(), sync_loop.outputs.marks.borrow().iter().any(|mark| mark.point == point))
+    };
+    let kinds = [Kind::Node, Kind::ServiceCidr, Kind::ForeignService, Kind::Service, Kind::EndpointSlice];
+    assert_eq!(told(kinds.map(Change::Listed).into(), "one"), (1, true), "the first load");
+    assert_eq!(told(Vec::new(), "two"), (1, true));
+    let service = samples::service(ObjectKey::new("default", "web"), std::net::Ipv4Addr::new(10, 96, 0, 1).into());
+    assert_eq!(told(vec![Change::Applied(Object::Service(Box::new(service)))], "three"), (2, true));
+}
+
+/// Whether there is a Node of ours is known from its list on.
+#[test]
+fn a_node_that_no_list_has_is_told_to_be_absent() {
+    let plane = Stubborn { refusals: Arc::default() };
+    let mut sync_loop = SyncLoop::new(Arc::new(options()), Box::new(plane), outputs());
+    let mut there = |change: Change| {
+        sync_loop.take_one(change);
+        *sync_loop.outputs.health.node_there().borrow()
+    };
+    let node = || Change::Applied(Object::Node(Box::new(samples::node("node", []))));
+    assert_eq!(there(Change::Listing(Kind::Node)), None);
+    assert_eq!(there(Change::Listed(Kind::Node)), Some(false));
+    assert_eq!(there(node()), Some(true));
+    assert_eq!(there(Change::Deleted(Kind::Node, ObjectKey::new("", "node"))), Some(false));
+    assert_eq!(there(node()), Some(true));
+    // Listed again, with it and without.
+    for (has_it, expected) in [(true, Some(true)), (false, Some(false))] {
+        there(Change::Listing(Kind::Node));
+        if has_it {
+            there(node());
+        }
+        assert_eq!(there(Change::Listed(Kind::Node)), expected);
+    }
 }

@@ -1,0 +1,14 @@
+//! What the log was told and still holds.
+
+use std::collections::BTreeSet;
+
+use super::kernel_settings::Amiss;
+
+/// Kept for the life of the process, which may see many configurations: a thing is said once while it holds.
+#[derive(Default)]
+pub(super) struct Told {
+    /// Of the kernel's settings.
+    pub(super) kernel: Amiss,
+    /// Remarks and warnings about the configuration.
+    pub(super) configuration: BTreeSet<String>,
+}
