@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::netlink::condition::{Condition, ESTABLISHED, INVALID};
+use super::forwarding::{self, FORWARD_HOOK, Passes};
+use crate::netlink::condition::{Condition, INVALID};
 
 /// A rule, as far as it matters here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,26 +25,11 @@ pub struct Rule {
     /// It drops every packet.
     pub drops_all: bool,
     /// What it lets through, if it accepts.
-    pub passes: Option<Passes>,
+    pub(super) passes: Option<Passes>,
     /// It gives packets another destination.
     pub translates: bool,
     /// How its backend finds it again.
     pub place: Place,
-}
-
-/// What a rule lets through that accepts, and has one thing at most to look for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Passes {
-    /// Every packet, or those that somebody has marked for it: who marks has decided.
-    All,
-    /// What goes into a network, or out by an interface.
-    Into,
-    /// What comes out of a network, or in by an interface.
-    OutOf,
-    /// What belongs to a connection that was let through before.
-    Established,
-    /// Something more particular.
-    Some,
 }
 
 /// What becomes of a packet at a rule, as far as it matters here.
@@ -58,11 +44,12 @@ pub enum Fate {
 }
 
 /// How a backend finds a rule again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Place {
     /// The kernel's number.
     Handle(u64),
     /// It does not: a tool does.
+    #[default]
     Tool,
 }
 
@@ -110,8 +97,6 @@ const CHAINS: [&str; 14] = [
 const SERVICES: &str = "KUBE-SERVICES";
 const NODE_PORTS: &str = "KUBE-NODEPORTS";
 const FORWARD: &str = "KUBE-FORWARD";
-/// The built-in chain of table `filter` that forwarded packets pass.
-pub const FORWARD_HOOK: &str = "FORWARD";
 /// Marks for masquerading, and masquerades what is marked: one is of no use without the other.
 const MARK: &str = "KUBE-MARK-MASQ";
 const MASQUERADE: &str = "KUBE-POSTROUTING";
@@ -184,7 +169,7 @@ pub fn share<'a>(chains: impl Iterator<Item = &'a str>, builtin: impl Fn(&str) -
         services: rules.iter().filter(|rule| own.contains(rule.chain.as_str())).filter_map(|rule| rule.destination).collect(),
         drops_invalid: rules.iter().any(|rule| rule.chain == FORWARD && rule.drops_invalid),
         accepts_forwarded: rules.iter().any(|rule| rule.target.as_deref() == Some(FORWARD)),
-        lets_pods_through: lets_pods_through(rules, FORWARD_HOOK),
+        lets_pods_through: forwarding::lets_pods_through(rules, FORWARD_HOOK),
         frontends: served()
             .filter(|rule| rule.chain == SERVICES)
             .filter_map(|rule| rule.destination.zip(rule.transport).map(|(ip, (protocol, port))| (ip, protocol, port)))
@@ -192,38 +177,6 @@ pub fn share<'a>(chains: impl Iterator<Item = &'a str>, builtin: impl Fn(&str) -
         node_ports: served().filter(|rule| rule.chain == NODE_PORTS).filter_map(|rule| rule.transport).collect(),
         kept,
     }
-}
-
-/// Whether a chain drops what its other rules leave, by its last rule: what distributions write where the policy stays ACCEPT.
-#[must_use]
-pub fn drops_the_rest(rules: &[Rule], chain: &str) -> bool {
-    rules.iter().any(|rule| rule.chain == chain && rule.drops_all)
-}
-
-/// Whether rules of others accept what is forwarded to pods, and what comes from them, on the way through a chain: as plugins and people
-/// write it, by network, by interface, by a mark of their own, or by what was let through before. What kube-proxy's chains accept is not
-/// counted, as they go. A rule with more to look for is for something else (Docker's bridges, one published port).
-#[must_use]
-pub fn lets_pods_through(rules: &[Rule], chain: &str) -> bool {
-    let chains = Chains::of(rules);
-    let mut seen = BTreeSet::new();
-    let mut open = vec![chain];
-    let (mut into, mut out) = (false, false);
-    while let Some(chain) = open.pop() {
-        if !seen.insert(chain) {
-            continue;
-        }
-        for rule in chains.rules(chain) {
-            match rule.passes {
-                Some(Passes::All) => return true,
-                Some(Passes::Into) => into = true,
-                Some(Passes::OutOf | Passes::Established) => out = true,
-                Some(Passes::Some) | None => {}
-            }
-            open.extend(rule.target.as_deref().filter(|target| !is_chain(target)));
-        }
-    }
-    into && out
 }
 
 /// Rules by chain.
@@ -238,7 +191,7 @@ impl<'a> Chains<'a> {
         Self(chains)
     }
 
-    fn rules(&self, chain: &str) -> &[&'a Rule] {
+    pub(super) fn rules(&self, chain: &str) -> &[&'a Rule] {
         self.0.get(chain).map(Vec::as_slice).unwrap_or_default()
     }
 
@@ -311,32 +264,11 @@ impl Rule {
     }
 }
 
-impl Passes {
-    fn of(conditions: &[Condition]) -> Self {
-        let is_network = |net: &ipnet::IpNet| net.prefix_len() < net.max_prefix_len();
-        match conditions {
-            [] | [Condition::Mark] => Self::All,
-            [Condition::Destination(net)] if is_network(net) => Self::Into,
-            [Condition::OutputInterface] => Self::Into,
-            [Condition::Source(net)] if is_network(net) => Self::OutOf,
-            [Condition::InputInterface] => Self::OutOf,
-            [Condition::States(states)] if states & ESTABLISHED != 0 => Self::Established,
-            _ => Self::Some,
-        }
-    }
-}
-
 impl Share {
     /// Whether nothing here is kube-proxy's.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.chains.is_empty() && self.kept.is_empty()
-    }
-}
-
-impl Default for Place {
-    fn default() -> Self {
-        Self::Tool
     }
 }
 
@@ -402,40 +334,6 @@ mod tests {
         assert_eq!(share.jumps, [rules[2].clone()]);
         assert_eq!(share.kept.keys().collect::<Vec<_>>(), ["KUBE-MARK-MASQ", "KUBE-POSTROUTING"]);
         assert_eq!(share.kept["KUBE-POSTROUTING"], "CNI-HOSTPORT-SETMARK");
-    }
-
-    #[test]
-    fn pods_are_let_through_by_rules_of_others_that_say_so() {
-        let net = |text: &str| text.parse().unwrap();
-        let to = |text: &str| Condition::Destination(net(text));
-        let from = |text: &str| Condition::Source(net(text));
-        let accept = |chain: &str, conditions: &[Condition]| Rule::new(chain, None, Fate::Accept, conditions);
-        let jump = |to: &str| rule("FORWARD", to, 1);
-        let passes = |rules: &[Rule]| lets_pods_through(rules, FORWARD_HOOK);
-        let established = Condition::States(ESTABLISHED | 4);
-        // flannel's, Cilium's and Calico's own; a person's; and everything.
-        let plugin = [accept("FLANNEL-FWD", &[from("10.244.0.0/16")]), accept("FLANNEL-FWD", &[to("10.244.0.0/16")])];
-        assert!(passes(&[&plugin[..], &[jump("FLANNEL-FWD")]].concat()) && !passes(&plugin));
-        assert!(passes(&[accept("FORWARD", &[Condition::OutputInterface]), accept("FORWARD", &[Condition::InputInterface])]));
-        assert!(passes(&[accept("FORWARD", &[Condition::Mark])]) && passes(&[accept("FORWARD", &[])]));
-        assert!(passes(&[accept("FORWARD", &[to("10.244.0.0/16")]), accept("FORWARD", &[established])]));
-        // Docker's: one bridge, answers to it, a published port; and half of what is needed.
-        let docker = [
-            accept("FORWARD", &[Condition::OutputInterface, established]),
-            accept("FORWARD", &[Condition::InputInterface, Condition::Other]),
-            accept("FORWARD", &[to("172.17.0.2/32")]),
-        ];
-        assert!(!passes(&docker));
-        assert!(!passes(&[accept("FORWARD", &[from("10.244.0.0/16")]), accept("FORWARD", &[established])]));
-        let refuses = Rule::new("FORWARD", None, Fate::Drop, &[]);
-        assert!(drops_the_rest(&[refuses.clone()], FORWARD_HOOK) && !drops_the_rest(&[refuses], "INPUT"));
-        assert!(!drops_the_rest(&[Rule::new("FORWARD", None, Fate::Drop, &[Condition::Mark])], FORWARD_HOOK));
-        // kube-proxy's own accept, and go.
-        assert!(!passes(&[
-            jump("KUBE-FORWARD"),
-            accept("KUBE-FORWARD", &[Condition::Mark]),
-            accept("KUBE-FORWARD", &[established])
-        ]));
     }
 
     #[test]

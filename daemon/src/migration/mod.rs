@@ -10,6 +10,7 @@
 //! servers. Connections that it translated go on, because conntrack keeps translating them.
 
 pub mod check;
+mod forwarding;
 mod frontends;
 pub mod iptables;
 pub mod legacy;
@@ -22,8 +23,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
+use self::forwarding::FORWARD_HOOK;
 pub use self::frontends::Frontend;
-use self::iptables::{FORWARD_HOOK, Fate, Place, Rule, Share};
+use self::iptables::{Fate, Place, Rule, Share};
 use self::legacy::LegacyError;
 use crate::model::Family;
 use crate::netlink::ipset::{Ipset, IpsetError};
@@ -196,7 +198,7 @@ impl State {
                 let share = iptables::share(here().map(|chain| chain.name.as_str()), |chain| builtin.contains(chain), &rules);
                 let drops =
                     |chain: &ForeignChain| chain.name == FORWARD_HOOK && chain.base.as_ref().is_some_and(|base| base.drops);
-                let drops_forwarded = name == FILTER && (here().any(drops) || iptables::drops_the_rest(&rules, FORWARD_HOOK));
+                let drops_forwarded = name == FILTER && (here().any(drops) || forwarding::drops_the_rest(&rules, FORWARD_HOOK));
                 self.iptables.push(Iptables { backend: Backend::Nft, family, table: name.to_owned(), share, drops_forwarded });
             }
         }
@@ -216,8 +218,8 @@ impl State {
                 };
                 let rules: Vec<Rule> = table.rules.iter().map(Rule::from).collect();
                 let drops = table.policy(FORWARD_HOOK) == Some(&xtables::Target::Drop);
-                let drops_forwarded = name == FILTER && (drops || iptables::drops_the_rest(&rules, FORWARD_HOOK));
-                if drops_forwarded && !iptables::lets_pods_through(&rules, FORWARD_HOOK) {
+                let drops_forwarded = name == FILTER && (drops || forwarding::drops_the_rest(&rules, FORWARD_HOOK));
+                if drops_forwarded && !forwarding::lets_pods_through(&rules, FORWARD_HOOK) {
                     self.dropping_legacy.push(check::legacy_chain(family, FORWARD_HOOK));
                 }
                 let chains = table.chains.iter().map(|chain| chain.name.as_str());

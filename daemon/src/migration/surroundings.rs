@@ -1,7 +1,8 @@
 //! What others have in this network that matters for Services once kube-proxy's rules are gone: pure.
 
 use super::check::{Finding, Kind, Severity};
-use super::iptables::{self, FORWARD_HOOK, Rule};
+use super::forwarding::{self, FORWARD_HOOK};
+use super::iptables::{self, Rule};
 use super::rollback::REQUEST_TABLE;
 use super::{FILTER, State};
 use crate::dataplane::nftables::{HOLD_TABLE, LOCALNET_TABLE, NAT_PRIORITY, TABLE as OWN_TABLE};
@@ -46,11 +47,11 @@ impl Surroundings<'_> {
             // Elsewhere the last rule of a chain says little: firewalls have chains for each zone.
             let by_rule = || {
                 (chain.table.name.as_str(), chain.name.as_str()) == (FILTER, FORWARD_HOOK)
-                    && iptables::drops_the_rest(&self.rules_of(chain), FORWARD_HOOK)
+                    && forwarding::drops_the_rest(&self.rules_of(chain), FORWARD_HOOK)
             };
             chain.base.as_ref().is_some_and(forwards)
                 && (by_policy() || by_rule())
-                && !iptables::lets_pods_through(&self.rules_of(chain), &chain.name)
+                && !forwarding::lets_pods_through(&self.rules_of(chain), &chain.name)
         });
         let mut names: Vec<String> = dropping.map(|chain| format!("{} {}", chain.table, chain.name)).collect();
         names.extend(state.dropping_legacy.iter().cloned());

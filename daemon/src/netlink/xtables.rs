@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
+use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
@@ -239,16 +240,14 @@ impl<'a> Entry<'a> {
         let Layout { address, interfaces, protocol, inverted, .. } = *self.layout;
         let inverted = self.bytes.get(inverted).copied().unwrap_or(0);
         let mut found = Vec::new();
-        let networks: [(usize, u8, fn(ipnet::IpNet) -> Condition); 2] =
-            [(0, NOT_SOURCE, Condition::Source), (1, NOT_DESTINATION, Condition::Destination)];
-        for (place, not, of) in networks {
+        let network = |place: usize, not: u8, of: fn(IpNet) -> Condition| {
             let bytes = |place: usize| self.bytes.get(place * address..(place + 1) * address).unwrap_or_default();
             let (net, mask) = (bytes(place), bytes(place + 2));
-            if mask.iter().any(|byte| *byte != 0) {
-                let known = Condition::network(net, Some(mask), address).filter(|_| inverted & not == 0);
-                found.push(known.map_or(Condition::Other, of));
-            }
-        }
+            let known = || Condition::network(net, Some(mask), address).filter(|_| inverted & not == 0);
+            mask.iter().any(|byte| *byte != 0).then(|| known().map_or(Condition::Other, of))
+        };
+        found.extend(network(0, NOT_SOURCE, Condition::Source));
+        found.extend(network(1, NOT_DESTINATION, Condition::Destination));
         for (at, condition) in interfaces.into_iter().zip([Condition::InputInterface, Condition::OutputInterface]) {
             found.extend(self.bytes.get(at).is_some_and(|first| *first != 0).then_some(condition));
         }
