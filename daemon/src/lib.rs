@@ -11,6 +11,8 @@ pub mod daemon;
 pub mod dataplane;
 pub mod health;
 mod http_server;
+#[cfg(test)]
+mod log_capture;
 pub mod log_filter;
 pub mod metrics;
 pub mod migration;
@@ -18,5 +20,6 @@ pub mod model;
 pub mod netlink;
 pub mod policy;
 pub mod reconciler;
+mod retry;
 pub mod source;
 pub mod table;

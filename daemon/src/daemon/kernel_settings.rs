@@ -2,10 +2,13 @@
 //! [`wanted`], which is pure; [`Sysctls`] compares and writes.
 //!
 //! Nothing here is worth a crash: a container without `privileged` has a read-only /proc/sys, and a network namespace that is not
-//! the first one may not set the size of the connection table, which all share. Whoever cannot write is told what stays as it is.
+//! the first one may not set the size of the connection table, which all share. Whoever cannot write is told what stays as it is, and
+//! the [`Keeper`] looks again until it is as wanted, whoever made it so.
 
 #[cfg(test)]
 mod tests;
+
+mod keeper;
 
 use std::fs;
 use std::io;
@@ -14,6 +17,8 @@ use std::time::Duration;
 
 use crate::config::{ConntrackSettings, DetectLocal, KernelSettings, Options};
 use crate::model::Family;
+
+pub(super) use self::keeper::Keeper;
 
 /// `/proc/sys`, and what else is a file of one line.
 pub(super) struct Sysctls {
@@ -42,6 +47,17 @@ pub(super) struct Setting {
     value: u64,
 }
 
+/// One that was asked for and is not made.
+#[derive(Debug, thiserror::Error)]
+#[error("{name} cannot be set to {value} ({source}): it stays as it is")]
+pub(super) struct Missed {
+    /// As `sysctl` has it.
+    pub(super) name: &'static str,
+    value: u64,
+    #[source]
+    source: io::Error,
+}
+
 /// What came of one setting.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
@@ -52,6 +68,8 @@ enum Outcome {
 }
 
 const MAX: &str = "net.netfilter.nf_conntrack_max";
+/// Buckets of the connection table: a parameter of the module, not a sysctl.
+const HASHSIZE: &str = "nf_conntrack.hashsize";
 /// More than this is not asked for by the number of CPUs (kube-proxy's `getConntrackMax`).
 const MOST: u64 = 1 << 20;
 const ROUTE_LOCALNET: &str = "net.ipv4.conf.all.route_localnet";
@@ -59,18 +77,21 @@ const ROUTE_LOCALNET: &str = "net.ipv4.conf.all.route_localnet";
 const UNGUARDED: &str = "net.ipv4.conf.all.route_localnet is 1 and sheave does not need it here (an earlier run or kube-proxy's iptables \
                          mode may have left it): neighbours may reach services that listen at 127.0.0.1 only; set it to 0";
 
-/// Makes every setting, warns of those that cannot be made, and returns their names.
-pub(super) fn apply(options: &Options, sysctls: &Sysctls) -> Vec<&'static str> {
+/// Makes every setting, and returns those that cannot be made.
+pub(super) fn make(options: &Options, sysctls: &Sysctls) -> Vec<Missed> {
     let KernelSettings { oom_score_adj, conntrack } = &options.kernel;
     set_oom_score(*oom_score_adj);
     let mut missed = Vec::new();
     for setting in wanted(conntrack, sysctls.cpus()) {
-        if !sysctls.make(setting) {
-            missed.push(setting.name);
-        } else if setting.name == MAX {
-            sysctls.make_room(setting.value);
-        }
+        let made = sysctls.try_make(setting);
+        let made = if setting.name == MAX { made.and_then(|()| sysctls.make_room(setting.value)) } else { made };
+        missed.extend(made.err());
     }
+    missed
+}
+
+/// Warns of what is not ours to set here and makes Services work for fewer than they should, or for more.
+pub(super) fn warn_of_others(options: &Options, sysctls: &Sysctls) {
     if !options.localhost_node_ports
         && let Some(text) = sysctls.unguarded()
     {
@@ -83,7 +104,6 @@ pub(super) fn apply(options: &Options, sysctls: &Sysctls) -> Vec<&'static str> {
             );
         }
     }
-    missed
 }
 
 /// What to tell of a `route_localnet` that is on, by whomever, when the rules that guard it are gone.
@@ -165,28 +185,26 @@ impl Localnet {
 impl Sysctls {
     /// Whether a setting is as wanted now. Says what was changed, or that it could not be.
     fn make(&self, setting: Setting) -> bool {
-        let Setting { name, value } = setting;
-        match self.write(&self.path(name), value) {
-            Ok(Outcome::Same) => true,
-            Ok(Outcome::Changed(before)) => {
-                tracing::info!("{name} set to {value}, from {before}");
-                true
-            }
-            Err(error) => {
-                tracing::warn!("{name} cannot be set to {value} ({error}): it stays as it is");
-                false
-            }
-        }
+        self.try_make(setting).inspect_err(|missed| tracing::warn!("{missed}")).is_ok()
     }
 
-    /// Buckets enough for so many connections: four to a bucket.
-    fn make_room(&self, connections: u64) {
-        let wanted = connections / 4;
-        let enough = number(&self.hashsize).is_ok_and(|buckets| buckets >= wanted);
-        if !enough && let Err(error) = fs::write(&self.hashsize, wanted.to_string()) {
-            let path = self.hashsize.display();
-            tracing::warn!("{path} cannot be set to {wanted} ({error}): long chains in the connection table, if it fills");
+    /// Makes a setting as wanted. Says what was changed.
+    fn try_make(&self, setting: Setting) -> Result<(), Missed> {
+        let Setting { name, value } = setting;
+        let outcome = self.write(&self.path(name), value).map_err(|source| Missed { name, value, source })?;
+        if let Outcome::Changed(before) = outcome {
+            tracing::info!("{name} set to {value}, from {before}");
         }
+        Ok(())
+    }
+
+    /// Buckets enough for so many connections: four to a bucket. With fewer, the chains are long if the table fills.
+    fn make_room(&self, connections: u64) -> Result<(), Missed> {
+        let value = connections / 4;
+        if number(&self.hashsize).is_ok_and(|buckets| buckets >= value) {
+            return Ok(());
+        }
+        fs::write(&self.hashsize, value.to_string()).map_err(|source| Missed { name: HASHSIZE, value, source })
     }
 
     fn unguarded(&self) -> Option<&'static str> {

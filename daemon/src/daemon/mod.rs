@@ -14,10 +14,10 @@ mod handover;
 mod instruments;
 mod kernel_settings;
 mod node;
+mod outage;
 mod predecessor;
 mod reload;
 mod report;
-mod retry;
 mod servers;
 mod stale_flows;
 mod sync;
@@ -36,7 +36,6 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use kernel_settings::unguarded_localnet;
 pub use report::Reporter;
 pub(crate) use report::with_causes;
-pub(crate) use retry::Retry;
 use servers::Listening;
 pub use stale_flows::StaleFlows;
 pub use sync::{Control, Inputs, Outputs, SyncLoop};
@@ -148,7 +147,11 @@ pub fn init_only(options: &Options) -> Result<(), DaemonError> {
     // It asks for connection tracking, without which there is none of its settings. One that is another's does so as well; and if it
     // cannot be had at all, the settings will tell.
     let _hold = NatHold::take();
-    let names = kernel_settings::apply(options, &Sysctls::default());
+    let sysctls = Sysctls::default();
+    let missed = kernel_settings::make(options, &sysctls);
+    missed.iter().for_each(|missed| tracing::warn!("{missed}"));
+    kernel_settings::warn_of_others(options, &sysctls);
+    let names: Vec<_> = missed.iter().map(|missed| missed.name).collect();
     if names.is_empty() { Ok(()) } else { Err(DaemonError::KernelSettings { names }) }
 }
 
@@ -229,7 +232,7 @@ async fn serve(
     let addresses = addresses::watch_addresses(cancel.clone(), health.clone()).await?;
     let inputs = Inputs { changes: changes_in, control: control_in, addresses };
     servers::watch_queue(&metrics, &changes);
-    let Started { reporter, watches } = start_source(&options, changes, &control, &cancel).await?;
+    let Started { reporter, watches } = start_source(&options, changes, &control, metrics.clone(), &cancel).await?;
     if let Some(watches) = watches {
         servers::watch_source(&metrics, &health, watches);
     }
@@ -245,13 +248,16 @@ async fn serve(
     let plane_name = plane.name();
     let (servers, configz) = (options.servers.clone(), watch::Sender::new(settings.configz));
     let (subscribed, told) = (configz.subscribe(), reporter.clone());
+    let mut settings_keeper = kernel_settings::Keeper::new(Sysctls::default(), health.clone(), metrics.clone(), reporter.clone());
     let listening =
         Listening { servers, configz: subscribed, plane: plane_name, metrics, health: health.clone(), reporter: told, log };
     let mut open_servers = listening.open(&cancel)?;
     let checks = tokio::spawn(checks.run(cancel.clone()));
     let watchman = Watchman::start(own_port, control.clone(), health.clone())?.holding(hold);
     // After the hold, which asks for connection tracking: before, its settings need not be there.
-    kernel_settings::apply(&options, &Sysctls::default());
+    settings_keeper.take_over(&options);
+    let (in_force, settings_wanted) = watch::channel(options.clone());
+    tokio::spawn(cancel.clone().run_until_cancelled_owned(settings_keeper.follow(settings_wanted)));
 
     tracing::info!(node = %options.node_name, plane = plane_name, version = env!("CARGO_PKG_VERSION"), "sheave starts");
     reporter.starting();
@@ -269,7 +275,7 @@ async fn serve(
 
     let reconfigured = async {
         match file {
-            Some(file) => reload::follow(file, options, &configz, control, &health).await,
+            Some(file) => reload::follow(file, &reload::InForce { options: in_force, configz }, control, &health).await,
             None => std::future::pending().await,
         }
     };
@@ -313,6 +319,7 @@ async fn start_source(
     options: &Options,
     changes: mpsc::Sender<Change>,
     control: &mpsc::Sender<Control>,
+    metrics: Arc<Metrics>,
     cancel: &CancellationToken,
 ) -> Result<Started, DaemonError> {
     match &options.source {
@@ -323,6 +330,7 @@ async fn start_source(
         }
         SourceOptions::Kube(kube) => {
             let servers = Arc::new(kube::connect(kube).await?);
+            servers.metered_by(metrics);
             let events = EventSink::spawn(servers.clone(), &options.node_name, cancel.clone());
             // None of them may become a VIP (CVE-2020-8554). A name may resolve to something else tomorrow.
             let (known, control, until) = (servers.clone(), control.clone(), cancel.clone());

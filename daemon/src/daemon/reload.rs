@@ -10,18 +10,24 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use super::kernel_settings::{self, Sysctls};
 use super::report::with_causes;
-use super::retry::Retry;
 use super::sync::Control;
 use crate::config::{ConfigFile, Options, Servers, Settings, SourceOptions};
 use crate::health::ProxyHealth;
 use crate::http_server;
+use crate::retry::Retry;
 use crate::source::kube;
 use crate::source::manifests::PathWatch;
 
 /// Under this name `/healthz` tells of a configuration that cannot be used.
 const PROBLEM: &str = "configuration";
+
+/// What is in force, for whoever follows it.
+pub(super) struct InForce {
+    pub(super) options: watch::Sender<Arc<Options>>,
+    /// As `/configz` tells it.
+    pub(super) configz: watch::Sender<serde_json::Value>,
+}
 
 /// What a change asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,11 +55,12 @@ fn change(now: &Options, next: &Options) -> Change {
 /// looked at again until it is good.
 pub(super) async fn follow(
     file: &ConfigFile,
-    mut now: Arc<Options>,
-    configz: &watch::Sender<serde_json::Value>,
+    in_force: &InForce,
     control: mpsc::Sender<Control>,
     health: &ProxyHealth,
 ) -> Settings {
+    let InForce { options, configz } = in_force;
+    let mut now = options.borrow().clone();
     let mut watch = PathWatch::new(file.path.clone());
     let mut refused = None;
     let mut again = Retry::new(Duration::from_secs(1), Duration::from_secs(30));
@@ -64,7 +71,9 @@ pub(super) async fn follow(
         health.problem(PROBLEM, read.as_ref().err().cloned());
         match read {
             Ok((Change::Nothing, settings)) => {
-                refused = None;
+                if refused.take().is_some() {
+                    tracing::info!("the configuration can be used again, and says what is in force");
+                }
                 configz.send_replace(settings.configz);
             }
             Ok((Change::Live, settings)) => {
@@ -72,12 +81,9 @@ pub(super) async fn follow(
                 tracing::info!("the configuration has changed: taken over");
                 settings.tell();
                 configz.send_replace(settings.configz);
-                let next = Arc::new(settings.options);
-                if next.kernel != now.kernel {
-                    kernel_settings::apply(&next, &Sysctls::default());
-                }
-                health.stale_after(next.stale_after);
-                now = next;
+                now = Arc::new(settings.options);
+                options.send_replace(now.clone());
+                health.stale_after(now.stale_after);
                 // A loop that is gone ends the process anyway.
                 _ = control.send(Control::Options(now.clone())).await;
             }
@@ -140,6 +146,10 @@ mod tests {
         interpret(&Configuration::of(&parse(&text).unwrap()), &overrides).unwrap().options
     }
 
+    fn in_force(options: Arc<Options>) -> InForce {
+        InForce { options: watch::Sender::new(options), configz: watch::Sender::default() }
+    }
+
     #[test]
     fn a_change_is_live_unless_it_moves_what_the_daemon_is_built_around() {
         let now = options("");
@@ -173,8 +183,7 @@ mod tests {
         let (control, mut told) = mpsc::channel(4);
         let health = Arc::new(ProxyHealth::new(now.stale_after, false));
         let theirs = health.clone();
-        let following =
-            tokio::spawn(async move { follow(&file, now, &watch::Sender::default(), control, &theirs).await.options });
+        let following = tokio::spawn(async move { follow(&file, &in_force(now), control, &theirs).await.options });
         let mut next = async || match told.recv().await {
             Some(Control::Options(options)) => options.detect_local.clone(),
             other => panic!("{other:?}"),
@@ -226,8 +235,7 @@ mod tests {
         let health = Arc::new(ProxyHealth::new(now.stale_after, false));
         let theirs = health.clone();
         let (control, _told) = mpsc::channel(1);
-        let following =
-            tokio::spawn(async move { follow(&file, Arc::new(now), &watch::Sender::default(), control, &theirs).await.options });
+        let following = tokio::spawn(async move { follow(&file, &in_force(Arc::new(now)), control, &theirs).await.options });
         while health.look().problems.is_empty() {
             tokio::task::yield_now().await;
         }

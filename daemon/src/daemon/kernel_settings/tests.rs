@@ -1,4 +1,10 @@
+use std::sync::Arc;
+
 use super::*;
+use crate::daemon::Reporter;
+use crate::health::{ProxyHealth, STALE_AFTER};
+use crate::log_capture::Log;
+use crate::metrics::Metrics;
 
 fn conntrack() -> ConntrackSettings {
     ConntrackSettings {
@@ -114,16 +120,47 @@ fn what_cannot_be_made_is_named() {
     let (_root, sysctls) = sysctls(&[("net/netfilter/nf_conntrack_tcp_be_liberal", "0\n")]);
     let mut options = Options::new("n".into(), crate::config::SourceOptions::Manifests("none".into()));
     options.kernel.conntrack.tcp_be_liberal = true;
-    assert_eq!(apply(&options, &sysctls), [""; 0]);
+    let missed = |options: &Options| make(options, &sysctls).iter().map(|missed| missed.name).collect::<Vec<_>>();
+    assert_eq!(missed(&options), [""; 0]);
     options.kernel.conntrack.udp = Duration::from_secs(7);
-    assert_eq!(apply(&options, &sysctls), ["net.netfilter.nf_conntrack_udp_timeout"]);
+    assert_eq!(missed(&options), ["net.netfilter.nf_conntrack_udp_timeout"]);
+}
+
+#[test]
+fn what_cannot_be_made_is_told_once_and_until_it_is_so() {
+    const NAME: &str = "net/netfilter/nf_conntrack_udp_timeout";
+    let (root, sysctls) = sysctls(&[("net/netfilter/other", "0\n")]);
+    let mut options = Options::new("n".into(), crate::config::SourceOptions::Manifests("none".into()));
+    options.kernel.conntrack.udp = Duration::from_secs(7);
+    let (health, metrics) = (Arc::new(ProxyHealth::new(STALE_AFTER, false)), Arc::new(Metrics::new()));
+    let mut keeper = Keeper::new(sysctls, health.clone(), metrics.clone(), Reporter::default());
+    let (log, _guard) = Log::capture();
+    let text =
+        "net.netfilter.nf_conntrack_udp_timeout cannot be set to 7 (No such file or directory (os error 2)): it stays as it is";
+    for _ in 0..2 {
+        keeper.take_over(&options);
+        assert_eq!(health.look().problems, [format!("kernel setting net.netfilter.nf_conntrack_udp_timeout: {text}")]);
+        assert_eq!(metrics.kernel_settings_missed.get(), 1);
+    }
+    fs::write(root.path().join(NAME), "7\n").unwrap();
+    keeper.take_over(&options);
+    assert_eq!((health.look().problems, metrics.kernel_settings_missed.get()), (Vec::new(), 0));
+    assert_eq!(log.lines(), [format!("WARN {text}"), "INFO net.netfilter.nf_conntrack_udp_timeout is as wanted now".to_owned()]);
+
+    // One that nobody asks for any more is no problem, either.
+    fs::remove_file(root.path().join(NAME)).unwrap();
+    keeper.take_over(&options);
+    assert_eq!(health.look().problems.len(), 1);
+    options.kernel.conntrack.udp = Duration::ZERO;
+    keeper.take_over(&options);
+    assert_eq!(health.look().problems, Vec::<String>::new());
 }
 
 #[test]
 fn buckets_only_grow() {
     for (before, after) in [("16384", "32768"), ("65536", "65536")] {
         let (root, sysctls) = sysctls(&[("hashsize", before)]);
-        sysctls.make_room(131_072);
+        sysctls.make_room(131_072).unwrap();
         assert_eq!(fs::read_to_string(root.path().join("hashsize")).unwrap(), after);
     }
 }

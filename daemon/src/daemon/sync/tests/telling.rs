@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{SyncLoop, options, outputs};
+use super::{Kernel, Outputs, Reporter, SyncLoop, options, outputs};
+use crate::config::{Options, SourceOptions};
 use crate::dataplane::{Commit, Damage, Dataplane, PlaneError};
+use crate::log_capture::Log;
 use crate::model::{EndpointSlice, ObjectKey, samples};
+use crate::source::kube::{EventSink, KubeOptions, Severity};
 use crate::source::{Change, Kind, Object};
 use crate::table::{Delta, ServiceTable};
 
@@ -109,4 +112,56 @@ fn a_change_is_pending_until_the_kernel_takes_it_and_its_latency_is_counted_once
     sync_loop.take_one(slice(2, jiff::Timestamp::now()));
     sync_loop.sync();
     assert_eq!(told(&sync_loop, [PENDING, LATENCIES]), [0.0, 1.0]);
+}
+
+/// One failure is mended at once and is no Event; an outage is one, and so is its end.
+#[test]
+fn commits_that_keep_failing_are_an_event_on_the_node() {
+    let refusals = Arc::new(AtomicU32::new(0));
+    let (events, mut remarks) = EventSink::recording();
+    let plane = Stubborn { refusals: Arc::clone(&refusals) };
+    let outputs = Outputs { reporter: Reporter::with_events(events, "node".into()), ..outputs() };
+    let mut sync_loop = SyncLoop::new(Arc::new(options()), Box::new(plane), outputs);
+    for kind in [Kind::Node, Kind::ServiceCidr, Kind::ForeignService, Kind::Service, Kind::EndpointSlice] {
+        sync_loop.take_one(Change::Listed(kind));
+    }
+    let mut said = |sync_loop: &mut SyncLoop, failures: u32| {
+        refusals.store(failures, Ordering::Relaxed);
+        for _ in 0..=failures {
+            sync_loop.kernel = Kernel::Doubtful;
+            sync_loop.retry_at = None;
+            sync_loop.sync();
+        }
+        let remarks = std::iter::from_fn(|| remarks.try_recv().ok());
+        remarks.map(|remark| (remark.subject.kind, remark.severity, remark.reason)).collect::<Vec<_>>()
+    };
+    assert_eq!(said(&mut sync_loop, 2), []);
+    let outage = [("Node", Severity::Warning, "FailedToSyncProxyRules"), ("Node", Severity::Normal, "SyncedProxyRules")];
+    assert_eq!(said(&mut sync_loop, 40), outage, "once, however often it is tried");
+    assert_eq!(said(&mut sync_loop, 3), outage, "another outage");
+}
+
+/// `/healthz` says no without a Node of ours; somebody has to be told why.
+#[test]
+fn a_node_that_is_not_there_is_told_until_it_is() {
+    let source = SourceOptions::Kube(KubeOptions::default());
+    let options = Options::new("node".into(), source);
+    let plane = Stubborn { refusals: Arc::default() };
+    let mut sync_loop = SyncLoop::new(Arc::new(options), Box::new(plane), outputs());
+    let (log, _guard) = Log::capture();
+    let told = |log: &Log| log.lines().iter().filter(|line| line.contains("Node")).count();
+    for kind in [Kind::Node, Kind::ServiceCidr, Kind::ForeignService, Kind::Service, Kind::EndpointSlice] {
+        sync_loop.take_one(Change::Listed(kind));
+    }
+    for _ in 0..2 {
+        sync_loop.sync();
+        assert_eq!(sync_loop.outputs.health.look().problems, ["node: there is no Node named node"]);
+        assert_eq!(told(&log), 1, "{:?}", log.lines());
+    }
+    sync_loop.take_one(Change::Applied(Object::Node(Box::new(samples::node("node", [])))));
+    for _ in 0..2 {
+        sync_loop.sync();
+        assert_eq!(sync_loop.outputs.health.look().problems, Vec::<String>::new());
+        assert_eq!(told(&log), 2, "{:?}", log.lines());
+    }
 }
