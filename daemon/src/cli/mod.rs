@@ -72,6 +72,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// Kernel, API server or daemon cannot be reached: exit code 3.
     Unreachable(anyhow::Error),
+    /// The same with this exit code; the log has said what.
+    Told(u8),
 }
 
 impl Cli {
@@ -100,11 +102,7 @@ impl LogOptions {
         let (filter, reload) = LogFilter::new(&filter).map_err(|error| Failure::Usage(format!("--log: {error}")))?;
         let registry = tracing_subscriber::registry().with(reload);
         let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-        let format = self.log_format.unwrap_or(match defaults.map(|defaults| defaults.format) {
-            Some(Format::Json) => LogFormat::Json,
-            Some(Format::Text) | None => LogFormat::Text,
-        });
-        match format {
+        match self.format(defaults) {
             LogFormat::Json => registry.with(lines.json().flatten_event(true).with_current_span(false)).init(),
             LogFormat::Text => {
                 let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -113,19 +111,51 @@ impl LogOptions {
         }
         Ok(filter)
     }
+
+    fn format(&self, defaults: Option<LogDefaults>) -> LogFormat {
+        self.log_format.unwrap_or(match defaults.map(|defaults| defaults.format) {
+            Some(Format::Json) => LogFormat::Json,
+            Some(Format::Text) | None => LogFormat::Text,
+        })
+    }
+
+    /// Says a failure in the log if that is JSON: whoever reads it takes every line for an object, the last one as well.
+    fn tell(&self, defaults: Option<LogDefaults>, failure: Failure) -> Failure {
+        match self.format(defaults) {
+            LogFormat::Text => failure,
+            LogFormat::Json => {
+                tracing::error!("{}", failure.text());
+                Failure::Told(failure.code())
+            }
+        }
+    }
 }
 
 impl Failure {
     #[expect(clippy::print_stderr, reason = "the last word of a command that failed goes to the person who typed it")]
     fn report(&self) -> ExitCode {
         match self {
-            Self::No(error) | Self::Unreachable(error) => eprintln!("sheave: {}", with_causes(error.as_ref())),
+            Self::No(_) | Self::Unreachable(_) => eprintln!("sheave: {}", self.text()),
             Self::Usage(text) => eprintln!("sheave: {text}\n\nFor more information, try '--help'."),
+            Self::Told(_) => {}
         }
-        ExitCode::from(match self {
+        ExitCode::from(self.code())
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::No(error) | Self::Unreachable(error) => with_causes(error.as_ref()),
+            Self::Usage(text) => text.clone(),
+            Self::Told(_) => String::new(),
+        }
+    }
+
+    fn code(&self) -> u8 {
+        match self {
             Self::No(_) => 1,
             Self::Usage(_) => 2,
             Self::Unreachable(_) => 3,
-        })
+            Self::Told(code) => *code,
+        }
     }
 }

@@ -455,7 +455,7 @@ impl SyncLoop {
         let mut suspects = std::mem::take(&mut self.suspect_flows);
         if let Some(flows) = &self.outputs.stale_flows {
             if all {
-                suspects.merge(stale_flows::all(self.reconciler.table()));
+                suspects.merge(stale_flows::all(self.reconciler.table(), self.reconciler.index().is_informed()));
             }
             flows.look_for(suspects);
         }

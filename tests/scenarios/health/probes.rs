@@ -191,5 +191,14 @@ pub(super) fn a_busy_port_is_the_end_where_that_was_asked_for() -> anyhow::Resul
     let done = cluster.sheave(&["run", "--source", &source, "--node-name", NODE_NAME, "--bind-address-hard-fail"])?;
     ensure!(done.status.code() == Some(1), "{done:?}");
     ensure!(done.stderr.contains("sheave: listen on 127.0.0.1:10249: "), "{}", done.stderr);
+    ensure!(done.stderr.contains("the daemon ends") && !done.stderr.contains("again"), "{}", done.stderr);
+    // Every line of a log in JSON is an object, the last one as well.
+    let json = ["--bind-address-hard-fail", "--log-format", "json"];
+    let done = cluster.sheave(&[&["run", "--source", &source, "--node-name", NODE_NAME], &json[..]].concat())?;
+    ensure!(done.status.code() == Some(1), "{done:?}");
+    let lines: Vec<Value> =
+        done.stderr.lines().map(serde_json::from_str).collect::<Result<_, _>>().context(done.stderr.clone())?;
+    let last = lines.last().context("it says something")?;
+    ensure!(last["level"] == "ERROR" && last["message"].as_str().is_some_and(|text| text.starts_with("listen on ")), "{last}");
     Ok(())
 }
