@@ -25,7 +25,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::daemon::Retry;
+use crate::retry::Retry;
 
 /// Connections of one listener at a time. For one more the oldest is closed: a probe must not wait for peers that say nothing.
 const CONNECTIONS: usize = 64;

@@ -20,5 +20,6 @@ pub mod model;
 pub mod netlink;
 pub mod policy;
 pub mod reconciler;
+mod retry;
 pub mod source;
 pub mod table;

@@ -101,6 +101,38 @@ fn monitoring_is_the_same() {
 }
 
 #[test]
+fn another_job_is_that_of_the_series_and_of_the_alerts() {
+    let values = json!({
+        "config": { "kubeProxy": { "metricsBindAddress": "0.0.0.0:10249" } },
+        "monitoring": { "job": "kube-proxy", "podMonitor": { "enabled": true }, "prometheusRule": { "enabled": true } },
+    });
+    let release = release(&values);
+    let spec = |kind: &str| &release.iter().find(|object| object["kind"] == kind).unwrap()["spec"];
+    let relabelings = spec("PodMonitor")["podMetricsEndpoints"][0]["relabelings"].as_array().unwrap();
+    assert!(relabelings.contains(&json!({ "targetLabel": "job", "replacement": "kube-proxy" })), "{relabelings:?}");
+    let rules = spec("PrometheusRule").to_string();
+    assert!(rules.contains(r#"{job=\"kube-proxy\"}"#) && !rules.contains(r#"job=\"sheave\""#), "{rules}");
+}
+
+/// Helm waits for hooks that are Jobs or Pods and for no other kind; this one need not be waited for, and can ask nobody anything.
+#[test]
+fn the_hook_that_gives_nodes_back_outlives_the_release() {
+    let rendered = chart().render(&json!({})).unwrap();
+    let hooks: Vec<_> = rendered.into_iter().filter(Rendered::is_hook).map(|rendered| rendered.object).collect();
+    let [hook] = &hooks[..] else { panic!("one hook: {hooks:?}") };
+    let annotations = json!({ "helm.sh/hook": "pre-delete", "helm.sh/hook-delete-policy": "before-hook-creation" });
+    assert_eq!((&hook["kind"], &hook["metadata"]["annotations"]), (&json!("DaemonSet"), &annotations));
+    // What is deleted with the release, account and configuration, is not what it lives on.
+    let pod = &hook["spec"]["template"]["spec"];
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    assert!(pod.get("serviceAccountName").is_none() && pod.get("volumes").is_none());
+    let container = &pod["initContainers"][0];
+    assert_eq!(container["args"], json!(["migrate", "back"]));
+    // Its selector takes no pod of the daemon's.
+    assert_ne!(hook["spec"]["selector"], json!({ "matchLabels": { "app.kubernetes.io/name": "sheave" } }));
+}
+
+#[test]
 fn metrics_that_nobody_could_fetch_are_refused() {
     let values = json!({ "monitoring": { "podMonitor": { "enabled": true } } });
     let Err(error) = chart().render(&values) else { panic!("a PodMonitor of metrics on 127.0.0.1") };

@@ -25,3 +25,13 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
     let ours: Vec<_> = ours.filter(|line| !newer.iter().any(|key| line.contains("Unknown key") && line.contains(key))).collect();
     assert!(ours.is_empty(), "{}", ours.join("\n"));
 }
+
+/// What a kube-proxy in iptables mode left by way of iptables-legacy can be removed, and nothing else is writable.
+#[test]
+fn the_unit_may_do_what_adoption_asks_for() {
+    let unit = fs::read_to_string(manifests("systemd/sheave.service")).unwrap();
+    let set = |key: &str| unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).collect::<Vec<_>>();
+    assert!(set("ExecStart")[0].contains("--adopt"));
+    assert_eq!(set("CapabilityBoundingSet"), ["CAP_NET_ADMIN CAP_NET_RAW"]);
+    assert_eq!((set("ProtectSystem"), set("ReadWritePaths")), (vec!["strict"], vec!["-/run/xtables.lock"]));
+}

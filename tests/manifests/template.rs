@@ -227,6 +227,8 @@ fn function(name: &str, arguments: &[Value]) -> anyhow::Result<Value> {
             let margin = " ".repeat(usize::try_from(width.as_u64().context("a width")?)?);
             json!(text.trim_end().lines().fold(String::new(), |lines, line| format!("{lines}\n{margin}{line}")))
         }
+        ("quote", [Value::String(text)]) => json!(format!("{text:?}")),
+        ("replace", [Value::String(old), Value::String(new), Value::String(text)]) => json!(text.replace(old.as_str(), new)),
         ("fail", [Value::String(reason)]) => bail!("{reason}"),
         _ => bail!("{name} is not known here with these arguments: {arguments:?}"),
     })
@@ -272,6 +274,8 @@ mod tests {
             ("{{ if or .Values.empty (not .Values.list) }}a{{ end }}", ""),
             ("  k:\n    {{- toYaml .Values.map | nindent 4 }}\nl", "  k:\n    k: 1\nl"),
             ("{{- .Files.Get \"x\" | nindent 2 }}", "\n  file x"),
+            ("{{ .Values.name | quote }}", "\"n\""),
+            ("{{ .Values.name | replace \"n\" (quote \"m\") }}", "\"m\""),
             ("{{ .Values.missing.deep | default \"x\" }}", "x"),
         ] {
             assert_eq!(rendered(template).unwrap(), expected, "{template}");

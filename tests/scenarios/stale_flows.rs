@@ -24,6 +24,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         a_terminating_backend_that_serves_keeps_its_flow needs ["nftables"];
         tcp_is_never_cut needs ["nftables"];
         changes_while_nobody_is_there_are_caught_up_with needs ["nftables"];
+        a_service_that_went_while_nobody_was_there_keeps_no_flow needs ["nftables"];
         a_full_table_delays_no_sync needs ["nftables"], within 90 s;
     )
     .to_vec()
@@ -331,6 +332,27 @@ fn changes_while_nobody_is_there_are_caught_up_with() -> anyhow::Result<()> {
     all_answered_by(&flows, "local")?;
     cluster.restart()?;
     all_answered_by(&flows, "remote")
+}
+
+/// Of what was pending when the daemon ended, nothing is remembered. What remains in the kernel is found by the range of ClusterIPs.
+fn a_service_that_went_while_nobody_was_there_keeps_no_flow() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start()?;
+    let stays = Service::new("stays", "172.30.0.54").only(Protocol::Udp, 53, 53).endpoint(Endpoint::at(REMOTE));
+    cluster.services(&[&on(&[LOCAL]), &stays])?;
+    let mut flows = flows(&cluster)?;
+    flows.retain(|(name, _)| name.contains(CLUSTER_IP) || name.contains("fd00:172:30::"));
+    ensure!(flows.len() == 6, "three ways in two families: {:?}", flows.iter().map(|(name, _)| name).collect::<Vec<_>>());
+    all_answered_by(&flows, "local")?;
+    let other = UdpFlow::start(&cluster.pod, "172.30.0.54:53", PACE)?;
+    other.await_answers(10, PATIENCE)?;
+    cluster.kill()?;
+    cluster.objects_later("world.yaml", stays.documents())?;
+    all_answered_by(&flows, "local")?;
+    cluster.restart()?;
+    none_answered(&flows)?;
+    other.await_answers(10, PATIENCE)?;
+    ensure!(other.stop().by.keys().eq(["remote"]), "a flow of a Service that is there was not left alone");
+    Ok(())
 }
 
 fn a_full_table_delays_no_sync() -> anyhow::Result<()> {

@@ -82,6 +82,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// Kernel, API server or daemon cannot be reached: exit code 3.
     Unreachable(anyhow::Error),
+    /// The same with this exit code; the log has said what.
+    Told(u8),
 }
 
 impl Cli {
@@ -118,7 +120,7 @@ impl LogOptions {
         let (filter, reload) = LogFilter::new(&filter).map_err(|error| Failure::Usage(format!("--log: {error}")))?;
         let registry = tracing_subscriber::registry().with(reload);
         let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-        match self.format().or(defaults.map(|defaults| defaults.format)).unwrap_or(Format::Text) {
+        match self.format_under(defaults) {
             Format::Json => registry.with(lines.json().flatten_event(true).with_current_span(false)).init(),
             Format::Text => {
                 let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -126,6 +128,22 @@ impl LogOptions {
             }
         }
         Ok(filter)
+    }
+
+    /// How lines look in the end.
+    fn format_under(&self, defaults: Option<LogDefaults>) -> Format {
+        self.format().or(defaults.map(|defaults| defaults.format)).unwrap_or(Format::Text)
+    }
+
+    /// Says a failure in the log if that is JSON: whoever reads it takes every line for an object, the last one as well.
+    fn tell(&self, defaults: Option<LogDefaults>, failure: Failure) -> Failure {
+        match self.format_under(defaults) {
+            Format::Text => failure,
+            Format::Json => {
+                tracing::error!("{}", failure.text());
+                Failure::Told(failure.code())
+            }
+        }
     }
 }
 
@@ -139,14 +157,28 @@ impl Failure {
     #[expect(clippy::print_stderr, reason = "the last word of a command that failed goes to the person who typed it")]
     fn report(&self) -> ExitCode {
         match self {
-            Self::No(error) | Self::Unreachable(error) => eprintln!("sheave: {}", with_causes(error.as_ref())),
+            Self::No(_) | Self::Unreachable(_) => eprintln!("sheave: {}", self.text()),
             Self::Usage(text) => eprintln!("sheave: {text}\n\nFor more information, try '--help'."),
+            Self::Told(_) => {}
         }
-        ExitCode::from(match self {
+        ExitCode::from(self.code())
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::No(error) | Self::Unreachable(error) => with_causes(error.as_ref()),
+            Self::Usage(text) => text.clone(),
+            Self::Told(_) => String::new(),
+        }
+    }
+
+    fn code(&self) -> u8 {
+        match self {
             Self::No(_) => 1,
             Self::Usage(_) => 2,
             Self::Unreachable(_) => 3,
-        })
+            Self::Told(code) => *code,
+        }
     }
 }
 

@@ -146,7 +146,8 @@ impl Prepared {
     /// Opens the log and does it.
     pub(super) fn run(self) -> Result<(), Failure> {
         let Self { task, settings, log } = self;
-        let filter = log.start(Some(settings.log))?;
+        let defaults = settings.log;
+        let filter = log.start(Some(defaults))?;
         let outcome = match task {
             Task::Cleanup => return cleanup::cleanup(&cleanup::Arguments::default()),
             Task::WriteConfig(path) => {
@@ -159,10 +160,13 @@ impl Prepared {
             }
             Task::Serve(file) => daemon::run(settings, file.as_ref(), &filter),
         };
-        outcome.map_err(|error| match error {
-            error if error.is_usage() => Failure::Usage(with_causes(&error)),
-            error if error.is_unreachable() => Failure::Unreachable(error.into()),
-            error => Failure::No(error.into()),
+        outcome.map_err(|error| {
+            let failure = match error {
+                error if error.is_usage() => Failure::Usage(with_causes(&error)),
+                error if error.is_unreachable() => Failure::Unreachable(error.into()),
+                error => Failure::No(error.into()),
+            };
+            log.tell(Some(defaults), failure)
         })
     }
 }

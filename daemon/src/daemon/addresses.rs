@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::retry::{Failed, Outage};
+use super::outage::{Matter, Outage};
 use crate::health::ProxyHealth;
 use crate::netlink::route::{AddressSocket, LocalAddresses, RouteError};
 
@@ -19,6 +19,12 @@ use crate::netlink::route::{AddressSocket, LocalAddresses, RouteError};
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Longest pause: for so long a NodePort may be dead on a new address although rtnetlink works again.
 const AGAIN_AT_LATEST: Duration = Duration::from_secs(10);
+
+const ADDRESSES: Matter = Matter {
+    whose: "node addresses",
+    fails: "addresses of this node not re-read, the last known stay in force",
+    works: "addresses of this node are followed",
+};
 
 /// What is asked of the kernel here. [`AddressSocket`] says what each means.
 trait AddressDoor: Send {
@@ -44,23 +50,21 @@ pub(super) async fn watch_addresses(
 }
 
 async fn follow(mut door: impl AddressDoor, known: watch::Sender<LocalAddresses>, health: Arc<ProxyHealth>) {
-    let mut outage = Outage::new("node addresses", health, AGAIN_AFTER, AGAIN_AT_LATEST);
+    let mut outage = Outage::new(ADDRESSES, health, AGAIN_AFTER, AGAIN_AT_LATEST);
     let mut works = true;
     loop {
         let outcome = if works { after_a_change(&mut door).await } else { anew(&mut door).await };
         works = outcome.is_ok();
         match outcome {
             Ok(now) => {
-                if let Some(lasted) = outage.worked(Instant::now()) {
-                    tracing::info!("addresses of this node are followed again, after {:.1} s", lasted.as_secs_f64());
-                }
+                outage.worked(Instant::now());
                 known.send_if_modified(|known| {
                     let changed = *known != now;
                     *known = now;
                     changed
                 });
             }
-            Err(error) => tokio::time::sleep(failed(&mut outage, &error)).await,
+            Err(error) => tokio::time::sleep(outage.failed(Instant::now(), &error)).await,
         }
     }
 }
@@ -73,16 +77,6 @@ async fn after_a_change(door: &mut impl AddressDoor) -> Result<LocalAddresses, R
 async fn anew(door: &mut impl AddressDoor) -> Result<LocalAddresses, RouteError> {
     door.reopen()?;
     door.list().await
-}
-
-fn failed(outage: &mut Outage, error: &RouteError) -> Duration {
-    let Failed { wait, first } = outage.failed(Instant::now(), error);
-    if first {
-        tracing::warn!(%error, "addresses of this node not re-read, the last known stay in force; tried again until it works");
-    } else {
-        tracing::debug!(%error, retry_ms = wait.as_millis(), "addresses of this node not re-read");
-    }
-    wait
 }
 
 impl AddressDoor for AddressSocket {

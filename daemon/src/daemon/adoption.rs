@@ -13,7 +13,6 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::report::{Reporter, with_causes};
-use super::retry::Retry;
 use super::{DaemonError, handover};
 use crate::dataplane::nftables::{LAYOUT, TABLE};
 use crate::health::ProxyHealth;
@@ -22,6 +21,7 @@ use crate::migration::presence::{self, Listeners, Sign};
 use crate::migration::removal::{self, Removal};
 use crate::migration::{Item, MigrationError, State, sentence};
 use crate::netlink::nft::{KernelNft, NftDoor as _};
+use crate::retry::Retry;
 
 /// How often it is looked whether kube-proxy still runs. Nothing tells.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);

@@ -10,12 +10,12 @@ use tokio::signal::unix::Signal;
 
 use super::localnet;
 use super::report::with_causes;
-use super::retry::Retry;
 use super::servers::OpenServers;
 use crate::dataplane::nftables;
 use crate::migration::presence::{self, Listeners};
 use crate::migration::rollback;
 use crate::netlink::nft::KernelNft;
+use crate::retry::Retry;
 
 /// How soon a request is noticed.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);

@@ -2,20 +2,26 @@
 //! [`wanted`], which is pure; [`Sysctls`] compares and writes.
 //!
 //! Nothing here is worth a crash: a container without `privileged` has a read-only /proc/sys, and a network namespace that is not
-//! the first one may not set the size of the connection table, which all share. Whoever cannot write is told what stays as it is.
+//! the first one may not set the size of the connection table, which all share. Whoever cannot write is told what stays as it is, and
+//! the [`Keeper`] looks again until it is as wanted, whoever made it so.
 
 #[cfg(test)]
 mod tests;
+
+mod keeper;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::localnet;
 use crate::config::{ConntrackSettings, DetectLocal, KernelSettings, Options};
 use crate::model::Family;
+
+pub(super) use self::keeper::Keeper;
 
 /// `/proc/sys`, and what else is a file of one line.
 pub(super) struct Sysctls {
@@ -29,11 +35,9 @@ pub(super) struct Sysctls {
 }
 
 /// What is not as it was asked to be, as it was told: each matter once while it lasts, and once when it is over. Kept for the life of
-/// the process, which may see many configurations.
-#[derive(Default)]
-pub(super) struct Amiss {
-    matters: BTreeMap<&'static str, String>,
-}
+/// the process, which may see many configurations; clones are the same.
+#[derive(Clone, Default)]
+pub(super) struct Amiss(Arc<Mutex<BTreeMap<&'static str, String>>>);
 
 /// One setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +45,17 @@ pub(super) struct Setting {
     /// Its name as `sysctl` has it.
     pub(super) name: &'static str,
     pub(super) value: u64,
+}
+
+/// One that was asked for and is not made.
+#[derive(Debug, thiserror::Error)]
+#[error("{name} cannot be set to {value} ({source}): it stays as it is")]
+pub(super) struct Missed {
+    /// As `sysctl` has it.
+    pub(super) name: &'static str,
+    value: u64,
+    #[source]
+    source: io::Error,
 }
 
 /// What came of one setting.
@@ -53,33 +68,36 @@ enum Outcome {
 }
 
 const MAX: &str = "net.netfilter.nf_conntrack_max";
+/// Buckets of the connection table: a parameter of the module, not a sysctl.
+const HASHSIZE: &str = "nf_conntrack.hashsize";
 /// More than this is not asked for by the number of CPUs (kube-proxy's `getConntrackMax`).
 const MOST: u64 = 1 << 20;
 /// As the configuration names it.
 const OOM_SCORE: &str = "oomScoreAdj";
-const HASH_SIZE: &str = "nf_conntrack hashsize";
 const ROUTE_LOCALNET: &str = "net.ipv4.conf.all.route_localnet";
 
-/// Makes every setting, warns of what is amiss and was not told yet, and returns the names of settings that cannot be made.
-pub(super) fn apply(options: &Options, sysctls: &Sysctls, told: &mut Amiss) -> Vec<&'static str> {
-    let KernelSettings { oom_score_adj, conntrack } = &options.kernel;
-    let (mut missed, mut matters) = (Vec::new(), BTreeMap::new());
-    match sysctls.set_oom_score(*oom_score_adj) {
+/// Makes every setting, and returns those that cannot be made.
+pub(super) fn make(options: &Options, sysctls: &Sysctls) -> Vec<Missed> {
+    let mut missed = Vec::new();
+    for setting in wanted(&options.kernel.conntrack, sysctls.cpus()) {
+        let made = sysctls.make(setting);
+        let made = if setting.name == MAX { made.and_then(|()| sysctls.make_room(setting.value)) } else { made };
+        missed.extend(made.err());
+    }
+    missed
+}
+
+/// What is amiss beside those, by name: the score of this process, which is nobody else's matter, and what is not ours to set here and
+/// makes Services work for fewer than they should, or for more.
+pub(super) fn look_beside(options: &Options, sysctls: &Sysctls) -> BTreeMap<&'static str, String> {
+    let mut matters = BTreeMap::new();
+    let score = options.kernel.oom_score_adj;
+    match sysctls.set_oom_score(score) {
         Ok(()) => {}
         // kube-proxy wants it for everybody, and in silence: a container with few privileges is none the worse.
-        Err(text) if *oom_score_adj == KernelSettings::USUAL_OOM_SCORE => tracing::debug!("{text}"),
+        Err(text) if score == KernelSettings::USUAL_OOM_SCORE => tracing::debug!("{text}"),
         Err(text) => {
             matters.insert(OOM_SCORE, text);
-        }
-    }
-    for setting in wanted(conntrack, sysctls.cpus()) {
-        if let Err(text) = sysctls.make(setting) {
-            matters.insert(setting.name, text);
-            missed.push(setting.name);
-        } else if setting.name == MAX
-            && let Err(text) = sysctls.make_room(setting.value)
-        {
-            matters.insert(HASH_SIZE, text);
         }
     }
     if !options.localhost_node_ports
@@ -92,8 +110,7 @@ pub(super) fn apply(options: &Options, sysctls: &Sysctls, told: &mut Amiss) -> V
             format!("{name} is 0: this node forwards nothing, so that Services work for its own processes only; set it to 1");
         matters.insert(name, text);
     }
-    told.are(matters);
-    missed
+    matters
 }
 
 /// What the conntrack section asks for. Zero asks for nothing.
@@ -137,19 +154,24 @@ impl Default for Sysctls {
 }
 
 impl Amiss {
-    /// These are, now.
-    fn are(&mut self, matters: BTreeMap<&'static str, String>) {
+    /// These are, now. Returns whether any of them has just begun.
+    fn are(&self, matters: BTreeMap<&'static str, String>) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, text) in &matters {
-            if self.matters.get(name) != Some(text) {
+            if told.get(name) != Some(text) {
                 tracing::warn!("{text}");
             }
         }
-        for (name, text) in &self.matters {
-            if !matters.contains_key(name) {
-                tracing::info!("no longer: {text}");
-            }
+        for text in told.iter().filter(|(name, _)| !matters.contains_key(*name)).map(|(_, text)| text) {
+            tracing::info!("no longer: {text}");
         }
-        self.matters = matters;
+        let begun = matters.keys().any(|name| !told.contains_key(name));
+        *told = matters;
+        begun
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 }
 
@@ -161,17 +183,14 @@ impl Sysctls {
         Self { proc_sys: root.to_owned(), hashsize: at("hashsize"), cpus: at("online"), oom_score: at("oom_score_adj") }
     }
 
-    /// Makes a setting, and says what was changed; an error says what could not be.
-    pub(super) fn make(&self, setting: Setting) -> Result<(), String> {
+    /// Makes a setting as wanted. Says what was changed.
+    pub(super) fn make(&self, setting: Setting) -> Result<(), Missed> {
         let Setting { name, value } = setting;
-        match self.write(&self.path(name), value) {
-            Ok(Outcome::Same) => Ok(()),
-            Ok(Outcome::Changed(before)) => {
-                tracing::info!("{name} set to {value}, from {before}");
-                Ok(())
-            }
-            Err(error) => Err(format!("{name} cannot be set to {value} ({error}): it stays as it is")),
+        let outcome = self.write(&self.path(name), value).map_err(|source| Missed { name, value, source })?;
+        if let Outcome::Changed(before) = outcome {
+            tracing::info!("{name} set to {value}, from {before}");
         }
+        Ok(())
     }
 
     /// Lower than what it has needs CAP_SYS_RESOURCE; without it the process is no worse off than any other.
@@ -184,16 +203,13 @@ impl Sysctls {
             .map_err(|error| format!("{OOM_SCORE} cannot be set to {score} ({error}): it stays at {}", before.trim()))
     }
 
-    /// Buckets enough for so many connections: four to a bucket.
-    fn make_room(&self, connections: u64) -> Result<(), String> {
-        let wanted = connections / 4;
-        if number(&self.hashsize).is_ok_and(|buckets| buckets >= wanted) {
+    /// Buckets enough for so many connections: four to a bucket. With fewer, the chains are long if the table fills.
+    fn make_room(&self, connections: u64) -> Result<(), Missed> {
+        let value = connections / 4;
+        if number(&self.hashsize).is_ok_and(|buckets| buckets >= value) {
             return Ok(());
         }
-        let path = self.hashsize.display();
-        fs::write(&self.hashsize, wanted.to_string()).map_err(|error| {
-            format!("{path} cannot be set to {wanted} ({error}): long chains in the connection table, if it fills")
-        })
+        fs::write(&self.hashsize, value.to_string()).map_err(|source| Missed { name: HASHSIZE, value, source })
     }
 
     /// CPUs that are online. `available_parallelism` would be those of a cgroup's quota, and the connection table is the machine's.

@@ -74,8 +74,8 @@ pub(crate) fn give_back(door: &mut KernelNft) -> anyhow::Result<()> {
 /// Whether it could be set; if not, somebody is told.
 fn set(sysctls: &Sysctls, setting: Setting) -> bool {
     let made = sysctls.make(setting);
-    if let Err(text) = &made {
-        tracing::warn!("{text}");
+    if let Err(missed) = &made {
+        tracing::warn!("{missed}");
     }
     made.is_ok()
 }

@@ -18,10 +18,10 @@ mod kernel_settings;
 mod localnet;
 mod misgivings;
 mod node;
+mod outage;
 mod predecessor;
 mod reload;
 mod report;
-mod retry;
 mod servers;
 mod stale_flows;
 mod sync;
@@ -41,16 +41,15 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use localnet::{give_back as give_back_localnet, unguarded_localnet};
 pub use report::Reporter;
 pub(crate) use report::with_causes;
-pub(crate) use retry::Retry;
 use servers::Listening;
 pub use stale_flows::StaleFlows;
 pub use sync::{Control, Inputs, Outputs, SyncLoop};
 pub use watchman::Watchman;
 
 use self::adoption::Adoption;
-use self::kernel_settings::{Amiss, Sysctls};
+use self::kernel_settings::Sysctls;
 use self::localnet::Localnet;
-use self::reload::Follower;
+use self::reload::{Follower, InForce};
 use self::told::Told;
 use crate::config::{ConfigFile, Options, Settings, SourceOptions};
 use crate::dataplane::nftables::{NatHold, NftablesPlane};
@@ -168,7 +167,11 @@ pub fn init_only(options: &Options) -> Result<(), DaemonError> {
     // It asks for connection tracking, without which there is none of its settings. One that is another's does so as well; and if it
     // cannot be had at all, the settings will tell.
     let _hold = NatHold::take();
-    let names = kernel_settings::apply(options, &Sysctls::default(), &mut Amiss::default());
+    let sysctls = Sysctls::default();
+    let missed = kernel_settings::make(options, &sysctls);
+    let beside = kernel_settings::look_beside(options, &sysctls);
+    missed.iter().map(ToString::to_string).chain(beside.into_values()).for_each(|text| tracing::warn!("{text}"));
+    let names: Vec<_> = missed.iter().map(|missed| missed.name).collect();
     if names.is_empty() { Ok(()) } else { Err(DaemonError::KernelSettings { names }) }
 }
 
@@ -251,7 +254,7 @@ async fn serve(
     let addresses = addresses::watch_addresses(cancel.clone(), health.clone()).await?;
     let inputs = Inputs { changes: changes_in, control: control_in, addresses };
     servers::watch_queue(&metrics, &changes);
-    let Started { reporter, watches } = start_source(&options, changes, &control, &cancel).await?;
+    let Started { reporter, watches } = start_source(&options, changes, &control, metrics.clone(), &cancel).await?;
     if let Some(watches) = watches {
         servers::watch_source(&metrics, &health, watches);
     }
@@ -272,13 +275,16 @@ async fn serve(
         servers.bind_address_hard_fail = false;
     }
     let (subscribed, events) = (configz.subscribe(), reporter.clone());
+    let mut keeper = kernel_settings::Keeper::new(health.clone(), metrics.clone(), reporter.clone(), told.kernel.clone());
     let listening =
         Listening { servers, configz: subscribed, plane: plane_name, metrics, health: health.clone(), reporter: events, log };
     let mut open_servers = listening.open(&cancel)?;
     let checks = tokio::spawn(checks.run(cancel.clone()));
     let watchman = Watchman::start(own_port, control.clone(), health.clone())?.holding(hold);
     // After the hold, which asks for connection tracking: before, its settings need not be there.
-    kernel_settings::apply(&options, &Sysctls::default(), &mut told.kernel);
+    keeper.look(&options);
+    let (in_force, settings_wanted) = watch::channel(options.clone());
+    tokio::spawn(cancel.clone().run_until_cancelled_owned(keeper.follow(settings_wanted)));
 
     tracing::info!(node = %options.node_name, plane = plane_name, version = env!("CARGO_PKG_VERSION"), "sheave starts");
     reporter.starting();
@@ -302,8 +308,8 @@ async fn serve(
     let reconfigured = async {
         match file {
             Some(file) => {
-                let follower = Follower { file, now: options, log_now, configz, control, health: &health, log: log_filter, told };
-                follower.run().await
+                let in_force = InForce { options: in_force, log: log_now, configz };
+                Follower { file, in_force, control, health: &health, log: log_filter, told }.run().await
             }
             None => std::future::pending().await,
         }
@@ -348,6 +354,7 @@ async fn start_source(
     options: &Options,
     changes: mpsc::Sender<Change>,
     control: &mpsc::Sender<Control>,
+    metrics: Arc<Metrics>,
     cancel: &CancellationToken,
 ) -> Result<Started, DaemonError> {
     match &options.source {
@@ -358,6 +365,7 @@ async fn start_source(
         }
         SourceOptions::Kube(kube) => {
             let servers = Arc::new(kube::connect(kube).await?);
+            servers.metered_by(metrics);
             let events = EventSink::spawn(servers.clone(), &options.node_name, cancel.clone());
             // None of them may become a VIP (CVE-2020-8554). A name may resolve to something else tomorrow.
             let (known, control, until) = (servers.clone(), control.clone(), cancel.clone());

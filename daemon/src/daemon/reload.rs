@@ -10,20 +10,27 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use super::kernel_settings::{self, Sysctls};
 use super::report::with_causes;
-use super::retry::Retry;
 use super::sync::Control;
 use super::told::Told;
 use crate::config::{ConfigFile, LogDefaults, Options, Servers, Settings, SourceOptions};
 use crate::health::ProxyHealth;
 use crate::http_server;
 use crate::log_filter::LogFilter;
+use crate::retry::Retry;
 use crate::source::kube;
 use crate::source::manifests::PathWatch;
 
 /// Under this name `/healthz` tells of a configuration that cannot be used.
 const PROBLEM: &str = "configuration";
+
+/// What is in force, for whoever follows it.
+pub(super) struct InForce {
+    pub(super) options: watch::Sender<Arc<Options>>,
+    pub(super) log: LogDefaults,
+    /// As `/configz` tells it.
+    pub(super) configz: watch::Sender<serde_json::Value>,
+}
 
 /// What a change asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,11 +55,7 @@ fn change(now: &Options, next: &Options) -> Change {
 /// Follows a file, and hands what can be taken over to the loop.
 pub(super) struct Follower<'a> {
     pub(super) file: &'a ConfigFile,
-    /// What is in force.
-    pub(super) now: Arc<Options>,
-    pub(super) log_now: LogDefaults,
-    /// Where `/configz` reads.
-    pub(super) configz: watch::Sender<serde_json::Value>,
+    pub(super) in_force: InForce,
     pub(super) control: mpsc::Sender<Control>,
     pub(super) health: &'a ProxyHealth,
     pub(super) log: LogFilter,
@@ -71,7 +74,7 @@ impl Follower<'_> {
         loop {
             watch.arm();
             watch.arm_links();
-            let read = read(self.file, &self.now).await;
+            let read = read(self.file, &self.now()).await;
             self.health.problem(PROBLEM, read.as_ref().err().cloned());
             match read {
                 Ok((Change::Restart, settings)) => {
@@ -80,7 +83,9 @@ impl Follower<'_> {
                     return settings;
                 }
                 Ok((change, settings)) => {
-                    refused = None;
+                    if refused.take().is_some() && change == Change::Nothing {
+                        tracing::info!("the configuration can be used again, and says what is in force");
+                    }
                     self.take_over(change, settings).await;
                 }
                 // The same mistake is told once, however often the file is touched.
@@ -102,30 +107,31 @@ impl Follower<'_> {
         }
     }
 
+    fn now(&self) -> Arc<Options> {
+        self.in_force.options.borrow().clone()
+    }
+
     async fn take_over(&mut self, change: Change, settings: Settings) {
         if change == Change::Live {
             tracing::info!("the configuration has changed: taken over");
         }
         settings.tell(&mut self.told.configuration);
         self.follow_log(settings.log);
-        self.configz.send_replace(settings.configz);
+        self.in_force.configz.send_replace(settings.configz);
         if change == Change::Nothing {
             return;
         }
         let next = Arc::new(settings.options);
-        if next.kernel != self.now.kernel {
-            kernel_settings::apply(&next, &Sysctls::default(), &mut self.told.kernel);
-        }
+        self.in_force.options.send_replace(next.clone());
         self.health.stale_after(next.stale_after);
-        self.now = next;
         // A loop that is gone ends the process anyway.
-        _ = self.control.send(Control::Options(self.now.clone())).await;
+        _ = self.control.send(Control::Options(next)).await;
     }
 
     /// What is logged changes at once; a filter that was set over `/debug/flags/v` stays until the file has another verbosity. How lines
     /// look is settled when the process starts.
     fn follow_log(&mut self, next: LogDefaults) {
-        let before = std::mem::replace(&mut self.log_now, next);
+        let before = std::mem::replace(&mut self.in_force.log, next);
         if next.verbosity != before.verbosity
             && !self.file.overrides.log_filter
             && let Err(error) = self.log.set(&next.filter())
@@ -174,12 +180,14 @@ mod tests {
         interpret(&Configuration::of(&parse(&text).unwrap()), &overrides).unwrap().options
     }
 
+    fn in_force(options: Arc<Options>) -> InForce {
+        let log = LogDefaults { format: LogFormat::Text, verbosity: 0 };
+        InForce { options: watch::Sender::new(options), log, configz: watch::Sender::default() }
+    }
+
     async fn follow(file: &ConfigFile, now: Arc<Options>, control: mpsc::Sender<Control>, health: &ProxyHealth) -> Options {
         let (log, _layer) = LogFilter::new("info").unwrap();
-        let log_now = LogDefaults { format: LogFormat::Text, verbosity: 0 };
-        let configz = watch::Sender::default();
-        let told = &mut Told::default();
-        Follower { file, now, log_now, configz, control, health, log, told }.run().await.options
+        Follower { file, in_force: in_force(now), control, health, log, told: &mut Told::default() }.run().await.options
     }
 
     /// The documentation says of each field what becomes of a change; so it is.
@@ -212,9 +220,7 @@ mod tests {
             let (control, _told) = mpsc::channel(1);
             let mut follower = Follower {
                 file: &ConfigFile { path: "none".into(), overrides },
-                now: Arc::new(options("")),
-                log_now: LogDefaults { format: LogFormat::Text, verbosity: 0 },
-                configz: watch::Sender::default(),
+                in_force: in_force(Arc::new(options(""))),
                 control,
                 health: &ProxyHealth::new(Duration::from_secs(60), false),
                 log: log.clone(),

@@ -1,9 +1,9 @@
 //! What the loop has to say to people: warnings in the log, Events on the objects. One line per matter, not per sync.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::misgivings::News;
 use crate::dataplane::{Commit, Damage, PlaneError};
@@ -13,22 +13,34 @@ use crate::source::Kind;
 use crate::source::kube::{EventSink, EventSubject, Remark, Severity};
 use crate::table::Notice;
 
+/// A commit that fails once is tried again at once, and nobody need hear of it; from so many in a row on it is an Event.
+const FAILURES_WORTH_AN_EVENT: u32 = 3;
+/// In an outage that lasts, the Event is repeated after this, which is when client-go's recorder would do it.
+const EVENT_AGAIN: Duration = Duration::from_secs(30 * 60);
+
 /// Cheap to clone; shared by the loop and whoever else has something to say.
 #[derive(Clone)]
 pub struct Reporter {
     events: Option<EventSink>,
     /// Our Node, on which Events about the daemon itself are.
     node: Arc<str>,
-    /// Whether the last commit failed.
-    failing: Arc<AtomicBool>,
+    commits: Arc<Mutex<FailedCommits>>,
     /// What was told to be replaced.
     replaced: Arc<Mutex<BTreeSet<String>>>,
+}
+
+/// Commits that failed since the last one that succeeded.
+#[derive(Debug, Default)]
+struct FailedCommits {
+    count: u32,
+    /// When an Event last said so.
+    said: Option<Instant>,
 }
 
 impl Default for Reporter {
     /// A reporter that only logs.
     fn default() -> Self {
-        Self { events: None, node: "".into(), failing: Arc::default(), replaced: Arc::default() }
+        Self { events: None, node: "".into(), commits: Arc::default(), replaced: Arc::default() }
     }
 }
 
@@ -45,9 +57,15 @@ impl Reporter {
         self.say(self.own_node(), event, String::new());
     }
 
-    /// A server of ours cannot listen, and tries again until it can. `reason` is kube-proxy's for the same.
-    pub(crate) fn server_failed(&self, server: &str, reason: &'static str, error: &BindError) {
-        tracing::warn!("the {server} server does not listen, trying again until it can: {}", with_causes(error));
+    /// A server of ours cannot listen. It tries again until it can, or is the daemon's end (`bindAddressHardFail`). `reason` is
+    /// kube-proxy's for the same.
+    pub(crate) fn server_failed(&self, server: &str, reason: &'static str, error: &BindError, hard_fail: bool) {
+        let text = with_causes(error);
+        if hard_fail {
+            tracing::error!("the {server} server does not listen, so the daemon ends, as bindAddressHardFail wants it: {text}");
+        } else {
+            tracing::warn!("the {server} server does not listen, trying again until it can: {text}");
+        }
         let event = Event { severity: Severity::Warning, reason, action: "StartKubeproxy" };
         self.say(self.own_node(), event, format!("starting {server} server failed: {error}"));
     }
@@ -61,6 +79,22 @@ impl Reporter {
         tracing::warn!("{text}");
         let event = Event { severity: Severity::Warning, reason: "KubeProxyRuns", action: "Adopt" };
         self.say(self.own_node(), event, text);
+    }
+
+    /// A server of ours listens that could not.
+    pub(crate) fn server_listens(&self, server: &str, address: SocketAddr) {
+        tracing::info!("the {server} server listens on {address} at last");
+    }
+
+    /// A healthCheckNodePort is answered that could not be.
+    pub(crate) fn service_check_listens(&self, key: &ServiceKey, address: SocketAddr) {
+        tracing::info!(object = %key, "healthCheckNodePort is answered on {address} at last");
+    }
+
+    /// Kernel settings that were asked for and cannot be made, each with the reason.
+    pub(super) fn settings_missed(&self, missed: &[String]) {
+        let event = Event { severity: Severity::Warning, reason: "FailedToSetKernelSettings", action: "StartKubeProxy" };
+        self.say(self.own_node(), event, missed.join("; "));
     }
 
     /// A healthCheckNodePort cannot be answered.
@@ -109,8 +143,13 @@ impl Reporter {
 
     /// A commit went well.
     pub(super) fn commit_succeeded(&self) {
-        if self.failing.swap(false, Ordering::Relaxed) {
+        let FailedCommits { count, said } = std::mem::take(&mut *self.commits());
+        if count > 0 {
             tracing::info!("the kernel takes our commits again");
+        }
+        if said.is_some() {
+            let event = Event { severity: Severity::Normal, reason: "SyncedProxyRules", action: "SyncProxyRules" };
+            self.say(self.own_node(), event, "the kernel takes our commits again".to_owned());
         }
     }
 
@@ -140,10 +179,18 @@ impl Reporter {
         tracing::warn!(plane, "a change was refused, the whole table is written: {}", with_causes(error));
     }
 
-    /// A commit failed and will be tried again: one warning an outage, the rest at debug.
-    pub(super) fn commit_failed(&self, plane: &str, error: &PlaneError, wait: Duration) {
+    /// A commit failed at `now` and will be tried again: one error in the log for an outage, the rest at debug, and an Event on the
+    /// Node if it goes on.
+    pub(super) fn commit_failed(&self, plane: &str, error: &PlaneError, wait: Duration, now: Instant) {
         let text = with_causes(error);
-        if self.failing.swap(true, Ordering::Relaxed) {
+        let mut commits = self.commits();
+        commits.count = commits.count.saturating_add(1);
+        let due = commits.said.is_none_or(|said| now.saturating_duration_since(said) >= EVENT_AGAIN);
+        if commits.count >= FAILURES_WORTH_AN_EVENT && due {
+            commits.said = Some(now);
+            self.event(self.own_node(), "FailedToSyncProxyRules", "SyncProxyRules", text.clone());
+        }
+        if commits.count > 1 {
             tracing::debug!(plane, retry_ms = wait.as_millis(), "still failing: {text}");
         } else {
             tracing::error!(
@@ -174,6 +221,10 @@ impl Reporter {
             let Event { severity, reason, action } = event;
             events.say(Remark { subject, severity, reason, action, note });
         }
+    }
+
+    fn commits(&self) -> MutexGuard<'_, FailedCommits> {
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn own_node(&self) -> EventSubject {

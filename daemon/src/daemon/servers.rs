@@ -10,12 +10,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::report::Reporter;
-use super::retry::Retry;
 use crate::config::Servers;
 use crate::health::{HealthServer, ProxyHealth};
 use crate::http_server::{self, Answer, BindError};
 use crate::log_filter::LogFilter;
 use crate::metrics::{Admin, AdminParts, Metrics};
+use crate::retry::Retry;
 use crate::source::{Change, kube};
 
 /// What the servers need.
@@ -95,11 +95,12 @@ impl Listening {
             Err(error) => {
                 let failures = self.metrics.listeners.bind_failures.of([name.server]);
                 failures.inc();
-                self.reporter.server_failed(name.server, name.reason, &error);
+                self.reporter.server_failed(name.server, name.reason, &error, hard_fail);
                 if hard_fail {
                     return Err(error);
                 }
-                let (health, cancel, answer) = (self.health.clone(), cancel.clone(), answer.clone());
+                let (health, reporter) = (self.health.clone(), self.reporter.clone());
+                let (cancel, answer) = (cancel.clone(), answer.clone());
                 health.problem(name.server, Some(error.to_string()));
                 tasks.spawn(async move {
                     // kube-proxy tries every 5 s.
@@ -110,7 +111,7 @@ impl Listening {
                     };
                     if let Some(listener) = http_server::listen(address, true, retry, &cancel, failed).await {
                         health.problem(name.server, None);
-                        tracing::info!("the {} server listens on {address} at last", name.server);
+                        reporter.server_listens(name.server, address);
                         http_server::serve(listener, answer, cancel).await;
                     }
                 });

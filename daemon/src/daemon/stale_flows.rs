@@ -11,17 +11,19 @@ mod seeker;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+use ipnet::IpNet;
 
 use self::counted::Counted;
 use self::seeker::{FlowTable, Seeker};
 use crate::health::ProxyHealth;
 use crate::metrics::Metrics;
 use crate::model::{Family, Protocol};
-use crate::netlink::conntrack::{Conntrack, Flow, STATUS_SEEN_REPLY};
+use crate::netlink::conntrack::{Conntrack, Flow, STATUS_DST_NAT, STATUS_SEEN_REPLY};
 use crate::netlink::nft::DoorError;
 use crate::table::{Delta, FrontendAddress, ServicePort, ServiceTable};
 
@@ -31,6 +33,17 @@ use crate::table::{Delta, FrontendAddress, ServicePort, ServiceTable};
 pub(super) struct Suspects {
     frontends: HashMap<FrontendAddress, Arc<[SocketAddr]>>,
     node_port_addresses: Arc<HashSet<IpAddr>>,
+    /// Where there is no frontend and there may have been one, in each family that was not looked at yet.
+    vacancies: BTreeMap<Family, Vacancies>,
+}
+
+/// Addresses of the cluster's Services. A flow that is translated there, and no frontend's, is of a Service that went while nobody was
+/// there to see it: a new one would be dropped or refused by our rules. (At other addresses it might be anybody's.)
+#[derive(Clone, Debug, Default)]
+struct Vacancies {
+    cidrs: Vec<IpNet>,
+    /// Other proxies' ClusterIPs, which are none of our business.
+    foreign: HashSet<IpAddr>,
 }
 
 /// The mailbox of the thread that looks, which ends with the last of these. What queues up while a dump runs, or an outage, is
@@ -59,9 +72,11 @@ struct Waiting {
     closed: bool,
 }
 
-/// Every frontend there is: after the first load, and after rules were missing, entries may have begun without them.
-pub(super) fn all(table: &ServiceTable) -> Suspects {
-    let mut suspects = Suspects { node_port_addresses: node_port_addresses(table), ..Suspects::default() };
+/// Every frontend there is: after the first load, and after rules were missing, entries may have begun without them; and those of
+/// Services that went before this process began. `informed`: other proxies' Services are known.
+pub(super) fn all(table: &ServiceTable, informed: bool) -> Suspects {
+    let vacancies = if informed { vacancies(table) } else { BTreeMap::new() };
+    let mut suspects = Suspects { node_port_addresses: node_port_addresses(table), vacancies, ..Suspects::default() };
     for port in table.ports() {
         suspects.add(port, true);
         suspects.add_unanswered(port);
@@ -89,6 +104,19 @@ pub(super) fn changed(delta: &Delta, table: &ServiceTable) -> Suspects {
 fn node_port_addresses(table: &ServiceTable) -> Arc<HashSet<IpAddr>> {
     let node = table.node();
     Arc::new(Family::ALL.iter().flat_map(|family| node.node_ports(*family).addresses.iter().copied()).collect())
+}
+
+fn vacancies(table: &ServiceTable) -> BTreeMap<Family, Vacancies> {
+    let mut vacancies: BTreeMap<Family, Vacancies> = BTreeMap::new();
+    for cidr in &table.node().service_cidrs {
+        vacancies.entry(Family::of(cidr.addr())).or_default().cidrs.push(*cidr);
+    }
+    for (ip, _) in table.addresses().filter(|(_, used)| used.foreign) {
+        if let Some(vacancies) = vacancies.get_mut(&Family::of(ip)) {
+            vacancies.foreign.insert(ip);
+        }
+    }
+    vacancies
 }
 
 impl Suspects {
@@ -122,7 +150,7 @@ impl Suspects {
     /// There is nothing to look for.
     #[must_use]
     fn is_empty(&self) -> bool {
-        self.frontends.is_empty()
+        self.frontends.is_empty() && self.vacancies.is_empty()
     }
 
     /// Takes in what is known later, which counts where both say something.
@@ -130,17 +158,22 @@ impl Suspects {
         if !later.is_empty() {
             self.frontends.extend(later.frontends);
             self.node_port_addresses = later.node_port_addresses;
+            self.vacancies.extend(later.vacancies);
         }
     }
 
     /// What a dump can ask for one by one.
     fn kinds(&self) -> BTreeSet<(Family, Protocol)> {
-        self.frontends.keys().map(|frontend| (frontend.family(), frontend.protocol())).collect()
+        let vacant = self.vacancies.keys().map(|family| (*family, Protocol::Udp));
+        self.frontends.keys().map(|frontend| (frontend.family(), frontend.protocol())).chain(vacant).collect()
     }
 
     /// Forgets what has been looked for.
     fn remove(&mut self, family: Family, protocol: Protocol) {
         self.frontends.retain(|frontend, _| (frontend.family(), frontend.protocol()) != (family, protocol));
+        if protocol == Protocol::Udp {
+            self.vacancies.remove(&family);
+        }
     }
 
     /// The entry leads to no serving endpoint of the frontend that the client addressed; with TCP, to none at all, and nobody answered.
@@ -158,7 +191,16 @@ impl Suspects {
             .frontends
             .get(&at_ip)
             .or_else(|| self.node_port_addresses.contains(&ip).then(|| self.frontends.get(&at_node)).flatten());
-        alive.is_some_and(|alive| alive.binary_search(&flow.reply.source).is_err())
+        match alive {
+            Some(alive) => alive.binary_search(&flow.reply.source).is_err(),
+            None => protocol == Protocol::Udp && flow.status & STATUS_DST_NAT != 0 && self.is_vacant(ip),
+        }
+    }
+
+    fn is_vacant(&self, ip: IpAddr) -> bool {
+        let holds =
+            |vacancies: &Vacancies| vacancies.cidrs.iter().any(|cidr| cidr.contains(&ip)) && !vacancies.foreign.contains(&ip);
+        self.vacancies.get(&Family::of(ip)).is_some_and(holds)
     }
 }
 

@@ -18,17 +18,18 @@ use super::instruments::{Instruments, Took};
 use super::localnet::Localnet;
 use super::misgivings::{Misgivings, Surroundings};
 use super::node::{self, NodeFacts};
+use super::outage::{Matter, Outage};
 use super::report::{Reporter, with_causes};
-use super::retry::{Failed, Outage, Retry};
 use super::stale_flows::{self, StaleFlows, Suspects};
 use super::watchman::Watchman;
-use crate::config::Options;
+use crate::config::{Options, SourceOptions};
 use crate::dataplane::{Commit, Damage, Dataplane, PlaneError};
 use crate::health::ProxyHealth;
 use crate::metrics::Metrics;
 use crate::model::ServiceKey;
 use crate::netlink::route::LocalAddresses;
 use crate::reconciler::{Purpose, Reconciled, Reconciler};
+use crate::retry::Retry;
 use crate::source::{Change, Mark};
 use crate::table::Published;
 
@@ -41,6 +42,15 @@ const REST_OF_THE_LISTS: Duration = Duration::from_secs(5);
 /// Deferred work that failed is tried again after this, then after the double, up to the longest.
 const FINISH_AGAIN: Duration = Duration::from_secs(1);
 const FINISH_AT_LATEST: Duration = Duration::from_secs(30);
+
+/// Under this name `/healthz` tells that there is no Node of ours.
+const NODE: &str = "node";
+
+const AFFINITY: Matter = Matter {
+    whose: "affinity entries of removed backends",
+    fails: "affinity entries of removed backends not deleted",
+    works: "affinity entries of removed backends are deleted",
+};
 
 /// What reaches the loop beside changes of objects.
 #[derive(Debug)]
@@ -114,6 +124,8 @@ pub struct SyncLoop {
     /// The same as long as it waits.
     uninformed_until: Option<Instant>,
     told_uninformed: bool,
+    /// There is no Node of our name, and that was told.
+    told_no_node: bool,
     /// Who waits for our rules to be complete.
     first_commit: Option<oneshot::Sender<()>>,
     /// When the plane's deferred work is due: affinity entries of removed backends.
@@ -134,12 +146,7 @@ impl SyncLoop {
             options,
             plane,
             instruments: Instruments::new(outputs.metrics.clone(), outputs.health.clone()),
-            finishing: Outage::new(
-                "affinity entries of removed backends",
-                outputs.health.clone(),
-                FINISH_AGAIN,
-                FINISH_AT_LATEST,
-            ),
+            finishing: Outage::new(AFFINITY, outputs.health.clone(), FINISH_AGAIN, FINISH_AT_LATEST),
             outputs,
             watchman: None,
             facts: NodeFacts::default(),
@@ -152,6 +159,7 @@ impl SyncLoop {
             first_complete: None,
             uninformed_until: None,
             told_uninformed: false,
+            told_no_node: false,
             first_commit: None,
             unfinished: None,
             held_until: None,
@@ -412,6 +420,7 @@ impl SyncLoop {
             self.localnet.follow(true);
         }
         self.finish_soon();
+        self.look_for_the_node();
         self.outputs.reporter.commit_succeeded();
         self.outputs.reporter.replaced(commit);
         self.outputs.reporter.fitting(commit, self.reconciler.index());
@@ -442,12 +451,39 @@ impl SyncLoop {
         });
     }
 
+    /// Tells, once, that the lists are complete and ours is not among the Nodes: nearly always the name is wrong. Without it
+    /// `/healthz` says no for ever, and everything that asks which backends are on this node has no answer.
+    fn look_for_the_node(&mut self) {
+        let index = self.reconciler.index();
+        if std::mem::take(&mut self.told_uninformed) {
+            if index.is_informed() {
+                tracing::info!("the Node, the ServiceCIDRs and other proxies' Services are listed now");
+            } else {
+                self.told_uninformed = true;
+            }
+        }
+        let missing = index.is_informed() && index.node().is_none() && matches!(self.options.source, SourceOptions::Kube(_));
+        let name = &self.options.node_name;
+        match (missing, self.told_no_node) {
+            (true, false) => {
+                tracing::warn!(node = %name, "there is no Node of this name: check --hostname-override, or nodeName of the pod");
+                self.outputs.health.problem(NODE, Some(format!("there is no Node named {name}")));
+            }
+            (false, true) => {
+                tracing::info!(node = %name, "the Node is there");
+                self.outputs.health.problem(NODE, None);
+            }
+            (true, true) | (false, false) => {}
+        }
+        self.told_no_node = missing;
+    }
+
     fn look_for_stale_flows(&mut self) {
         let all = std::mem::take(&mut self.flows_doubtful);
         let mut suspects = std::mem::take(&mut self.suspect_flows);
         if let Some(flows) = &self.outputs.stale_flows {
             if all {
-                suspects.merge(stale_flows::all(self.reconciler.table()));
+                suspects.merge(stale_flows::all(self.reconciler.table(), self.reconciler.index().is_informed()));
             }
             flows.look_for(suspects);
         }
@@ -458,7 +494,7 @@ impl SyncLoop {
         self.kernel = if self.kernel == Kernel::Unloaded { Kernel::Unloaded } else { Kernel::Doubtful };
         self.retry_at = Some(Instant::now() + wait);
         self.instruments.failed(with_causes(error));
-        self.outputs.reporter.commit_failed(self.plane.name(), error, wait);
+        self.outputs.reporter.commit_failed(self.plane.name(), error, wait, Instant::now());
     }
 
     fn mend(&mut self, damage: &Damage) {
@@ -501,21 +537,12 @@ impl SyncLoop {
         let outcome = self.plane.finish();
         let now = Instant::now();
         let Err(error) = outcome else {
-            if let Some(lasted) = self.finishing.worked(now) {
-                tracing::info!("affinity entries of removed backends are deleted again, after {:.1} s", lasted.as_secs_f64());
-            }
+            self.finishing.worked(now);
             return;
         };
         // What was committed stays in force; at worst a client of a removed backend is not sticky for a while.
         self.instruments.cleanup_failed();
-        let error = with_causes(&error);
-        let Failed { wait, first } = self.finishing.failed(now, &error);
-        self.unfinished = Some(now + wait);
-        if first {
-            tracing::warn!(error, "affinity entries of removed backends not deleted; tried again until it works");
-        } else {
-            tracing::debug!(error, retry_ms = wait.as_millis(), "affinity entries of removed backends not deleted");
-        }
+        self.unfinished = Some(now + self.finishing.failed(now, &with_causes(&error)));
     }
 }
 

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::report::with_causes;
-use super::retry::Retry;
 use super::sync::Control;
 use crate::dataplane::nftables::{NatHold, TABLE};
 use crate::dataplane::{Damage, DamagedElement, PlaneError};
 use crate::health::ProxyHealth;
 use crate::netlink::nft::{Change, DoorError, KernelNft, Monitor, MonitorEvent, MonitorHandle, NftDoor as _};
+use crate::retry::Retry;
 
 /// The first wait before the monitor is opened again, and the longest.
 const FIRST_REOPEN: Duration = Duration::from_millis(100);
@@ -168,6 +168,7 @@ impl Watch {
                 Ok(()) => {
                     self.reopened = Some(Instant::now());
                     self.health.problem(WATCH, None);
+                    tracing::info!("the table is watched over again");
                     return true;
                 }
                 Err(error) => {

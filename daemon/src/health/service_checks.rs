@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -18,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::ProxyHealth;
 use super::server::json;
-use crate::daemon::{Reporter, Retry};
+use crate::daemon::Reporter;
 use crate::http_server::{self, Answer, BindError, Reply, Request};
 use crate::metrics::Metrics;
 use crate::model::{Family, ServiceKey};
+use crate::retry::Retry;
 use crate::table::{HealthCheck, NodeState, Published, ServiceState};
 
 /// A busy port is tried again after half a second at first, and every half minute at last.
@@ -197,7 +198,9 @@ impl Listener {
         let (until, context) = (cancel.clone(), context.clone());
         let task = tokio::spawn(async move {
             let whose = format!("healthCheckNodePort of {} at {address}", answer.key);
+            let failed = AtomicBool::new(false);
             let told = |error: &BindError, first: bool| {
+                failed.store(true, Ordering::Relaxed);
                 context.metrics.listeners.bind_failures.of(["healthCheckNodePort"]).inc();
                 context.health.problem(&whose, Some(error.to_string()));
                 if first {
@@ -207,6 +210,9 @@ impl Listener {
             let retry = Retry::new(RETRY.0, RETRY.1);
             if let Some(listener) = http_server::listen(address, false, retry, &until, told).await {
                 context.health.problem(&whose, None);
+                if failed.load(Ordering::Relaxed) {
+                    context.reporter.service_check_listens(&answer.key, address);
+                }
                 let gauge = &context.metrics.listeners.health_check_node_ports;
                 gauge.inc();
                 http_server::serve(listener, answer, until).await;

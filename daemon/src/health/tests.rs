@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::captured_log::Log;
 use crate::daemon::Reporter;
 use crate::http_server::{Answer as _, Request};
 use crate::metrics::Metrics;
@@ -311,6 +312,7 @@ async fn a_port_passes_from_one_service_to_another() {
 
 #[tokio::test]
 async fn a_busy_port_is_told_and_taken_when_it_is_free() {
+    let (log, _guard) = Log::capture();
     let mut checks = Checks::start();
     let holder = free_port();
     let port = port_of(&holder);
@@ -328,6 +330,11 @@ async fn a_busy_port_is_told_and_taken_when_it_is_free() {
     drop(holder);
     eventually(port, Some((200, 1))).await;
     assert_eq!(checks.health.look().problems, Vec::<String>::new());
+    let lines = log.lines();
+    let [failed, answered] = &lines[..] else { panic!("one line when it is busy, and one when it no longer is: {lines:?}") };
+    assert!(failed.starts_with("WARN healthCheckNodePort is not answered, trying again until it can be: listen on "), "{failed}");
+    let expected = format!("INFO healthCheckNodePort is answered on 127.0.0.1:{port} at last object=ns/web");
+    assert_eq!(*answered, expected);
 }
 
 #[tokio::test]

@@ -68,6 +68,11 @@ pub(super) fn programming_seconds() -> Histogram {
     )
 }
 
+/// client-go's for requests to the API server.
+pub(super) fn request_seconds() -> Histogram {
+    Histogram::new([0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0])
+}
+
 /// Powers of two from 10 us to 0.3 s, for the stages of a sync.
 pub(super) fn stage_seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.000_01, 2.0, 16))

@@ -24,12 +24,12 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
-use self::book::{Book, seconds};
+use self::book::{Book, request_seconds, seconds};
 pub(crate) use self::book::{Labelled, PerFamily};
 use self::process::ProcessMetrics;
 pub(crate) use self::server::{Admin, AdminParts};
 pub(crate) use self::sync::SyncMetrics;
-use crate::source::kube::{self, StreamState};
+use crate::source::kube::{self, Asked, Meter, StreamState};
 
 /// All metrics of the process.
 pub struct Metrics {
@@ -41,7 +41,10 @@ pub struct Metrics {
     pub(crate) queue: QueueMetrics,
     /// Of `/healthz`.
     pub(crate) problems: Gauge,
+    /// Settings of the kernel that were asked for and are not made.
+    pub(crate) kernel_settings_missed: Gauge,
     watches: WatchMetrics,
+    client: ClientMetrics,
     process: ProcessMetrics,
     book: Book,
     refresh: Mutex<Vec<Refresh>>,
@@ -88,7 +91,13 @@ struct WatchMetrics {
     up: Labelled<1, Gauge>,
     lists: Labelled<1, Counter>,
     failures: Labelled<1, Counter>,
+}
+
+/// Of the requests to API servers, as client-go counts them.
+#[derive(Debug)]
+struct ClientMetrics {
     requests: Labelled<3, Counter>,
+    duration: Labelled<2, Histogram>,
 }
 
 impl Metrics {
@@ -130,13 +139,32 @@ impl Metrics {
             "Things that are out of order at present: the number of problems in /healthz, which names them",
             Gauge::default,
         );
+        let kernel_settings_missed = book.one(
+            "sheave_kernel_settings_missed",
+            "Kernel settings that the configuration asks for and that cannot be made; each is one of the problems",
+            Gauge::default,
+        );
         let watches = WatchMetrics::new(book);
+        let client = ClientMetrics::new(book);
         let process = ProcessMetrics::new(book);
         book.labelled("sheave_build_info", ["version"], "1, with the version of this program as a label", Gauge::<i64>::default)
             .of([env!("CARGO_PKG_VERSION")])
             .set(1);
         let book = std::mem::take(book);
-        Self { sync, flows, probes, listeners, queue, problems, watches, process, book, refresh: Mutex::default() }
+        Self {
+            sync,
+            flows,
+            probes,
+            listeners,
+            queue,
+            problems,
+            kernel_settings_missed,
+            watches,
+            client,
+            process,
+            book,
+            refresh: Mutex::default(),
+        }
     }
 
     /// Calls this before each scrape, to set what is cheaper looked at then than kept up to date.
@@ -156,15 +184,12 @@ impl Metrics {
 
     /// Takes over how the watches are doing.
     pub(crate) fn watches(&self, health: &kube::Health) {
-        let WatchMetrics { up, lists, failures, requests } = &self.watches;
+        let WatchMetrics { up, lists, failures } = &self.watches;
         for stream in health.streams() {
             let live = matches!(stream.state, StreamState::Live | StreamState::Absent);
             up.of([stream.stream]).set(live.into());
             lists.of([stream.stream]).inner().store(stream.lists, Ordering::Relaxed);
             failures.of([stream.stream]).inner().store(stream.failures, Ordering::Relaxed);
-        }
-        for ((code, host), count) in health.requests() {
-            requests.of([&code, &host, "GET"]).inner().store(count, Ordering::Relaxed);
         }
     }
 
@@ -228,12 +253,34 @@ impl WatchMetrics {
                 "Failed attempts of the watch to follow the API server",
                 Counter::default,
             ),
+        }
+    }
+}
+
+impl ClientMetrics {
+    fn new(book: &mut Book) -> Self {
+        Self {
             requests: book.labelled(
                 "rest_client_requests_total",
                 ["code", "host", "method"],
-                "Lists and watches asked of the API server, by status code (or <error>), host and method",
+                "Number of HTTP requests to the API server, by status code (or <error>), host and method",
                 Counter::default,
             ),
+            duration: book.labelled(
+                "rest_client_request_duration_seconds",
+                ["host", "verb"],
+                "Request latency in seconds, until the head of the answer, by host and verb",
+                request_seconds,
+            ),
         }
+    }
+}
+
+impl Meter for Metrics {
+    fn asked(&self, request: &Asked<'_>) {
+        let Asked { method, host, code, took } = *request;
+        let code = code.map_or_else(|| "<error>".to_owned(), |code| code.to_string());
+        self.client.requests.of([&code, host, method]).inc();
+        self.client.duration.of([host, method]).observe(took.as_secs_f64());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use nix::sys::resource::{Resource, getrlimit};
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::book::{Book, Decimal, DecimalCounter};
@@ -12,6 +13,7 @@ pub(super) struct ProcessMetrics {
     cpu: DecimalCounter,
     resident: Gauge,
     virtual_memory: Gauge,
+    max_virtual_memory: Decimal,
     open_fds: Gauge,
     max_fds: Gauge,
     start: Decimal,
@@ -37,6 +39,11 @@ impl ProcessMetrics {
             ),
             resident: book.one("process_resident_memory_bytes", "Memory that is resident, in bytes", Gauge::default),
             virtual_memory: book.one("process_virtual_memory_bytes", "Address space in use, in bytes", Gauge::default),
+            max_virtual_memory: book.one(
+                "process_virtual_memory_max_bytes",
+                "Address space that may be used, in bytes; 1.8e19 for no limit",
+                Decimal::default,
+            ),
             open_fds: book.one("process_open_fds", "Open file descriptors", Gauge::default),
             max_fds: book.one("process_max_fds", "File descriptors that may be open", Gauge::default),
             start: book.one("process_start_time_seconds", "When this process began, in seconds since 1970", Decimal::default),
@@ -59,7 +66,10 @@ impl ProcessMetrics {
             // The directory itself was open while it was read.
             self.open_fds.set(i64::try_from(open.count().saturating_sub(1)).unwrap_or(i64::MAX));
         }
-        if let Ok((soft, _)) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE) {
+        if let Ok((soft, _)) = getrlimit(Resource::RLIMIT_AS) {
+            self.max_virtual_memory.set(soft as f64);
+        }
+        if let Ok((soft, _)) = getrlimit(Resource::RLIMIT_NOFILE) {
             self.max_fds.set(i64::try_from(soft).unwrap_or(i64::MAX));
         }
     }
@@ -104,6 +114,7 @@ mod tests {
         let metrics = ProcessMetrics::new(&mut book);
         metrics.refresh();
         assert!(metrics.resident.get() > 1 << 20);
+        assert!(metrics.max_virtual_memory.get() >= metrics.virtual_memory.get() as f64);
         assert!(metrics.open_fds.get() > 2);
         assert!(metrics.max_fds.get() >= metrics.open_fds.get());
         assert!(metrics.start.get() > 1.6e9);

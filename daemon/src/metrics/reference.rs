@@ -26,6 +26,10 @@ Of kube-proxy's metrics these are absent, as they are in kube-proxy's own nftabl
 Where a meaning differs: `*_changes_pending` counts changes that the kernel does not have yet, where kube-proxy counts the Services they concern; of
 several slices of one Service that change in one sync, `network_programming_duration_seconds` observes the one that was triggered first.
 
+Of what Go programs tell beside that, `go_*` and `kubernetes_feature_enabled` have no counterpart; `kubernetes_build_info` is
+`sheave_build_info`; `process_network_*_bytes_total` would be the whole node's here, which node_exporter tells. Where client-go measures a
+list's latency to the end of the answer, `rest_client_request_duration_seconds` is to its head, and counts watches, too.
+
 What changes with a release: names, types and labels that begin with `kubeproxy_`, `process_` and `rest_client_` are other people's and stay; those
 that begin with `sheave_` may change until version 1.0, with a line in the release notes.
 ";

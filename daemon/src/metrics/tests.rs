@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
@@ -13,7 +14,7 @@ use crate::http_server::{Answer as _, Reply, Request};
 use crate::log_filter::LogFilter;
 
 /// kube-proxy v1.36.2's, those of all modes and of the nftables mode: name, type, labels.
-const KUBE_PROXY: [(&str, &str, &[&str]); 19] = [
+const KUBE_PROXY: [(&str, &str, &[&str]); 26] = [
     ("sync_proxy_rules_duration_seconds", "histogram", &["ip_family"]),
     ("sync_full_proxy_rules_duration_seconds", "histogram", &["ip_family"]),
     ("sync_partial_proxy_rules_duration_seconds", "histogram", &["ip_family"]),
@@ -33,7 +34,14 @@ const KUBE_PROXY: [(&str, &str, &[&str]); 19] = [
     ("conntrack_reconciler_deleted_entries_total", "counter", &["ip_family"]),
     // Of every Go program that talks to an API server, and looked at beside the others.
     ("/rest_client_requests_total", "counter", &["code", "host", "method"]),
+    ("/rest_client_request_duration_seconds", "histogram", &["host", "verb"]),
+    ("/process_cpu_seconds_total", "counter", &[]),
+    ("/process_max_fds", "gauge", &[]),
+    ("/process_open_fds", "gauge", &[]),
+    ("/process_resident_memory_bytes", "gauge", &[]),
     ("/process_start_time_seconds", "gauge", &[]),
+    ("/process_virtual_memory_bytes", "gauge", &[]),
+    ("/process_virtual_memory_max_bytes", "gauge", &[]),
 ];
 
 /// A metric of an exposition: its type, and the labels of its samples.
@@ -77,7 +85,7 @@ fn exposed() -> BTreeMap<String, Told> {
     let metrics = Metrics::new();
     metrics.probes.healthz.of(["200"]).inc();
     metrics.probes.livez.of(["503"]).inc();
-    metrics.watches.requests.of(["200", "192.0.2.1:6443", "GET"]).inc();
+    metrics.asked(&Asked { method: "GET", host: "192.0.2.1:6443", code: Some(200), took: Duration::from_millis(30) });
     read(&metrics.text())
 }
 
@@ -120,6 +128,8 @@ fn buckets_are_those_of_kube_proxy() {
     let programming: Vec<String> =
         ["0.25", "0.5"].map(str::to_owned).into_iter().chain(seconds.map(|s| s.to_string())).chain(["+Inf".to_owned()]).collect();
     assert_eq!(bounds("kubeproxy_network_programming_duration_seconds"), programming);
+    let requests = ["0.005", "0.025", "0.1", "0.25", "0.5", "1", "2", "4", "8", "15", "30", "60", "+Inf"];
+    assert_eq!(bounds("rest_client_request_duration_seconds"), requests);
 }
 
 #[test]

@@ -135,7 +135,7 @@ pub(crate) fn loopback_up() -> Result<()> {
     // SAFETY: ifreq is plain data, for which zeroes are valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = from.cast_signed();
+        *to = libc::c_char::from_ne_bytes([*from]);
     }
     request.ifr_ifru.ifru_flags = 0x1 /* IFF_UP */;
     // SAFETY: the request is a valid ifreq that outlives the call, and the descriptor is open.

@@ -1,5 +1,10 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::captured_log::Log;
+use crate::daemon::Reporter;
+use crate::health::{ProxyHealth, STALE_AFTER};
+use crate::metrics::Metrics;
 
 fn conntrack() -> ConntrackSettings {
     ConntrackSettings {
@@ -65,7 +70,7 @@ const LIBERAL: Setting = Setting { name: "net.netfilter.nf_conntrack_tcp_be_libe
 #[test]
 fn what_is_as_wanted_is_not_written() {
     let (root, sysctls) = sysctls(&[("net/netfilter/nf_conntrack_tcp_be_liberal", "1\n")]);
-    assert_eq!(sysctls.make(LIBERAL), Ok(()));
+    sysctls.make(LIBERAL).unwrap();
     let text = fs::read_to_string(root.path().join("net/netfilter/nf_conntrack_tcp_be_liberal")).unwrap();
     assert_eq!(text, "1\n", "with its newline: nobody wrote it");
 }
@@ -73,9 +78,9 @@ fn what_is_as_wanted_is_not_written() {
 #[test]
 fn what_differs_is_written_and_what_is_missing_is_no_crash() {
     let (root, sysctls) = sysctls(&[("net/netfilter/nf_conntrack_tcp_be_liberal", "0\n")]);
-    assert_eq!(sysctls.make(LIBERAL), Ok(()));
+    sysctls.make(LIBERAL).unwrap();
     assert_eq!(fs::read_to_string(root.path().join("net/netfilter/nf_conntrack_tcp_be_liberal")).unwrap(), "1");
-    let text = sysctls.make(Setting { name: MAX, value: 7 }).expect_err("no such file");
+    let text = sysctls.make(Setting { name: MAX, value: 7 }).expect_err("no such file").to_string();
     assert!(text.starts_with("net.netfilter.nf_conntrack_max cannot be set to 7 ("), "{text}");
 }
 
@@ -100,33 +105,63 @@ fn plain() -> Options {
 }
 
 #[test]
-fn what_cannot_be_made_is_named_and_told_while_it_lasts() {
-    let (root, sysctls) = sysctls(&[("net/netfilter/nf_conntrack_tcp_be_liberal", "0\n"), ("oom_score_adj", "0\n")]);
-    let (mut options, mut told) = (plain(), Amiss::default());
+fn what_cannot_be_made_is_named() {
+    let (_root, sysctls) = sysctls(&[("net/netfilter/nf_conntrack_tcp_be_liberal", "0\n"), ("oom_score_adj", "0\n")]);
+    let mut options = plain();
     options.kernel.conntrack.tcp_be_liberal = true;
-    assert_eq!(apply(&options, &sysctls, &mut told), [""; 0]);
-    assert_eq!(told.matters, BTreeMap::new());
+    let missed = |options: &Options| make(options, &sysctls).iter().map(|missed| missed.name).collect::<Vec<_>>();
+    assert_eq!(missed(&options), [""; 0]);
     options.kernel.conntrack.udp = Duration::from_secs(7);
-    for _ in 0..2 {
-        assert_eq!(apply(&options, &sysctls, &mut told), ["net.netfilter.nf_conntrack_udp_timeout"]);
-        assert_eq!(told.matters.keys().collect::<Vec<_>>(), [&"net.netfilter.nf_conntrack_udp_timeout"]);
-    }
-    fs::write(root.path().join("net/netfilter/nf_conntrack_udp_timeout"), "30\n").unwrap();
-    assert_eq!(apply(&options, &sysctls, &mut told), [""; 0]);
-    assert_eq!(told.matters, BTreeMap::new());
+    assert_eq!(missed(&options), ["net.netfilter.nf_conntrack_udp_timeout"]);
 }
 
-/// A line for each matter that begins, and one for each that ends; none in between.
+fn keeper(sysctls: Sysctls) -> (Keeper, Arc<ProxyHealth>, Arc<Metrics>) {
+    let (health, metrics) = (Arc::new(ProxyHealth::new(STALE_AFTER, false)), Arc::new(Metrics::new()));
+    let keeper = Keeper::new(health.clone(), metrics.clone(), Reporter::default(), Amiss::default());
+    (keeper.of(sysctls), health, metrics)
+}
+
+#[test]
+fn what_cannot_be_made_is_told_once_and_until_it_is_so() {
+    const NAME: &str = "net/netfilter/nf_conntrack_udp_timeout";
+    let (root, sysctls) = sysctls(&[("net/netfilter/other", "0\n"), ("oom_score_adj", "0\n")]);
+    let mut options = plain();
+    options.kernel.conntrack.udp = Duration::from_secs(7);
+    let (mut keeper, health, metrics) = keeper(sysctls);
+    let (log, _guard) = Log::capture();
+    let text =
+        "net.netfilter.nf_conntrack_udp_timeout cannot be set to 7 (No such file or directory (os error 2)): it stays as it is";
+    for _ in 0..2 {
+        keeper.look(&options);
+        assert_eq!(health.look().problems, [format!("kernel setting net.netfilter.nf_conntrack_udp_timeout: {text}")]);
+        assert_eq!(metrics.kernel_settings_missed.get(), 1);
+    }
+    fs::write(root.path().join(NAME), "7\n").unwrap();
+    keeper.look(&options);
+    assert_eq!((health.look().problems, metrics.kernel_settings_missed.get()), (Vec::new(), 0));
+    assert_eq!(log.lines(), [format!("WARN {text}"), format!("INFO no longer: {text}")]);
+
+    // One that nobody asks for any more is no problem, either.
+    fs::remove_file(root.path().join(NAME)).unwrap();
+    keeper.look(&options);
+    assert_eq!(health.look().problems.len(), 1);
+    options.kernel.conntrack.udp = Duration::ZERO;
+    keeper.look(&options);
+    assert_eq!(health.look().problems, Vec::<String>::new());
+}
+
+/// A line for each matter that begins, and one for each that ends; none in between. The score of this process is in the log alone.
 #[test]
 fn a_matter_is_a_line_when_it_begins_and_one_when_it_ends() {
     let (log, _until) = Log::capture();
     let (root, sysctls) = sysctls(&[]);
     fs::create_dir(root.path().join("oom_score_adj")).unwrap();
-    let (options, mut told) = (plain(), Amiss::default());
-    apply(&options, &sysctls, &mut told);
-    apply(&options, &sysctls, &mut told);
+    let (mut keeper, health, _) = keeper(sysctls);
+    keeper.look(&plain());
+    keeper.look(&plain());
+    assert_eq!(health.look().problems, Vec::<String>::new());
     fs::remove_dir(root.path().join("oom_score_adj")).unwrap();
-    apply(&options, &sysctls, &mut told);
+    keeper.look(&plain());
     let lines = log.lines();
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].starts_with("WARN oomScoreAdj cannot be set to -500 (Is a directory"), "{lines:?}");
@@ -137,7 +172,7 @@ fn a_matter_is_a_line_when_it_begins_and_one_when_it_ends() {
 fn buckets_only_grow() {
     for (before, after) in [("16384", "32768"), ("65536", "65536")] {
         let (root, sysctls) = sysctls(&[("hashsize", before)]);
-        assert_eq!(sysctls.make_room(131_072), Ok(()));
+        sysctls.make_room(131_072).unwrap();
         assert_eq!(fs::read_to_string(root.path().join("hashsize")).unwrap(), after);
     }
 }

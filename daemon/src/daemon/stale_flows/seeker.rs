@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Suspects;
-use crate::daemon::retry::{Failed, Outage};
+use crate::daemon::outage::{Matter, Outage};
 use crate::health::ProxyHealth;
 use crate::model::{Family, Protocol};
 use crate::netlink::conntrack::{Conntrack, Deleted, DumpInfo, Flow, Selection, Tuple};
@@ -27,6 +27,9 @@ const ANSWERS_AFTER: Duration = Duration::from_millis(50);
 /// So many such looks: over 3.15 s, longer than any round trip, and a client that never pauses has several chances that its next
 /// datagram comes before the next answer.
 const ANSWER_LOOKS: u32 = 6;
+
+const STALE_FLOWS: Matter =
+    Matter { whose: "stale flows", fails: "stale flows not deleted", works: "stale flows are looked for" };
 
 /// What connection tracking is asked here.
 pub(super) trait FlowTable {
@@ -56,7 +59,7 @@ struct Answers {
 
 impl<T: FlowTable> Seeker<T> {
     pub(super) fn new(table: T, health: Arc<ProxyHealth>) -> Self {
-        let outage = Outage::new("stale flows", health, AGAIN_AFTER, AGAIN_AT_LATEST);
+        let outage = Outage::new(STALE_FLOWS, health, AGAIN_AFTER, AGAIN_AT_LATEST);
         Self { table, pending: Suspects::default(), outage, retry_at: None, answers: None }
     }
 
@@ -98,18 +101,10 @@ impl<T: FlowTable> Seeker<T> {
     fn conclude(&mut self, failure: Option<(Family, Protocol, DoorError)>, now: Instant) {
         let Some((family, protocol, error)) = failure else {
             self.retry_at = None;
-            if let Some(lasted) = self.outage.worked(now) {
-                tracing::info!("stale flows are looked for again, after {:.1} s", lasted.as_secs_f64());
-            }
+            self.outage.worked(now);
             return;
         };
-        let Failed { wait, first } = self.outage.failed(now, &error);
-        self.retry_at = Some(now + wait);
-        if first {
-            tracing::warn!(%family, %error, "stale {protocol} flows not deleted; tried again until it works");
-        } else {
-            tracing::debug!(%family, %error, retry_ms = wait.as_millis(), "stale {protocol} flows not deleted");
-        }
+        self.retry_at = Some(now + self.outage.failed(now, &format_args!("{protocol} over {family}: {error}")));
     }
 
     fn delete_stale(&mut self, family: Family, protocol: Protocol, now: Instant) -> Result<(), DoorError> {

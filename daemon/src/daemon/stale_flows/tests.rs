@@ -195,3 +195,33 @@ fn who_looks_ends_with_the_last_who_could_ask_and_after_what_was_asked() {
     thread.join().unwrap();
     assert!(table.lock().unwrap().flows.is_empty());
 }
+
+/// Their Service went while nobody was there to see it: nothing but the range of their addresses tells of it.
+#[test]
+fn translated_flows_to_a_vacant_cluster_ip_are_stale_and_nobody_elses() {
+    let translated = |client: &str, frontend: &str| {
+        let flow = flow(client, frontend, "10.244.1.5:53");
+        Flow { status: flow.status | STATUS_DST_NAT, ..flow }
+    };
+    let vacant = translated(CLIENT, "10.96.0.77:53");
+    let others = [
+        translated("10.0.0.1:4001", "10.96.0.99:53"),
+        translated("10.0.0.1:4002", "192.0.2.1:53"),
+        flow("10.0.0.1:4003", "10.96.0.77:53", "10.96.0.77:53"),
+        translated("10.0.0.1:4004", FRONTEND),
+    ];
+    let (table, mut seeker) = with(&[&[vacant][..], &others].concat());
+    let vacancies =
+        Vacancies { cidrs: vec!["10.96.0.0/16".parse().unwrap()], foreign: HashSet::from([at("10.96.0.99:53").ip()]) };
+    // An outage: until a look has gone through, they are looked for.
+    table.lock().unwrap().failing_dumps = 1;
+    let vacancies = BTreeMap::from([(Family::V4, vacancies)]);
+    seeker.take_in(Suspects { vacancies, ..suspects(FRONTEND, &["10.244.1.5:53"]) });
+    run(&mut seeker, Instant::now());
+    assert_eq!(table.lock().unwrap().flows, others);
+    // And once only: what comes to be there later is judged by what happens then.
+    table.lock().unwrap().flows.push(vacant);
+    seeker.take_in(suspects("10.96.0.11:53", &[]));
+    run(&mut seeker, Instant::now());
+    assert_eq!(table.lock().unwrap().flows.len(), others.len() + 1);
+}

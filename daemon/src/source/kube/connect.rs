@@ -8,9 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::Uri;
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError, LoadDataError};
 use kube::{Client, Config};
 use tracing::{debug, info, warn};
+
+use super::meter::{Meter, MeterLayer, MeterPlace};
 
 /// Where a service account's token is, in a pod.
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
@@ -119,6 +122,7 @@ pub enum ConnectError {
 pub struct ApiServers {
     servers: Vec<Server>,
     current: AtomicUsize,
+    meter: MeterPlace,
 }
 
 pub(super) struct Server {
@@ -156,8 +160,9 @@ pub async fn connect(options: &KubeOptions) -> Result<ApiServers, ConnectError> 
             urls[0]
         );
     }
-    let servers = urls.into_iter().map(|url| Server::new(config.clone(), url)).collect::<Result<_, _>>()?;
-    Ok(ApiServers { servers, current: AtomicUsize::new(0) })
+    let meter = MeterPlace::default();
+    let servers = urls.into_iter().map(|url| Server::new(config.clone(), url, &meter)).collect::<Result<_, _>>()?;
+    Ok(ApiServers { servers, current: AtomicUsize::new(0), meter })
 }
 
 async fn kubeconfig(path: &Path) -> Result<Config, ConnectError> {
@@ -205,7 +210,7 @@ pub(crate) fn parse(url: &str) -> Result<Uri, ConnectError> {
 // === impl Server ===
 
 impl Server {
-    fn new(mut config: Config, url: Uri) -> Result<Self, ConnectError> {
+    fn new(mut config: Config, url: Uri, meter: &MeterPlace) -> Result<Self, ConnectError> {
         // A URL may carry a password; what is shown does not.
         let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let scheme = url.scheme_str().unwrap_or("https");
@@ -220,8 +225,10 @@ impl Server {
         config.read_timeout = None;
         // The library would retry 15 times, unseen and for up to 1,000 s each. We back off ourselves, and say so.
         config.default_retry = false;
-        let client = Client::try_from(config)
-            .map_err(|error| ConnectError::Client { server: shown.clone(), reason: super::failure::reason(&error) })?;
+        let failed = |error| ConnectError::Client { server: shown.clone(), reason: super::failure::reason(&error) };
+        let named = shown.split_once("://").map_or(&*shown, |(_, rest)| rest);
+        let layer = MeterLayer { host: named.into(), place: meter.clone() };
+        let client = ClientBuilder::try_from(config).map_err(failed)?.with_layer(&layer).build();
         Ok(Self { url: shown, host, client, refuses_streaming: AtomicBool::new(false) })
     }
 }
@@ -235,6 +242,11 @@ impl std::fmt::Debug for Server {
 // === impl ApiServers ===
 
 impl ApiServers {
+    /// From now on this one is told of every request. The first one that is given stays.
+    pub fn metered_by(&self, meter: Arc<dyn Meter>) {
+        self.meter.hang_up(meter);
+    }
+
     /// A client of the server in use. It stays with that server; ask again after a failure.
     #[must_use]
     pub fn client(&self) -> Client {

@@ -86,6 +86,15 @@ impl EventSink {
     }
 }
 
+#[cfg(test)]
+impl EventSink {
+    /// One that posts nothing: what is said is there to be looked at.
+    pub(crate) fn recording() -> (Self, Receiver<Remark>) {
+        let (remarks, receiver) = mpsc::channel(WAITING);
+        (Self { remarks }, receiver)
+    }
+}
+
 async fn post(servers: Arc<ApiServers>, reporter: Reporter, mut remarks: Receiver<Remark>) {
     let (mut place, _) = servers.current();
     let mut recorder = Recorder::new(servers.client(), reporter.clone());

@@ -48,8 +48,6 @@ pub enum StreamState {
 #[derive(Debug, Default)]
 struct Inner {
     streams: BTreeMap<&'static str, StreamHealth>,
-    /// Requests so far, by code and host. Codes are few, and hosts are those that were configured.
-    requests: BTreeMap<(String, String), u64>,
     /// Outages that have been reported and are not over.
     reported: HashSet<Outage>,
     /// When the first of them began.
@@ -61,19 +59,6 @@ impl Health {
     #[must_use]
     pub fn streams(&self) -> Vec<StreamHealth> {
         self.lock().streams.values().cloned().collect()
-    }
-
-    /// Requests so far, by status code (or `<error>`, where there was no answer) and host.
-    #[must_use]
-    pub fn requests(&self) -> Vec<((String, String), u64)> {
-        self.lock().requests.iter().map(|(key, count)| (key.clone(), *count)).collect()
-    }
-
-    /// A request was answered with this code, or not at all.
-    pub(super) fn requested(&self, server: &str, code: Option<u16>) {
-        let host = server.split_once("://").map_or(server, |(_, rest)| rest).trim_end_matches('/').to_owned();
-        let code = code.map_or_else(|| "<error>".to_owned(), |code| code.to_string());
-        *self.lock().requests.entry((code, host)).or_default() += 1;
     }
 
     /// A lock that a panicking thread held is taken all the same: every value in it is whole at any time.

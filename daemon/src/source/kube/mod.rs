@@ -10,6 +10,7 @@ mod connect;
 mod events;
 mod failure;
 mod health;
+mod meter;
 mod resource;
 mod split;
 mod watcher;
@@ -27,6 +28,7 @@ pub(crate) use self::connect::parse as parse_url;
 pub use self::connect::{ApiServers, ConnectError, KubeOptions, Timing, connect};
 pub use self::events::{EventSink, EventSubject, Remark, Severity};
 pub use self::health::{Health, StreamHealth, StreamState};
+pub use self::meter::{Asked, Meter};
 
 use self::failure::Failure;
 use self::watcher::Watcher;

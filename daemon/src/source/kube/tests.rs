@@ -811,6 +811,42 @@ async fn events_are_posted_and_repetitions_counted() {
     );
 }
 
+/// Remembers requests: method and status code, 0 without one.
+#[derive(Default)]
+struct Heard(Mutex<Vec<(String, u16)>>);
+
+impl Meter for Heard {
+    fn asked(&self, request: &Asked<'_>) {
+        assert!(request.host.starts_with("127.0.0.1:"), "{request:?}");
+        self.0.lock().expect("not poisoned").push((request.method.to_owned(), request.code.unwrap_or(0)));
+    }
+}
+
+#[tokio::test]
+async fn every_request_is_told_one_that_nobody_waits_for_as_well() {
+    let mut server = Server::start([("a=1", answer("200 OK", &json!({}))), ("a=2", answer("404 Not Found", &json!({})))]).await;
+    let servers = connect(&options(&[&server.url])).await.expect("connects");
+    let heard = Arc::new(Heard::default());
+    servers.metered_by(heard.clone());
+    let ask = |method: &str, uri: &str| {
+        let request = http::Request::builder().method(method).uri(uri).body(kube::client::Body::empty()).expect("a request");
+        let client = servers.client();
+        async move { client.send(request).await }
+    };
+    ask("GET", "/x?a=1").await.expect("an answer");
+    ask("POST", "/x?a=2").await.expect("an answer");
+    for expected in ["GET /x?a=1", "POST /x?a=2"] {
+        assert!(server.request().await.starts_with(expected));
+    }
+    // Nothing is listening: the port is one's own, and closed.
+    let closed = connect(&options(&["http://127.0.0.1:1"])).await.expect("connects");
+    closed.metered_by(heard.clone());
+    let request = http::Request::get("/x").body(kube::client::Body::empty()).expect("a request");
+    closed.client().send(request).await.expect_err("refused");
+    let expected = [("GET", 200), ("POST", 404), ("GET", 0)].map(|(method, code)| (method.to_owned(), code));
+    assert_eq!(*heard.0.lock().expect("not poisoned"), expected);
+}
+
 #[tokio::test]
 async fn events_without_a_server_cost_nothing() {
     let servers = Arc::new(connect(&options(&["http://127.0.0.1:1"])).await.expect("connects"));

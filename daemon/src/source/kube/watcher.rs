@@ -468,8 +468,6 @@ impl Watcher {
         let request = Request::get(uri).header(http::header::ACCEPT, "application/json").body(Body::empty());
         let request = request.map_err(|error| Failure::Garbled { reason: format!("request {uri}: {error}") })?;
         let answer = timeout(patience, server.client.send(request).with_subscriber(NoSubscriber::new())).await;
-        let code = answer.as_ref().ok().and_then(|answer| answer.as_ref().ok()).map(|answer| answer.status().as_u16());
-        self.health.requested(&server.url, code);
         let answer = answer.map_err(|_| Failure::Silent { server: server.url.clone(), after: patience })?;
         let (head, body) = answer.map_err(|error| Failure::of_client(&server.url, &error))?.into_parts();
         let mut answer = Answer { server: &server.url, body, silence: self.timing.silence };

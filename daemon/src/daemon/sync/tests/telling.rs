@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{SyncLoop, options, outputs};
+use super::{Kernel, Outputs, Reporter, SyncLoop, options, outputs};
 use crate::captured_log::Log;
 use crate::dataplane::{Commit, Damage, Dataplane, PlaneError};
 use crate::model::{EndpointSlice, ObjectKey, samples};
+use crate::source::kube::{EventSink, Severity};
 use crate::source::{Change, Kind, Mark, Object};
 use crate::table::{Delta, ServiceTable};
 
@@ -154,4 +155,31 @@ fn a_node_that_no_list_has_is_told_to_be_absent() {
         }
         assert_eq!(there(Change::Listed(Kind::Node)), expected);
     }
+}
+
+/// One failure is mended at once and is no Event; an outage is one, and so is its end.
+#[test]
+fn commits_that_keep_failing_are_an_event_on_the_node() {
+    let refusals = Arc::new(AtomicU32::new(0));
+    let (events, mut remarks) = EventSink::recording();
+    let plane = Stubborn { refusals: Arc::clone(&refusals) };
+    let outputs = Outputs { reporter: Reporter::with_events(events, "node".into()), ..outputs() };
+    let mut sync_loop = SyncLoop::new(Arc::new(options()), Box::new(plane), outputs);
+    for kind in [Kind::Node, Kind::ServiceCidr, Kind::ForeignService, Kind::Service, Kind::EndpointSlice] {
+        sync_loop.take_one(Change::Listed(kind));
+    }
+    let mut said = |sync_loop: &mut SyncLoop, failures: u32| {
+        refusals.store(failures, Ordering::Relaxed);
+        for _ in 0..=failures {
+            sync_loop.kernel = Kernel::Doubtful;
+            sync_loop.retry_at = None;
+            sync_loop.sync();
+        }
+        let remarks = std::iter::from_fn(|| remarks.try_recv().ok());
+        remarks.map(|remark| (remark.subject.kind, remark.severity, remark.reason)).collect::<Vec<_>>()
+    };
+    assert_eq!(said(&mut sync_loop, 2), []);
+    let outage = [("Node", Severity::Warning, "FailedToSyncProxyRules"), ("Node", Severity::Normal, "SyncedProxyRules")];
+    assert_eq!(said(&mut sync_loop, 40), outage, "once, however often it is tried");
+    assert_eq!(said(&mut sync_loop, 3), outage, "another outage");
 }

@@ -1,0 +1,80 @@
+//! Settings that could not be made at the start: told once each, and looked at again.
+//!
+//! Most often the daemon may not write them at all, in a container without `privileged`. Then somebody else makes them, by a sysctl.d
+//! or an init container, and from that moment on nothing is out of order any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::{Amiss, Sysctls, look_beside, make};
+use crate::config::Options;
+use crate::daemon::Reporter;
+use crate::health::ProxyHealth;
+use crate::metrics::Metrics;
+
+/// How often what is missing is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// Keeps the settings of a configuration made, as far as it may.
+pub(in crate::daemon) struct Keeper {
+    sysctls: Sysctls,
+    health: Arc<ProxyHealth>,
+    metrics: Arc<Metrics>,
+    reporter: Reporter,
+    /// Those that are not as wanted.
+    missed: BTreeSet<&'static str>,
+    told: Amiss,
+}
+
+impl Keeper {
+    pub(in crate::daemon) fn new(health: Arc<ProxyHealth>, metrics: Arc<Metrics>, reporter: Reporter, told: Amiss) -> Self {
+        Self { sysctls: Sysctls::default(), health, metrics, reporter, missed: BTreeSet::new(), told }
+    }
+
+    /// The same for settings that are elsewhere.
+    #[cfg(test)]
+    pub(super) fn of(self, sysctls: Sysctls) -> Self {
+        Self { sysctls, ..self }
+    }
+
+    /// Follows the configuration until nobody can change it any more.
+    pub(in crate::daemon) async fn follow(mut self, mut options: watch::Receiver<Arc<Options>>) {
+        loop {
+            tokio::select! {
+                changed = options.changed() => if changed.is_err() { return },
+                () = sleep(LOOK_AGAIN), if !self.told.is_nothing() => {}
+            }
+            let now = options.borrow_and_update().clone();
+            self.look(&now);
+        }
+    }
+
+    /// Makes what is missing, and tells what stays so, and what no longer is, each once.
+    pub(in crate::daemon) fn look(&mut self, options: &Options) {
+        let missed: BTreeMap<_, _> =
+            make(options, &self.sysctls).into_iter().map(|missed| (missed.name, missed.to_string())).collect();
+        for name in self.missed.iter().filter(|name| !missed.contains_key(*name)) {
+            self.health.problem(&problem(name), None);
+        }
+        for (name, text) in &missed {
+            self.health.problem(&problem(name), Some(text.clone()));
+        }
+        self.metrics.kernel_settings_missed.set(i64::try_from(missed.len()).unwrap_or(i64::MAX));
+        let texts: Vec<_> = missed.values().cloned().collect();
+        self.missed = missed.keys().copied().collect();
+        let mut matters = look_beside(options, &self.sysctls);
+        matters.extend(missed);
+        if self.told.are(matters) && !texts.is_empty() {
+            self.reporter.settings_missed(&texts);
+        }
+    }
+}
+
+/// As `/healthz` names it.
+fn problem(name: &str) -> String {
+    format!("kernel setting {name}")
+}
