@@ -70,11 +70,11 @@ fn slips_of_the_hand_are_named_and_what_is_meant_is_served(lanes: &[Lane]) -> an
     cluster.services(&[&web()])?;
     ask(&cluster, lanes, "172.30.0.41", 80, &Expect::by(&["local"]))?;
     ask(&cluster, lanes, "172.30.0.42", 80, &Expect::by(&["remote"]))?;
+    let twice = cluster.await_log("said twice, the last one counts: spec.clusterIP of document 1 (Service svc2)", SOON)?;
+    anyhow::ensure!(twice.contains("line 1, column "), "no place: {twice}");
     for said in [
-        "is not v1, which an API server demands; it is read as that",
-        "line 1, column ",
-        "said twice, the last one counts: spec.clusterIP of document 1 (Service svc2)",
         "is neither PreferSameZone (or PreferClose) nor PreferSameNode",
+        "is not v1, which an API server demands; it is read as that",
         "10256 is where this daemon answers /healthz: who asks there gets this Service",
     ] {
         cluster.await_log(said, SOON)?;
