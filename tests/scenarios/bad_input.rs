@@ -12,6 +12,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         a_broken_file_keeps_its_last_good_version;
         a_file_that_is_emptied_or_unreadable_keeps_its_last_good_version;
         fields_that_make_no_sense_are_left_out;
+        slips_of_the_hand_are_named_and_what_is_meant_is_served;
         names_of_maximal_length;
     );
     // Sizes do not depend on the protocol.
@@ -56,6 +57,29 @@ fn a_broken_file_keeps_its_last_good_version(lanes: &[Lane]) -> anyhow::Result<(
     // Repaired, with another content.
     cluster.services(&[&web().with_endpoints([Endpoint::remote("10.180.2.1")])])?;
     served("remote")
+}
+
+/// Another apiVersion, a key twice, a word that is none, and a nodePort at which the daemon answers itself.
+fn slips_of_the_hand_are_named_and_what_is_meant_is_served(lanes: &[Lane]) -> anyhow::Result<()> {
+    let cluster = Cluster::start()?;
+    let meant = Service::new("svc2", "172.30.0.42").port(80).node_port(10_256).endpoint(Endpoint::remote("10.180.2.1"));
+    let written = meant.documents().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n---\n");
+    let twice = r#""spec":{"clusterIP":"172.30.0.43","trafficDistribution":"PreferNear","#;
+    let slipped = written.replacen(r#""apiVersion":"v1""#, r#""apiVersion":"v2""#, 1).replacen(r#""spec":{"#, twice, 1);
+    cluster.write("slips.yaml", &slipped)?;
+    cluster.services(&[&web()])?;
+    ask(&cluster, lanes, "172.30.0.41", 80, &Expect::by(&["local"]))?;
+    ask(&cluster, lanes, "172.30.0.42", 80, &Expect::by(&["remote"]))?;
+    let twice = cluster.await_log("said twice, the last one counts: spec.clusterIP of document 1 (Service svc2)", SOON)?;
+    anyhow::ensure!(twice.contains("line 1, column "), "no place: {twice}");
+    for said in [
+        "is neither PreferSameZone (or PreferClose) nor PreferSameNode",
+        "is not v1, which an API server demands; it is read as that",
+        "10256 is where this daemon answers /healthz: who asks there gets this Service",
+    ] {
+        cluster.await_log(said, SOON)?;
+    }
+    Ok(())
 }
 
 /// Truncated, as editors and `cp` do before they write; then a link to nowhere. What is meant to go has its file removed.

@@ -13,17 +13,23 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     .to_vec()
 }
 
-/// A user namespace of its own has every capability in itself, and none over the network it is in.
+/// In a user namespace of its own a process has every capability in itself and none over the network it is in; but where no user is
+/// mapped into that, it loses them all when it is executed.
 fn without_privilege_one_line_says_so() -> anyhow::Result<()> {
     let manifests = tempfile::tempdir()?;
     let program = executable()?;
     let source = format!("manifests={}", manifests.path().display());
-    let arguments = ["--user", &program.to_string_lossy(), "run", "--node-name", "n", "--source", &source];
-    let done = Namespace::new("plain")?.exec("unshare", &arguments)?;
-    ends_with(&done, 3)?;
-    let lines: Vec<_> = done.stderr.lines().filter(|line| !line.trim().is_empty()).collect();
-    ensure!(lines.len() == 1 && lines[0].starts_with("sheave: "), "not one line: {}", done.stderr);
-    ensure!(lines[0].contains("CAP_NET_ADMIN in its user namespace only"), "it does not say what is lacking: {}", lines[0]);
+    let run = [&program.to_string_lossy(), "run", "--node-name", "n", "--source", &source];
+    for (namespace, cause) in [
+        (&["--user"][..], "this process lacks CAP_NET_ADMIN"),
+        (&["--user", "--map-root-user"], "this process has CAP_NET_ADMIN in its user namespace only"),
+    ] {
+        let done = Namespace::new("plain")?.exec("unshare", &[namespace, &run].concat())?;
+        ends_with(&done, 3)?;
+        let lines: Vec<_> = done.stderr.lines().filter(|line| !line.trim().is_empty()).collect();
+        ensure!(lines.len() == 1 && lines[0].starts_with("sheave: "), "not one line: {}", done.stderr);
+        ensure!(lines[0].contains(cause), "it does not say what is lacking: {}", lines[0]);
+    }
     Ok(())
 }
 
