@@ -1,39 +1,86 @@
 //! What the numbers were measured on.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
-use serde::Serialize;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
+use serde::{Deserialize, Serialize};
 
 /// A machine, as far as it explains a number.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Machine {
-    cpu: String,
-    cores: usize,
-    memory_mb: u64,
-    kernel: String,
-    /// Of the last minute, when the bench began: others at work are the usual reason for a bad percentile.
-    load_average: f64,
+    /// Processors that this process may use.
+    #[serde(alias = "cores")]
+    pub(crate) cpus: usize,
+    /// What the processors call themselves.
+    #[serde(alias = "cpu")]
+    pub(crate) model: String,
+    /// In MB of 2^20 bytes.
+    pub(crate) memory_mb: u64,
+    /// `uname -r`.
+    pub(crate) kernel: String,
+}
+
+/// What was measured, and with what.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Versions {
+    /// Of bench and daemon, which are built together.
+    pub(crate) sheave: String,
+    /// Of the source when the bench was built; changes on top of it are not told. `None` for a build from an archive.
+    pub(crate) commit: Option<String>,
+    /// The compiler.
+    pub(crate) rustc: Option<String>,
+    /// The stock tool, where there is one.
+    pub(crate) nft: Option<String>,
 }
 
 impl Machine {
     /// This one. What `/proc` does not say is left blank.
     pub(crate) fn here() -> Self {
-        let cpuinfo = read("/proc/cpuinfo");
-        let cpu = value(&cpuinfo, "model name").unwrap_or_default();
         Self {
-            cpu: cpu.to_owned(),
-            cores: std::thread::available_parallelism().map_or(1, Into::into),
+            cpus: std::thread::available_parallelism().map_or(1, Into::into),
+            model: value(&read("/proc/cpuinfo"), "model name").unwrap_or_default().to_owned(),
             memory_mb: kibibytes(&read("/proc/meminfo"), "MemTotal").unwrap_or_default() / 1024,
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-            load_average: read("/proc/loadavg").split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default(),
         }
     }
 
     pub(crate) fn describe(&self) -> String {
-        let Self { cpu, cores, memory_mb, kernel, load_average } = self;
-        format!("{cores} cores of {cpu}, {memory_mb} MB, Linux {kernel}, load average {load_average} at the start")
+        let Self { cpus, model, memory_mb, kernel } = self;
+        format!("{cpus} cores of {model}, {memory_mb} MB, Linux {kernel}")
     }
+}
+
+impl Versions {
+    /// Of this build and this machine.
+    pub(crate) fn here() -> Self {
+        let nft = Command::new("nft").arg("--version").output().ok().map(|output| String::from_utf8_lossy(&output.stdout).into());
+        Self {
+            sheave: env!("CARGO_PKG_VERSION").into(),
+            commit: option_env!("SHEAVE_BENCH_COMMIT").map(Into::into),
+            rustc: option_env!("SHEAVE_BENCH_RUSTC").map(Into::into),
+            nft: nft.map(|text: String| text.trim().to_owned()).filter(|text| !text.is_empty()),
+        }
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        let Self { sheave, commit, rustc, nft } = self;
+        let others = [commit.as_ref().map(|commit| format!("commit {commit}")), rustc.clone(), nft.clone()];
+        others.into_iter().flatten().fold(format!("sheave {sheave}"), |text, other| text + ", " + &other)
+    }
+}
+
+/// The load average of the last minute: others at work are the usual reason for a bad percentile.
+pub(crate) fn load_average() -> f64 {
+    read("/proc/loadavg").split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default()
+}
+/// What can be had without swapping, in MB (`MemAvailable`).
+pub(crate) fn available_memory_mb() -> Option<u64> {
+    kibibytes(&read("/proc/meminfo"), "MemAvailable").map(|kib| kib * 1024 / 1_000_000)
 }
 
 /// The most memory a process ever had resident, in MB of 10^6 bytes (`VmHWM`). `None` for one that is gone.
@@ -44,6 +91,24 @@ pub(crate) fn peak_rss_mb(process: u32) -> Option<f64> {
 /// What a process has resident now, in MB of 10^6 bytes (`VmRSS`).
 pub(crate) fn rss_mb(process: u32) -> Option<f64> {
     resident(process, "VmRSS")
+}
+
+/// What the whole kernel has for itself, in MB of 10^6 bytes: slabs that cannot be reclaimed (large `kmalloc`s are among them), vmalloc
+/// and per-cpu memory, of all processes. A difference is as good as the machine is quiet.
+#[expect(clippy::cast_precision_loss, reason = "no machine has 2^53 KiB")]
+pub(crate) fn kernel_memory_mb() -> f64 {
+    let meminfo = read("/proc/meminfo");
+    let sum: u64 = ["SUnreclaim", "VmallocUsed", "Percpu"].iter().filter_map(|field| kibibytes(&meminfo, field)).sum();
+    sum as f64 * 1024.0 / 1e6
+}
+
+/// Processor time of the calling thread so far, user and kernel.
+pub(crate) fn own_time() -> Duration {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_THREAD) else { return Duration::ZERO };
+    [usage.user_time(), usage.system_time()]
+        .iter()
+        .map(|time| Duration::from_micros(time.num_microseconds().unsigned_abs()))
+        .sum()
 }
 
 /// Processor time that a process' thread of this name has had, user and kernel, in steps of a clock tick (10 ms). What it had to

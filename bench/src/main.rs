@@ -3,16 +3,22 @@
 //! Everything happens in network namespaces that the bench made and that vanish with it, however it ends: the API server double, the
 //! real `sheave run` as a process of its own, the real kernel, and a pod that answers.
 
+mod allocations;
 mod machine;
-mod report;
+mod progress;
+mod results;
+mod session;
 mod statistics;
 mod sync;
+mod table;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
+
+use session::{Destination, Session};
 
 /// Benchmarks of sheave, beside the budgets they are held to.
 #[derive(Debug, Parser)]
@@ -24,22 +30,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// What `sheave run` and the kernel keep in memory, by the number of endpoints, and after churn
+    Memory(sync::memory::Arguments),
     /// Cold sync, single changes and memory, against an API server double and the real kernel
     Sync(sync::Arguments),
 }
 
-/// How to say it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// For people, with budgets and verdicts
-    Table,
-    /// One object for programs
-    Json,
-}
-
 fn main() -> ExitCode {
-    let Command::Sync(arguments) = Cli::parse().command;
-    match run(&arguments) {
+    match run(&Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("sheave-bench: {error:#}"));
@@ -48,15 +46,22 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &sync::Arguments) -> anyhow::Result<()> {
+fn run(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Memory(arguments) => {
+            measure("memory", &arguments.destination, |session| sync::memory::measure(arguments, session))
+        }
+        Command::Sync(arguments) => measure("sync", &arguments.destination, |session| sync::measure(arguments, session)),
+    }
+}
+
+/// A measurement of the kernel, in namespaces of its own.
+fn measure(benchmark: &str, destination: &Destination, work: impl FnOnce(&Session) -> anyhow::Result<()>) -> anyhow::Result<()> {
     // While there is one thread: the kernel moves only the one that asks into a user namespace.
     sheave_lab::enter_sandbox().context("the bench needs namespaces of its own")?;
-    let report = sync::measure(arguments)?;
-    let text = match arguments.output {
-        Output::Table => report.table(),
-        Output::Json => report.json()?,
-    };
-    writeln!(std::io::stdout(), "{text}").context("writing the result")
+    let session = Session::begin(benchmark, destination)?;
+    let outcome = work(&session);
+    session.end(outcome)
 }
 
 /// Progress and errors; stdout is for the result alone. A closed stderr is nothing to fail for.

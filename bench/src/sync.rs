@@ -16,22 +16,38 @@
 
 mod driver;
 mod in_process;
+mod matrix;
+pub(crate) mod memory;
+mod objects;
 mod observer;
+mod operations;
+mod pipeline;
 mod stage;
 mod subject;
 mod wire;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use sheave_tests::apiserver::load::Shape;
+use sheave_tests::apiserver::load::{Mix, Shape};
 
-use crate::machine::Machine;
-use crate::report::Report;
+use crate::machine;
+use crate::progress::Progress;
+use crate::results::Measurement;
+use crate::session::{Destination, Session};
 use crate::statistics::{Samples, milliseconds};
-use crate::{Output, say};
+use operations::Scope;
 
 /// The sizes that the budgets are for.
 const BUDGETED: (u32, u32, u32) = (5_000, 50, 50_000);
+
+/// Endpoints up to which there are budgets at all, and those for so many: cold sync in ms, peak memory in MB.
+const MOST_ENDPOINTS: u64 = 1_000_000;
+const AT_MOST_ENDPOINTS: (f64, f64) = (3_000.0, 400.0);
+
+/// Memory that one endpoint needs in all parts of a bench together: the double's JSON, the daemon, the kernel and what plays the
+/// loop. Measured: 1.1 GB for a million.
+const BYTES_PER_ENDPOINT: f64 = 1_500.0;
+const BYTES_AT_LEAST: f64 = 300e6;
 
 /// What to measure.
 #[derive(Debug, Args)]
@@ -56,9 +72,20 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = BUDGETED.2, value_parser = clap::value_parser!(u32).range(1..))]
     add_at: u32,
 
-    /// How to print the result
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
-    pub(crate) output: Output,
+    /// Which Services there are
+    #[arg(long, default_value = "plain")]
+    mix: MixName,
+
+    /// Instead of one size, sweep 10 to 50,000 Services and 10 to 1,000,000 endpoints and show how cost grows
+    #[arg(long)]
+    matrix: bool,
+
+    /// Begin no further size of the matrix after so many minutes
+    #[arg(long, value_name = "MINUTES", default_value_t = 15)]
+    time_limit: u32,
+
+    #[command(flatten)]
+    pub(crate) destination: Destination,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -66,59 +93,128 @@ enum Plane {
     Nftables,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum MixName {
+    /// ClusterIP, IPv4, without affinity
+    Plain,
+    /// 70 % ClusterIP, 20 % NodePort, 10 % LoadBalancer with policy Local; 5 % with affinity; all dual stack
+    Realistic,
+}
+
+impl Plane {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+        }
+    }
+}
+
 impl Arguments {
+    /// A cluster of this mix, of any size.
+    fn shape(&self) -> Shape {
+        match self.mix {
+            MixName::Plain => Shape { mix: Mix::Plain, dual_stack: false, ..Shape::default() },
+            MixName::Realistic => Shape { mix: Mix::Realistic, dual_stack: true, ..Shape::default() },
+        }
+    }
+
     /// The cluster of the cold sync and the changes.
     fn cluster(&self) -> Shape {
-        Shape { services: self.services, endpoints_per_service: self.endpoints_per_service, ..Shape::default() }
+        Shape { services: self.services, endpoints_per_service: self.endpoints_per_service, ..self.shape() }
     }
 
     /// The cluster that Services are added to.
     fn wide_cluster(&self) -> Shape {
         let endpoints = u64::from(self.services) * u64::from(self.endpoints_per_service);
         let each = u32::try_from(endpoints / u64::from(self.add_at)).unwrap_or(u32::MAX).max(1);
-        Shape { services: self.add_at, endpoints_per_service: each, ..Shape::default() }
+        Shape { services: self.add_at, endpoints_per_service: each, ..self.shape() }
     }
 
-    /// A budget, where the sizes are not above those it is for.
+    /// A budget, where the sizes are not above those it is for. The realistic mix may take twice as much.
     fn budget(&self, budget: f64) -> Option<f64> {
         let (services, endpoints, add_at) = BUDGETED;
         let within = self.services <= services && self.endpoints_per_service <= endpoints && self.add_at <= add_at;
-        within.then_some(budget)
+        within.then_some(budget * self.allowance())
     }
+
+    /// A budget that grows with the cluster: of the usual sizes, or of a million endpoints.
+    fn budget_by_size(&self, usual: f64, of_a_million: f64) -> Option<f64> {
+        let endpoints = u64::from(self.services) * u64::from(self.endpoints_per_service);
+        let large = (endpoints <= MOST_ENDPOINTS).then_some(of_a_million * self.allowance());
+        self.budget(usual).or(large)
+    }
+
+    fn allowance(&self) -> f64 {
+        match self.mix {
+            MixName::Plain => 1.0,
+            MixName::Realistic => 2.0,
+        }
+    }
+}
+
+/// Refuses what would not fit into memory, rather than be killed half-way through.
+fn ensure_fits(shape: Shape) -> Result<()> {
+    let families = if shape.dual_stack { 2.0 } else { 1.0 };
+    let endpoints = f64::from(shape.services) * f64::from(shape.endpoints_per_service) * families;
+    let needed = (endpoints * BYTES_PER_ENDPOINT + BYTES_AT_LEAST) / 1e6;
+    #[expect(clippy::cast_precision_loss, reason = "no machine has 2^53 MB")]
+    let available = machine::available_memory_mb().map_or(f64::INFINITY, |megabytes| megabytes as f64);
+    ensure!(needed <= available, "{endpoints} endpoints need some {needed:.0} MB of memory, and {available:.0} MB are available");
+    Ok(())
+}
+
+/// Says of a measurement what it was made with.
+fn describe(row: Measurement, arguments: &Arguments, shape: Shape) -> Measurement {
+    let Shape { services, endpoints_per_service, .. } = shape;
+    row.at("plane", arguments.plane.name())
+        .at("mix", arguments.mix.to_possible_value().map(|mix| mix.get_name().to_owned()))
+        .at("services", services)
+        .at("endpoints", u64::from(services) * u64::from(endpoints_per_service))
 }
 
 /// Runs all of it.
 ///
 /// # Errors
 /// Missing rights, a size that does not fit, and whatever does not come out as it must: a bench of something broken is no bench.
-pub(crate) fn measure(arguments: &Arguments) -> Result<Report> {
-    let Plane::Nftables = arguments.plane;
-    let machine = Machine::here();
+pub(crate) fn measure(arguments: &Arguments, report: &Session) -> Result<()> {
+    if arguments.matrix {
+        return matrix::measure(arguments, report);
+    }
     let (cluster, wide) = (arguments.cluster(), arguments.wide_cluster());
+    ensure_fits(cluster)?;
+    ensure_fits(wide)?;
     let Shape { services, endpoints_per_service, .. } = cluster;
     let changes = arguments.changes;
 
-    say(&format!("{services} Services x {endpoints_per_service} endpoints, served to a `sheave run` of its own"));
+    let progress = Progress::new(5);
+    progress.begin(&format!("{services} Services x {endpoints_per_service} endpoints, served to a `sheave run` of its own"));
     let cold = wire::changes(cluster, changes)?;
-    say(&format!("the same in process, {changes} changes"));
-    let (_, change) = in_process::changes(cluster, changes)?;
-    say(&format!("{} Services x {} endpoints, {changes} added", wide.services, wide.endpoints_per_service));
-    let added_wire = wire::additions(wide, changes)?;
-    let (_, added) = in_process::additions(wide, changes)?;
+    add_cold(report, arguments, &cold);
+    progress.done();
 
-    let mut report = Report::new(machine);
-    add_cold(&mut report, arguments, &cold);
+    progress.begin(&format!("the same in process, {changes} changes"));
+    let (_, change) = in_process::changes(cluster, changes)?;
     let budget = |milliseconds| arguments.budget(milliseconds);
     let of_loop = "one endpoint: loop's channel -> acknowledged, in process";
     report.add("change_p50_ms", milliseconds(change.percentile(50)), budget(0.5), of_loop);
     report.add("change_p99_ms", milliseconds(change.percentile(99)), budget(3.0), "the same");
     report.add("change_max_ms", milliseconds(change.max()), None, "the same");
-    add_wire(&mut report, &cold.changes, ["change_wire_p50_ms", "change_wire_p99_ms"]);
+    add_wire(report, &cold.changes, ["change_wire_p50_ms", "change_wire_p99_ms"]);
+    progress.done();
+
+    progress.begin(&format!("{} Services x {} endpoints, {changes} added", wide.services, wide.endpoints_per_service));
+    let added_wire = wire::additions(wide, changes)?;
+    let (_, added) = in_process::additions(wide, changes)?;
     let of_loop = "one Service with its endpoints: loop's channel -> acknowledged";
     report.add("service_add_p50_ms", milliseconds(added.percentile(50)), None, of_loop);
     report.add("service_add_p99_ms", milliseconds(added.percentile(99)), budget(5.0), "the same");
-    add_wire(&mut report, &added_wire.changes, ["service_add_wire_p50_ms", "service_add_wire_p99_ms"]);
+    add_wire(report, &added_wire.changes, ["service_add_wire_p50_ms", "service_add_wire_p99_ms"]);
     report.add("wide_peak_rss_mb", added_wire.peak_rss_mb, None, "VmHWM with the many small Services");
+    progress.done();
+
+    progress.begin(&format!("{services} Services x {endpoints_per_service} endpoints, every operation by its stages"));
+    operations::measure(cluster, changes, Scope::All, &progress, |row| report.measured(describe(row, arguments, cluster)))?;
+    drop(progress);
     let sizes = [
         ("services", services),
         ("endpoints_per_service", endpoints_per_service),
@@ -129,27 +225,29 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Report> {
     for (name, size) in sizes {
         report.add(name, size.into(), None, "");
     }
-    Ok(report)
+    Ok(())
 }
 
-fn add_cold(report: &mut Report, arguments: &Arguments, cold: &wire::Seen) {
+fn add_cold(report: &Session, arguments: &Arguments, cold: &wire::Seen) {
     let wire::Seen { programmed, first, loop_time, changes: _, elements, peak_rss_mb, rss_mb } = cold;
     let budget = |number| arguments.budget(number);
+    let by_size = |usual, of_a_million| arguments.budget_by_size(usual, of_a_million);
+    let (cold_at_most, rss_at_most) = AT_MOST_ENDPOINTS;
     let whole = "both lists complete -> policy, table, kernel's acknowledgement";
-    report.add("cold_sync_ms", milliseconds(first.whole), budget(500.0), whole);
+    report.add("cold_sync_ms", milliseconds(first.whole), by_size(500.0, cold_at_most), whole);
     report.add("cold_sync_kernel_ms", milliseconds(first.kernel), None, "of that, inside sendmsg: the floor for these bytes");
     let processor = "processor time of the loop's thread until then, taking in objects included";
     report.add("cold_sync_cpu_ms", milliseconds(*loop_time), None, processor);
     let answered = "spawn -> a pod answers through the probe's ClusterIP";
     report.add("start_to_programmed_ms", milliseconds(*programmed), budget(3000.0), answered);
-    report.add("peak_rss_mb", *peak_rss_mb, budget(100.0), "VmHWM of `sheave run` after all changes, 10^6 bytes");
+    report.add("peak_rss_mb", *peak_rss_mb, by_size(100.0, rss_at_most), "VmHWM of `sheave run` after all changes, 10^6 bytes");
     report.add("rss_mb", *rss_mb, None, "VmRSS of it at the same moment");
     #[expect(clippy::cast_precision_loss, reason = "no kernel holds 2^53 elements")]
     let count = *elements as f64;
     report.add("kernel_elements", count, None, "counted in the kernel, and equal to what the daemon says it wrote");
 }
 
-fn add_wire(report: &mut Report, samples: &Samples, [p50, p99]: [&'static str; 2]) {
+fn add_wire(report: &Session, samples: &Samples, [p50, p99]: [&'static str; 2]) {
     report.add(p50, milliseconds(samples.percentile(50)), None, "before the double is told -> the kernel's own notification");
     report.add(p99, milliseconds(samples.percentile(99)), None, "the same");
 }
@@ -173,7 +271,8 @@ mod tests {
 
     fn arguments(services: u32, endpoints_per_service: u32, add_at: u32) -> Arguments {
         let plane = Plane::Nftables;
-        Arguments { plane, services, endpoints_per_service, changes: 1, add_at, output: Output::Table }
+        let (mix, destination) = (MixName::Plain, Destination::default());
+        Arguments { plane, services, endpoints_per_service, changes: 1, add_at, mix, matrix: false, time_limit: 1, destination }
     }
 
     #[test]
@@ -188,6 +287,17 @@ mod tests {
         assert_eq!(arguments(5_000, 50, 50_000).budget(3.0), Some(3.0));
         assert_eq!(arguments(50, 5, 50).budget(3.0), Some(3.0));
         assert_eq!(arguments(5_001, 50, 50_000).budget(3.0), None);
+        assert_eq!(arguments(20_000, 50, 50_000).budget_by_size(500.0, 3_000.0), Some(3_000.0));
+        assert_eq!(arguments(20_001, 50, 50_000).budget_by_size(500.0, 3_000.0), None);
+        let realistic = Arguments { mix: MixName::Realistic, ..arguments(5_000, 50, 50_000) };
+        assert_eq!(realistic.budget_by_size(500.0, 3_000.0), Some(1_000.0));
+    }
+
+    #[test]
+    fn what_does_not_fit_into_memory_is_refused_with_the_sizes() {
+        let huge = Shape { services: 1_000_000, endpoints_per_service: 1_000_000, ..Shape::default() };
+        assert!(ensure_fits(huge).unwrap_err().to_string().contains("MB are available"));
+        ensure_fits(Shape { services: 10, endpoints_per_service: 5, ..Shape::default() }).unwrap();
     }
 
     #[test]

@@ -23,7 +23,7 @@ fn without_privilege_one_line_says_so() -> anyhow::Result<()> {
     ends_with(&done, 3)?;
     let lines: Vec<_> = done.stderr.lines().filter(|line| !line.trim().is_empty()).collect();
     ensure!(lines.len() == 1 && lines[0].starts_with("sheave: "), "not one line: {}", done.stderr);
-    ensure!(lines[0].contains("CAP_NET_ADMIN"), "it does not say what is lacking: {}", lines[0]);
+    ensure!(lines[0].contains("CAP_NET_ADMIN in its user namespace only"), "it does not say what is lacking: {}", lines[0]);
     Ok(())
 }
 
@@ -44,6 +44,10 @@ fn wrong_usage_ends_with_2() -> anyhow::Result<()> {
         &["run", "--source", "manifests=/tmp", "--feature-gates", "AllowServiceExternalIPs=perhaps"],
         &["run", "--source", "manifests=/tmp", "--node-name", " "],
         &["run", "--source", "manifests=/tmp", "--healthz-bind-address=127.0.0.1:7", "--metrics-bind-address=127.0.0.1:7"],
+        &["run", "--source", "manifests=/tmp", "--node-name", "A B!"],
+        &["run", "--config", "/nonexistent/sheave.yaml"],
+        &["run", "--kubeconfig", "/nonexistent/kubeconfig"],
+        &["run", "--api-server", "carrier-pigeon"],
         &["run", "--source", "manifests=/tmp", "--log", "a=b=c"],
         &["migrate"],
         &["migrate", "check", "-o", "yaml"],

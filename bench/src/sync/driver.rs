@@ -11,11 +11,12 @@ use sheave::dataplane::nftables::NftablesPlane;
 use sheave::health::{ProxyHealth, STALE_AFTER};
 use sheave::netlink::nft::{KernelNft, NftDoor as _};
 use sheave::netlink::route::LocalAddresses;
-use sheave::source::{Change, Kind, Mark, Object};
+use sheave::source::{Change, Kind, Mark};
 use sheave::table::Published;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::objects::{Decoder, Document};
 use super::stage::NODE;
 
 /// As the daemon has it.
@@ -70,13 +71,13 @@ impl Driver {
 
     /// Lists objects as a source does that has just begun, and waits until they are in the kernel. Says how long that took from the
     /// last object's arrival.
-    pub(super) fn fill(&mut self, objects: impl Iterator<Item = Object>) -> Result<Duration> {
+    pub(super) fn fill(&mut self, documents: impl Iterator<Item = Document>, decoder: &mut Decoder) -> Result<Duration> {
         const KINDS: [Kind; 5] = [Kind::Node, Kind::ServiceCidr, Kind::ForeignService, Kind::Service, Kind::EndpointSlice];
         for kind in KINDS {
             self.send(Change::Listing(kind))?;
         }
-        for object in objects {
-            self.send(Change::Applied(object))?;
+        for document in documents {
+            self.send(decoder.change(&document)?)?;
         }
         let complete = KINDS.map(Change::Listed);
         self.apply(complete)

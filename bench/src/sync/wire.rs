@@ -10,6 +10,7 @@ use super::observer::{Added, Observer, count_elements};
 use super::stage::{self, Stage};
 use super::subject::{Subject, Sync};
 use super::{samples, spread};
+use crate::machine;
 use crate::statistics::Samples;
 
 /// Between two changes, so that each finds the daemon at rest, as a lone change does.
@@ -31,6 +32,46 @@ pub(super) struct Seen {
     pub(super) peak_rss_mb: f64,
     /// At the end.
     pub(super) rss_mb: f64,
+}
+
+/// What one daemon and the kernel keep.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kept {
+    /// Once everything is programmed.
+    pub(super) rss_mb: f64,
+    /// The most there ever was, churn included.
+    pub(super) peak_rss_mb: f64,
+    /// After the churn.
+    pub(super) rss_after_churn_mb: f64,
+    /// What the kernel had more than before the daemon's start: see [`machine::kernel_memory_mb`].
+    pub(super) kernel_memory_mb: f64,
+    pub(super) elements: u64,
+    /// Endpoints that were changed.
+    pub(super) churned: u32,
+}
+
+/// A cold sync, then one endpoint changed at a time, each as soon as the one before is in the kernel.
+pub(super) fn memory(shape: Shape, churn: u32) -> Result<Kept> {
+    let stage = Stage::build()?;
+    let server = stage.api_server()?;
+    let mut load = Load::fill(&server, shape).context("filling the API server double")?;
+    stage::create_probe(&server)?;
+    let before = machine::kernel_memory_mb();
+    let mut daemon = Subject::start(stage.node(), &server.url())?;
+    stage.node().run(move || {
+        stage::await_probe()?;
+        let first = first_sync(&mut daemon, shape)?;
+        let (_, rss_mb) = daemon.memory()?;
+        let kernel_memory_mb = machine::kernel_memory_mb() - before;
+        let observer = Observer::start()?;
+        let churned = if shape.services == 0 { 0 } else { churn };
+        for service in spread(churned, shape.services) {
+            let change = load.change_endpoint(service).context("a cluster without endpoints has none to change")?;
+            observer.await_added(Added::Backend(ipv4(change.new)?))?;
+        }
+        let (peak_rss_mb, rss_after_churn_mb) = daemon.memory()?;
+        Ok(Kept { rss_mb, peak_rss_mb, rss_after_churn_mb, kernel_memory_mb, elements: first.elements, churned })
+    })?
 }
 
 /// A cold sync, then one endpoint changed at a time.

@@ -118,8 +118,9 @@ impl Arguments {
         let (file, mut settings) = match self.config {
             Some(path) => {
                 let file = ConfigFile { path, overrides };
-                let mut settings =
-                    file.load().with_context(|| format!("configuration {}", file.path.display())).map_err(Failure::No)?;
+                let mut settings = file
+                    .load()
+                    .map_err(|error| Failure::Usage(format!("configuration {}: {}", file.path.display(), with_causes(&error))))?;
                 if !self.kube_proxy.given().is_empty() {
                     let ignored = self.kube_proxy.given().join(", ");
                     settings.warnings.push(format!("ignored beside --config, as by kube-proxy: {ignored}"));
@@ -190,8 +191,9 @@ fn parse_patience(text: &str) -> Result<Duration, String> {
 
 fn node_name(given: Option<String>) -> Result<Option<String>, Failure> {
     match given {
-        Some(name) if name.trim().is_empty() => {
-            Err(Failure::Usage("--node-name is empty; expected the name of this node's Node object".to_owned()))
+        Some(name) if config::node_name(&name).is_none() => {
+            let found = if name.trim().is_empty() { "is empty".to_owned() } else { format!("{name:?} is no Node's name") };
+            Err(Failure::Usage(format!("--node-name: {found}; expected {}", config::EXPECTED_NODE_NAME)))
         }
         given => Ok(given),
     }

@@ -47,7 +47,7 @@ pub fn interpret(configuration: &Configuration, overrides: &Overrides) -> Result
     reader.sections(mode);
     let (cluster_cidrs, detect_local) = reader.detect_local(overrides);
     let node_ports = reader.node_ports(mode);
-    let node_name: Arc<str> = configuration.kube_proxy.hostname_override.as_str().into();
+    let node_name = reader.node_name(node_name_origin);
     let options = Options {
         source: reader.source(&configuration.sheave, overrides, &node_name),
         node_name,
@@ -97,6 +97,15 @@ impl Interpreter<'_> {
                 Mode::Nftables
             }
         }
+    }
+
+    fn node_name(&mut self, origin: NodeNameOrigin) -> Arc<str> {
+        let name = self.kube_proxy.hostname_override.as_str();
+        // Nobody has chosen the host's: where there is no API server it need not be the name of anything.
+        if origin != NodeNameOrigin::HostName && super::node_name(name).is_none() {
+            self.mistakes.invalid(at("hostnameOverride"), name, format!("must be {}", super::EXPECTED_NODE_NAME));
+        }
+        name.into()
     }
 
     fn log(&mut self) -> LogDefaults {

@@ -12,6 +12,7 @@ mod field_error;
 mod file;
 mod interpret;
 mod kube_proxy;
+mod node_name;
 mod present;
 #[cfg(test)]
 pub(crate) mod samples;
@@ -20,7 +21,7 @@ mod sheave;
 mod sift;
 mod takes;
 mod traps;
-mod tree;
+pub(crate) mod tree;
 
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ pub use field_error::{FieldError, FieldProblem};
 pub use file::{ConfigError, Documents, parse, read};
 pub use interpret::interpret;
 pub use kube_proxy::KubeProxyConfiguration;
+pub(crate) use node_name::{EXPECTED as EXPECTED_NODE_NAME, node_name};
 pub use present::{default_documents, explained, non_defaults};
 pub use settings::{LogDefaults, LogFormat, Overrides, Settings, SourceChoice};
 pub use sheave::SheaveConfiguration;

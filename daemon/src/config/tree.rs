@@ -7,7 +7,7 @@ use serde_json::{Map, Number, Value};
 
 /// A node of a document.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Tree {
+pub(crate) enum Tree {
     /// `null`, `~`, or nothing.
     Null,
     /// A boolean, a number or a string.
@@ -20,7 +20,7 @@ pub(super) enum Tree {
 
 impl Tree {
     /// What was said last under a key.
-    pub(super) fn get(&self, key: &str) -> Option<&Tree> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Tree> {
         match self {
             Self::Object(entries) => entries.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value),
             _ => None,
@@ -28,15 +28,16 @@ impl Tree {
     }
 
     /// As a string, if it is one.
-    pub(super) fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         match self {
             Self::Scalar(Value::String(text)) => Some(text),
             _ => None,
         }
     }
 
-    /// As JSON, in which the last of two equal keys wins and the null of a field says nothing. `duplicate` hears the path of every repeated key.
-    pub(super) fn into_json(self, path: &str, duplicate: &mut impl FnMut(String)) -> Option<Value> {
+    /// As JSON, in which the last of two equal keys wins and the null of a field says nothing. `duplicate` hears the path
+    /// of every repeated key.
+    pub(crate) fn into_json(self, path: &str, duplicate: &mut impl FnMut(String)) -> Option<Value> {
         match self {
             Self::Null => None,
             Self::Scalar(value) => Some(value),
@@ -50,11 +51,11 @@ impl Tree {
                 let mut seen = std::collections::BTreeSet::new();
                 for (key, value) in entries {
                     let path = format!("{path}.{key}");
-                    let value = value.into_json(&path, duplicate);
                     if !seen.insert(key.clone()) {
-                        duplicate(path);
+                        duplicate(path.clone());
                         object.remove(&key);
                     }
+                    let value = value.into_json(&path, duplicate);
                     if let Some(value) = value {
                         object.insert(key, value);
                     }

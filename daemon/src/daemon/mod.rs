@@ -10,10 +10,12 @@
 mod absent_node;
 mod addresses;
 mod adoption;
+mod closed_door;
 mod families;
 mod handover;
 mod instruments;
 mod kernel_settings;
+mod misgivings;
 mod node;
 mod predecessor;
 mod reload;
@@ -74,7 +76,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Plane(#[from] PlaneError),
     /// The door to nf_tables did not open.
-    #[error("{0}; the kernel needs nf_tables (CONFIG_NF_TABLES), and this process CAP_NET_ADMIN")]
+    #[error("{}; {}", .0, closed_door::why(.0))]
     Door(#[from] DoorError),
     /// rtnetlink did not answer.
     #[error(transparent)]
@@ -124,7 +126,7 @@ impl DaemonError {
     /// What was asked for makes no sense, or too little was said.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Connect(ConnectError::NotInCluster(_) | ConnectError::Url { .. }))
+        matches!(self, Self::Connect(ConnectError::NotInCluster(_) | ConnectError::Url { .. } | ConnectError::Kubeconfig { .. }))
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::misgivings::News;
 use crate::dataplane::{Commit, Damage, PlaneError};
 use crate::http_server::BindError;
 use crate::model::{Index, ObjectKey, ObjectProblem, Problem, ServiceKey};
@@ -78,6 +79,17 @@ impl Reporter {
         for Notice { service: key, reason, message } in raised {
             tracing::warn!(object = %key, reason, "{message}");
             self.event(service(&key, index), reason, "NotServed", message);
+        }
+        for Notice { service: key, reason, message } in cleared {
+            tracing::info!(object = %key, reason, "no longer: {message}");
+        }
+    }
+
+    /// What a Service takes from somebody by being served.
+    pub(super) fn misgivings(&self, News { raised, cleared }: News, index: &Index) {
+        for Notice { service: key, reason, message } in raised {
+            tracing::warn!(object = %key, reason, "{message}");
+            self.event(service(&key, index), reason, "Served", message);
         }
         for Notice { service: key, reason, message } in cleared {
             tracing::info!(object = %key, reason, "no longer: {message}");

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::instruments::{Instruments, Took};
 use super::kernel_settings::Localnet;
+use super::misgivings::{Misgivings, Surroundings};
 use super::node::{self, NodeFacts};
 use super::report::{Reporter, with_causes};
 use super::retry::{Failed, Outage, Retry};
@@ -25,6 +26,7 @@ use crate::config::Options;
 use crate::dataplane::{Commit, Damage, Dataplane, PlaneError};
 use crate::health::ProxyHealth;
 use crate::metrics::Metrics;
+use crate::model::ServiceKey;
 use crate::netlink::route::LocalAddresses;
 use crate::reconciler::{Purpose, Reconciled, Reconciler};
 use crate::source::{Change, Mark};
@@ -120,6 +122,7 @@ pub struct SyncLoop {
     /// Until when the next commit is put off (`minSyncPeriod`).
     held_until: Option<Instant>,
     localnet: Localnet,
+    misgivings: Misgivings,
 }
 
 impl SyncLoop {
@@ -153,6 +156,7 @@ impl SyncLoop {
             unfinished: None,
             held_until: None,
             localnet: Localnet::default(),
+            misgivings: Misgivings::default(),
         }
     }
 
@@ -269,6 +273,7 @@ impl SyncLoop {
         let node = index.node().map(|node| &**node);
         let context = node::context(&self.options, node, &self.facts);
         let state = node::node_state(&self.options, node, index.service_cidrs(), &self.facts);
+        self.misgivings.set_surroundings(Surroundings::new(&self.options, index, &self.facts.local, &state));
         self.reconciler.set_node(context, state);
     }
 
@@ -295,6 +300,7 @@ impl SyncLoop {
         }
         // Readers see what the API wants even while the kernel refuses it: `explain` must be able to say so.
         self.instruments.sync_begins(&dirty, self.reconciler.index());
+        let changed: Vec<ServiceKey> = dirty.services.keys().cloned().collect();
         let purpose = if self.kernel == Kernel::Current { Purpose::Delta } else { Purpose::Load };
         let (published, instruments, suspects) = (&self.outputs.published, &self.instruments, &mut self.suspect_flows);
         let Reconciled { services, committed } = self.reconciler.reconcile(dirty, purpose, |committed, table| {
@@ -325,7 +331,10 @@ impl SyncLoop {
             Ok(commit) => self.committed(&commit, purpose, &took),
             Err(error) => self.failed(&error),
         }
-        self.outputs.reporter.notices(committed.notices_raised, committed.notices_cleared, self.reconciler.index());
+        let index = self.reconciler.index();
+        self.outputs.reporter.notices(committed.notices_raised, committed.notices_cleared, index);
+        let misgivings = self.misgivings.look(changed, index, self.reconciler.table());
+        self.outputs.reporter.misgivings(misgivings, index);
     }
 
     /// Before the first load, whether to wait a little longer for what is listed beside Services and EndpointSlices. A stream that
@@ -369,6 +378,16 @@ impl SyncLoop {
             return Ok(first);
         }
         Ok(first.followed_by(self.plane.load(self.reconciler.table())?))
+    }
+
+    /// A load that undoes damage. Whoever did it may not have been done, and have pulled the table from under it: packets do not wait
+    /// for the pause after a failure then. If it fails once more, the reason is another.
+    fn load_again(&mut self) -> Result<Commit, PlaneError> {
+        self.load().or_else(|error| {
+            self.instruments.refused();
+            tracing::debug!(error = with_causes(&error), "the repair failed, the whole table is written once more");
+            self.load()
+        })
     }
 
     fn committed(&mut self, commit: &Commit, purpose: Purpose, took: &Took) {
@@ -440,7 +459,7 @@ impl SyncLoop {
             return; // a load is due anyway
         }
         let outcome = match damage {
-            Damage::Structure(_) => self.load(),
+            Damage::Structure(_) => self.load_again(),
             Damage::Elements(_) => {
                 let outcome = self.plane.repair(damage, self.reconciler.table());
                 self.or_load(outcome)

@@ -14,7 +14,7 @@ pub(super) struct Addresses {
     uses: HashMap<IpAddr, Uses>,
     /// The use before the first change since [`Addresses::take_changes`].
     before: BTreeMap<IpAddr, AddressUse>,
-    /// Addresses that are the ClusterIP of another Service than before the last [`Addresses::take_reowned`].
+    /// Addresses with other claims as a ClusterIP than before the last [`Addresses::take_reowned`].
     reowned: BTreeSet<IpAddr>,
 }
 
@@ -54,7 +54,7 @@ impl Addresses {
         self.uses.get(&ip).map(Uses::summary).unwrap_or_default()
     }
 
-    /// The Service whose ClusterIP it is; of several the first by key.
+    /// A Service whose ClusterIP it is; of several the first by key.
     pub(super) fn owner(&self, ip: IpAddr) -> Option<&ServiceKey> {
         self.uses.get(&ip)?.owners.first().map(|owner| &owner.service)
     }
@@ -75,11 +75,9 @@ impl Addresses {
         let uses = self.change(ip);
         match uses.find(service, foreign) {
             Ok(rank) => uses.owners[rank].claims += 1,
-            Err(rank) => {
-                uses.owners.insert(rank, Owner { service: service.clone(), foreign, claims: 1 });
-                self.reowned.insert(ip);
-            }
+            Err(rank) => uses.owners.insert(rank, Owner { service: service.clone(), foreign, claims: 1 }),
         }
+        self.reowned.insert(ip);
     }
 
     /// The opposite of [`Addresses::own`].
@@ -89,8 +87,8 @@ impl Addresses {
             uses.owners[rank].claims -= 1;
             if uses.owners[rank].claims == 0 {
                 uses.owners.remove(rank);
-                self.reowned.insert(ip);
             }
+            self.reowned.insert(ip);
         }
         self.forget_unused(ip);
     }
@@ -138,6 +136,10 @@ impl Uses {
 impl Hairpins {
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = IpAddr> {
         self.counts.keys().copied()
+    }
+
+    pub(super) fn contains(&self, ip: IpAddr) -> bool {
+        self.counts.contains_key(&ip)
     }
 
     /// A local backend came into a set, or left one.

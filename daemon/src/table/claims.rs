@@ -79,6 +79,12 @@ impl Claims {
         services
     }
 
+    /// The claim by which an address is a ClusterIP: of several Services' the strongest, on whatever port. Only where manifests are
+    /// mixed are there several.
+    pub(super) fn cluster_ip(&self, ip: IpAddr) -> Option<&Claim> {
+        self.at(ip).filter(|claim| claim.kind == FrontendKind::ClusterIp).min()
+    }
+
     /// All claims at one IP.
     fn at(&self, ip: IpAddr) -> impl Iterator<Item = &Claim> {
         let end = |protocol, port| FrontendAddress::Ip { ip, protocol, port };

@@ -153,10 +153,21 @@ impl ServiceTable {
         self.hairpins.iter()
     }
 
+    /// Whether an endpoint of this node that a Service port uses has this address.
+    #[must_use]
+    pub fn is_local_endpoint(&self, ip: IpAddr) -> bool {
+        self.hairpins.contains(ip)
+    }
+
     /// The node's own state.
     #[must_use]
     pub fn node(&self) -> &Arc<NodeState> {
         &self.node
+    }
+
+    /// Whose ClusterIP it is: of several Services the one that goes before, and ours before another proxy's, whose age nobody knows.
+    fn cluster_ip_of(&self, ip: IpAddr) -> Option<&ServiceKey> {
+        self.claims.cluster_ip(ip).map(|claim| &claim.claimant.port.service).or_else(|| self.addresses.owner(ip))
     }
 
     /// The address is nobody's ClusterIP, or is asked for as one.

@@ -157,12 +157,14 @@ impl ApiServer {
         Ok(())
     }
 
-    /// Applies a file of manifests, or all of a directory; returns how many objects there were.
+    /// Applies a file of manifests, or all of a directory; returns how many objects there were. ServiceCIDRs come first: the Services
+    /// beside them, in whatever file, have addresses of theirs.
     ///
     /// # Errors
     /// Names the file that could not be read, parsed, or was refused. What came before it is applied.
     pub fn apply_manifests(&self, path: &Path) -> Result<usize, ManifestError> {
-        let objects = manifests::read(path)?;
+        let mut objects = manifests::read(path)?;
+        objects.sort_by_key(|(_, object)| object["kind"] != "ServiceCIDR");
         for (path, object) in &objects {
             let refused = |status| ManifestError::Refused { path: path.clone(), source: Box::new(status) };
             self.apply(object).map_err(refused)?;

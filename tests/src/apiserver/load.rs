@@ -212,23 +212,63 @@ impl Shape {
         Ok(())
     }
 
+    /// The Service as JSON, as an API server serves it.
+    #[must_use]
+    pub fn service_document(&self, number: u32) -> String {
+        document("Service", "v1", &service_body(&self.service(number), Some(&uid(number))))
+    }
+
+    /// One of its EndpointSlices, as an API server serves it, with these endpoints. [`Shape::places`] are those that belong there.
+    #[must_use]
+    pub fn slice_document(
+        &self,
+        number: u32,
+        family: Family,
+        part: u32,
+        endpoints: impl Iterator<Item = EndpointAddress>,
+    ) -> String {
+        let service = self.service(number);
+        let name = slice_name(&service, family, part);
+        document("EndpointSlice", "discovery.k8s.io/v1", &slice_body(&service, family, &name, Some(&uid(number)), endpoints))
+    }
+
+    /// How many EndpointSlices a Service has in each family.
+    #[must_use]
+    pub fn parts(&self) -> u32 {
+        self.endpoints_per_service.div_ceil(SLICE)
+    }
+
+    /// Places of the endpoints of one EndpointSlice.
+    #[must_use]
+    pub fn places(&self, part: u32) -> std::ops::Range<u32> {
+        part * SLICE..self.endpoints_per_service.min((part + 1) * SLICE)
+    }
+
     fn write_service(&self, text: &mut String, number: u32) {
         let service = self.service(number);
-        let mut document = |kind: &str, api_version: &str, rest: &str| {
-            // What follows begins with a comma, as it stands behind a resourceVersion on the wire.
-            let rest = rest.strip_prefix(',').unwrap_or(rest);
-            let _ = writeln!(text, "---\n{{\"apiVersion\":\"{api_version}\",\"kind\":\"{kind}\",\"metadata\":{{{rest}");
+        let mut put = |document: String| {
+            let _ = writeln!(text, "---\n{document}");
         };
-        document("Service", "v1", &service_body(&service, None));
+        put(document("Service", "v1", &service_body(&service, None)));
         for family in self.families() {
-            for part in 0..self.endpoints_per_service.div_ceil(SLICE) {
+            for part in 0..self.parts() {
                 let name = slice_name(&service, family, part);
-                let places = part * SLICE..self.endpoints_per_service.min((part + 1) * SLICE);
-                let endpoints = places.map(|place| self.endpoint(number, place, family, None));
-                document("EndpointSlice", "discovery.k8s.io/v1", &slice_body(&service, family, &name, None, endpoints));
+                let endpoints = self.places(part).map(|place| self.endpoint(number, place, family, None));
+                put(document("EndpointSlice", "discovery.k8s.io/v1", &slice_body(&service, family, &name, None, endpoints)));
             }
         }
     }
+}
+
+/// An object with its type. A body begins with a comma, as it stands behind a resourceVersion on the wire.
+fn document(kind: &str, api_version: &str, body: &str) -> String {
+    let body = body.strip_prefix(',').unwrap_or(body);
+    format!(r#"{{"apiVersion":"{api_version}","kind":"{kind}","metadata":{{{body}"#)
+}
+
+/// Of a document that no server has stored.
+fn uid(number: u32) -> String {
+    format!("00000000-0000-4000-9000-{number:012x}")
 }
 
 fn slice_name(service: &ServiceShape, family: Family, part: u32) -> String {

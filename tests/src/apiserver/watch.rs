@@ -301,12 +301,19 @@ impl Watch {
                     for event in before {
                         self.event(&event)?;
                     }
-                    self.bookmark("")?;
-                    self.flush().await?;
+                    // To a watch from a version in the future nothing is said until the store is there (`cacheWatcher.process`).
+                    if self.cursor <= self.revision() {
+                        self.bookmark("")?;
+                        self.flush().await?;
+                    }
                     self.schedule_bookmark();
                 }
             }
         }
+    }
+
+    fn revision(&self) -> u64 {
+        self.shared.cluster().store.revision()
     }
 
     /// The next regular one, or the one before the end, whichever is first.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Parser;
+use ipnet::IpNet;
 use sheave_tests::apiserver::load::{Load, Mix, Shape};
 use sheave_tests::apiserver::{ApiServer, Config, Resource};
 
@@ -18,6 +19,9 @@ struct Arguments {
     /// File or directory of manifests to apply.
     #[arg(long)]
     manifests: Option<PathBuf>,
+    /// Networks of the ServiceCIDR `kubernetes`; the first one's family is the cluster's own.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', default_value = "10.96.0.0/16,fd00:10:96::/108")]
+    service_cidr: Vec<IpNet>,
     /// Bearer token that clients must send.
     #[arg(long, env = "APISERVER_TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -47,9 +51,16 @@ fn custom_resource(text: &str) -> Result<Resource, String> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let Arguments { listen, manifests, token, resource, services, endpoints, realistic, dual_stack } = Arguments::parse();
+    let Arguments { listen, manifests, service_cidr, token, resource, services, endpoints, realistic, dual_stack } =
+        Arguments::parse();
     let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
-    let server = ApiServer::start(Config { listener: Some(listener), token, resources: resource, ..Config::default() })?;
+    let server = ApiServer::start(Config {
+        listener: Some(listener),
+        token,
+        service_cidrs: service_cidr,
+        resources: resource,
+        ..Config::default()
+    })?;
     if let Some(path) = manifests {
         server.apply_manifests(&path)?;
     }

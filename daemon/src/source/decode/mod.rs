@@ -11,6 +11,7 @@ mod node;
 mod problems;
 mod service;
 pub(crate) mod wire;
+mod wishes;
 
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::field::{Field, List, Text};
 use super::problems::Problems;
 use super::wire::{Document, Ingress, Port, SessionAffinityConfig};
-use super::{DecodeError, Identity, address};
+use super::{DecodeError, Identity, address, wishes};
 use crate::model::{AffinityTimeout, Family, Protocol, Service, ServicePortSpec, ServiceType, TrafficPolicy};
 use crate::source::Kind;
 
@@ -36,6 +36,7 @@ pub(super) fn decode(document: Document<'_, impl Sized>) -> Result<Service, Deco
     let kind = service_type(spec.r#type, &mut problems);
     let ClusterIps { addresses, headless } = cluster_ips(spec.cluster_ip, spec.cluster_ips, spec.ip_families, &mut problems);
     let served = !headless && kind != ServiceType::ExternalName;
+    wishes::note_unknown(metadata.annotations, spec.traffic_distribution, &mut problems);
     let external_name = problems.take(format_args!("spec.externalName"), spec.external_name).filter(|name| !name.is_empty());
     let ingress = problems
         .take(format_args!("status.loadBalancer"), status.load_balancer)
@@ -92,7 +93,7 @@ fn cluster_ips(
 ) -> ClusterIps {
     let single = problems.take(format_args!("spec.clusterIP"), single).filter(|ip| !ip.is_empty());
     let many = problems.take(format_args!("spec.clusterIPs"), many).unwrap_or_default();
-    let families = problems.take(format_args!("spec.ipFamilies"), families).unwrap_or_default();
+    let families = families_of(families, problems);
     let first = many.first().and_then(Field::get);
     if single.as_deref() == Some("None") || first.is_some_and(|ip| ip == "None") {
         return ClusterIps { headless: true, ..ClusterIps::default() };
@@ -111,12 +112,11 @@ fn cluster_ips(
             continue;
         }
         let family = Family::of(address);
-        let promised = if families.is_empty() {
-            Some(family)
-        } else {
-            families.get(place).and_then(Field::get).and_then(|name| family_named(name))
+        let promised = match families.get(place) {
+            None => families.is_empty(),
+            Some(promised) => promised.is_none_or(|promised| promised == family),
         };
-        if promised != Some(family) {
+        if !promised {
             problems.note(path, format!("{address} is {family}, which spec.ipFamilies does not say at this place: ignored"));
         } else if addresses.iter().any(|&other| Family::of(other) == family) {
             problems.note(path, format!("{address} is a second address of {family}: ignored"));
@@ -127,12 +127,24 @@ fn cluster_ips(
     ClusterIps { addresses, headless: false }
 }
 
-fn family_named(name: &str) -> Option<Family> {
-    match name {
-        "IPv4" => Some(Family::V4),
-        "IPv6" => Some(Family::V6),
-        _ => None,
+/// `ipFamilies`, place by place; `None` where it says nothing that is a family. The address there goes by what it looks like: only a
+/// manifest can be that wrong, and its author has said which address is meant.
+fn families_of(list: Field<List<Text<'_>>>, problems: &mut Problems) -> SmallVec<[Option<Family>; 2]> {
+    let list = problems.take(format_args!("spec.ipFamilies"), list).unwrap_or_default();
+    let mut families = SmallVec::with_capacity(list.len());
+    for (place, name) in list.into_iter().enumerate() {
+        let path = format_args!("spec.ipFamilies[{place}]");
+        families.push(match problems.take(path, name).as_deref() {
+            None => None,
+            Some("IPv4") => Some(Family::V4),
+            Some("IPv6") => Some(Family::V6),
+            Some(other) => {
+                problems.note(path, format!("{other:?} is neither IPv4 nor IPv6: ignored"));
+                None
+            }
+        });
     }
+    families
 }
 
 fn parsed_ip(path: super::problems::Path<'_>, text: &str, problems: &mut Problems) -> Option<IpAddr> {
@@ -258,6 +270,7 @@ fn ports(list: Field<List<Port<'_>>>, kind: ServiceType, served: bool, problems:
             continue;
         };
         let node_port = port_or_none(format_args!("spec.ports[{place}].nodePort"), entry.node_port, problems);
+        wishes::note_unmet_target(format_args!("spec.ports[{place}].targetPort"), entry.target_port, problems);
         let spec = ServicePortSpec { name: name.into(), protocol, port, node_port };
         if taken.take(place, &spec, several, problems) {
             if node_port != 0 && kind == ServiceType::ClusterIp {

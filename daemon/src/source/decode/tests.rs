@@ -212,7 +212,52 @@ fn cluster_ips_follow_ip_families() {
     assert_eq!(ips(json!({"clusterIPs": ["10.0.0.1", "10.0.0.2"]})), ("10.0.0.1".into(), false, 1));
     assert_eq!(ips(json!({"clusterIP": "None", "clusterIPs": ["None"], "ipFamilies": ["IPv4"]})), (String::new(), true, 0));
     assert_eq!(ips(json!({"clusterIP": ""})), (String::new(), false, 0));
+    let unknown = json!({"clusterIPs": ["10.0.0.1", "fd00::1"], "ipFamilies": ["ipv4", 6]});
+    assert_eq!(ips(unknown), ("10.0.0.1 fd00::1".into(), false, 2));
+    assert_eq!(ips(json!({"clusterIP": "None", "ipFamilies": ["IPv5"]})), (String::new(), true, 1));
     assert_eq!(ips(json!({"clusterIP": "::ffff:10.0.0.1", "ipFamilies": ["IPv4"]})), ("10.0.0.1".into(), false, 0));
+}
+
+#[test]
+fn what_a_service_wishes_of_others_is_judged_and_costs_nothing() {
+    let told = |annotations: Value, spec: Value| {
+        let mut value = with_spec(spec, json!({}));
+        value["metadata"]["annotations"] = annotations;
+        let service = service(&value);
+        assert_eq!(service.ports.len(), 1);
+        said(&service.problems)
+    };
+    let target = |port: Value| told(json!(null), json!({"ports": [{"port": 80, "targetPort": port}]}));
+    let mode = |key: &str, value: &str| told(json!({format!("service.kubernetes.io/{key}"): value}), json!({}));
+    for known in ["PreferClose", "PreferSameZone", "PreferSameNode", ""] {
+        assert!(told(json!({}), json!({"trafficDistribution": known})).is_empty(), "{known}");
+    }
+    for known in ["Auto", "auto", "Disabled", "example.com/even"] {
+        assert!(mode("topology-mode", known).is_empty() && mode("topology-aware-hints", known).is_empty(), "{known}");
+    }
+    for known in [json!(0), json!(1), json!(65_535), json!("http"), json!("p-8080"), json!(""), json!(null)] {
+        assert!(target(known.clone()).is_empty(), "{known}");
+    }
+    assert_eq!(
+        told(json!({}), json!({"trafficDistribution": "PreferNear"})),
+        [
+            r#"spec.trafficDistribution: "PreferNear" is neither PreferSameZone (or PreferClose) nor PreferSameNode: ignored, traffic goes by the hints of the EndpointSlices"#
+        ]
+    );
+    assert_eq!(
+        mode("topology-mode", "Automatic"),
+        [
+            r#"metadata.annotations[service.kubernetes.io/topology-mode]: "Automatic" is neither Auto nor Disabled: ignored, traffic goes by the hints of the EndpointSlices"#
+        ]
+    );
+    assert_eq!(mode("topology-aware-hints", "true").len(), 1);
+    assert_eq!(
+        target(json!(99_999)),
+        ["spec.ports[0].targetPort: 99999 is not a port number: ignored, the ports of the EndpointSlices count"]
+    );
+    for bad in [json!(-1), json!(true), json!("8080"), json!("HTTP"), json!("a--b"), json!("-a"), json!("sixteen-letters-")] {
+        assert_eq!(target(bad.clone()).len(), 1, "{bad}");
+    }
 }
 
 #[test]
@@ -576,6 +621,9 @@ fn any_object() -> impl Strategy<Value = Value> {
         "type",
         "address",
         "nodeName",
+        "targetPort",
+        "trafficDistribution",
+        "service.kubernetes.io/topology-mode",
     ];
     leaf.prop_recursive(6, 64, 6, move |inner| {
         prop_oneof![

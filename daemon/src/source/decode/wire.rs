@@ -87,6 +87,11 @@ pub(crate) struct Annotations<'a> {
     /// On the bookmark that ends the first part of a streaming list (KEP-3157).
     #[serde(rename = "k8s.io/initial-events-end")]
     pub(crate) initial_events_end: Field<Text<'a>>,
+    #[serde(rename = "service.kubernetes.io/topology-mode")]
+    pub(crate) topology_mode: Field<Text<'a>>,
+    /// What `topology-mode` was called before 1.27.
+    #[serde(rename = "service.kubernetes.io/topology-aware-hints")]
+    pub(crate) topology_aware_hints: Field<Text<'a>>,
 }
 
 /// `spec` of a Service, a Node or a ServiceCIDR.
@@ -107,6 +112,7 @@ pub(crate) struct Spec<'a> {
     pub(crate) load_balancer_source_ranges: Field<List<Text<'a>>>,
     pub(crate) internal_traffic_policy: Field<Text<'a>>,
     pub(crate) external_traffic_policy: Field<Text<'a>>,
+    pub(crate) traffic_distribution: Field<Text<'a>>,
     pub(crate) session_affinity: Field<Text<'a>>,
     pub(crate) session_affinity_config: Field<SessionAffinityConfig>,
     pub(crate) health_check_node_port: Field<i64>,
@@ -167,6 +173,16 @@ pub(crate) struct Port<'a> {
     pub(crate) protocol: Field<Text<'a>>,
     pub(crate) port: Field<i64>,
     pub(crate) node_port: Field<i64>,
+    /// Only of a Service, and only to be judged: the slices say where traffic goes.
+    pub(crate) target_port: Field<TargetPort<'a>>,
+}
+
+/// `intstr.IntOrString`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum TargetPort<'a> {
+    Number(i64),
+    /// Of a container's port.
+    Name(Text<'a>),
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -228,6 +244,22 @@ impl<'de: 'a, 'a, Items: Shape<'de> + Default> Shape<'de> for Document<'a, Items
 
 impl Shape<'_> for Skipped {
     const WANTED: &'static str = "nothing";
+}
+
+impl<'de: 'a, 'a> Shape<'de> for TargetPort<'a> {
+    const WANTED: &'static str = "a number or a name";
+
+    fn from_borrowed(text: &'de str) -> Option<Self> {
+        Some(Self::Name(Text::Borrowed(text)))
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        Some(Self::Name(Text::Owned(text.to_owned())))
+    }
+
+    fn from_number(value: i64) -> Option<Self> {
+        Some(Self::Number(value))
+    }
 }
 
 object_shape!(

@@ -42,6 +42,12 @@ pub struct Timing {
     pub backoff: Duration,
     /// Longest pause after a failure.
     pub longest_backoff: Duration,
+    /// Longest pause after an attempt that nobody answered, while the stream has listed nothing yet: at boot a node has no rules
+    /// until it has. 5 streams of 500 nodes that ask every 1.5 to 3 s are 1,100 connections a second, which a host without a server
+    /// refuses without work; 5,000 nodes are 11,000. A server that comes back gets the lists of all of them within 3 s, where longer
+    /// pauses would spread them over 15; what is too much for it, it refuses (429, 5xx), and whoever was refused waits
+    /// as after any refusal, up to `longest_backoff` and no shorter than its `Retry-After`.
+    pub longest_unlisted: Duration,
     /// For the head of an answer: that of a watch comes at once, and that of a page as soon as its 100 or 500 objects are read.
     /// Less than client-go's pings take to give up on a connection (45 s), so that another server is soon tried; no less than a
     /// busy server may let a request wait before it refuses it (15 s).
@@ -64,6 +70,7 @@ impl Default for Timing {
         Self {
             backoff: Duration::from_millis(800),
             longest_backoff: Duration::from_secs(30),
+            longest_unlisted: Duration::from_secs(3),
             answer: Duration::from_secs(15),
             whole_list: Duration::from_secs(65),
             streaming_list: Duration::from_secs(15),

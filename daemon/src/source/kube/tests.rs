@@ -167,6 +167,7 @@ fn options(urls: &[&str]) -> KubeOptions {
     let timing = Timing {
         backoff: ms(2),
         longest_backoff: ms(10),
+        longest_unlisted: ms(10),
         answer: ms(2_000),
         whole_list: ms(2_000),
         streaming_list: ms(2_000),
@@ -431,6 +432,24 @@ async fn an_outage_is_one_line_and_its_end_another() {
     assert_eq!(watch.health.streams()[0].failures, 5);
 }
 
+/// At boot, with the API server away for long: pauses that have grown would keep the node without rules when it is back.
+#[tokio::test]
+async fn a_server_that_comes_late_is_not_kept_waiting() {
+    /// After so many pauses that double the next one would be beyond any patience.
+    const LOST: usize = 20;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let mut options = options(&[&url]);
+    options.timing.longest_backoff = Duration::from_secs(3_600);
+    let mut watch = Watch::with(Kind::Service, options).await;
+    for _ in 0..LOST {
+        drop(listener.accept().await.expect("accepts"));
+    }
+    let _server = Server::start_on(listener, [(STREAMING, stream([end_of_list(9)], End::Hold))]);
+    watch.tells("listing listed @9").await;
+    assert!(watch.health.streams()[0].failures >= LOST as u64);
+}
+
 #[tokio::test]
 async fn refusals_are_retried_each_with_its_own_line() {
     let (log, _guard) = Log::capture();
@@ -535,6 +554,30 @@ async fn a_silent_server_is_left_and_asked_again() {
     ])
     .await;
     Watch::of(Kind::Service, &[&server.url]).await.tells("listing listed @9 @10").await;
+}
+
+#[tokio::test]
+async fn a_server_restored_from_a_backup_is_listed_anew() {
+    let (log, _guard) = Log::capture();
+    let mut server = Server::start([
+        (STREAMING, stream([event("ADDED", service("gone", 5)), event("ADDED", service("kept", 6)), end_of_list(900)], End::Cut)),
+        // As a watch cache at version 30 does with a watch from 900: it is accepted, and nothing comes.
+        ("&resourceVersion=900", stream([], End::Hold)),
+        (STREAMING, answer("504 Gateway Timeout", &status(504, "Timeout", "Too large resource version: 900, current: 30"))),
+        (STREAMING, stream([event("ADDED", service("kept", 6)), end_of_list(30)], End::Hold)),
+    ])
+    .await;
+    let mut watch = Watch::of(Kind::Service, &[&server.url]).await;
+    watch.tells("listing +gone +kept listed @900 listing +kept listed @30").await;
+    let mut asked = Vec::new();
+    for _ in 0..4 {
+        asked.push(server.request().await);
+    }
+    assert!(asked[2].contains(STREAMING) && asked[2].contains("resourceVersion=900"), "never back in time unasked: {}", asked[2]);
+    assert!(asked[3].contains(STREAMING) && !asked[3].contains("resourceVersion="), "from the store: {}", asked[3]);
+    let told: Vec<_> = log.lines().into_iter().filter(|line| line.starts_with("WARN")).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("gone back from version 900 of services to 30"), "{told:?}");
 }
 
 #[tokio::test]

@@ -10,6 +10,10 @@
 //! ```
 //! A list that breaks in the middle is begun again, with a new [`Change::Listing`]; what was known stays in force until
 //! [`Change::Listed`]. A watch that breaks resumes from the last version seen, and nobody downstream notices.
+//!
+//! A server restored from a backup is behind the last version seen. It accepts a watch from there and says nothing, not even in
+//! bookmarks, until it has counted that far (`cacheWatcher.process`); client-go waits with it. Here a watch that says nothing from
+//! its beginning is followed by a list, which such a server refuses ("Too large resource version"), and then by one from its store.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -139,19 +143,24 @@ impl Watcher {
                 Phase::Resume => self.stream(server, Progress::Watching).await,
             };
             let listed_in_pages = phase == Phase::Begin && paged;
-            let Err(failure) = step else {
-                phase = Phase::Resume;
-                if listed_in_pages && std::mem::take(&mut self.refused) && !server.refuses_streaming.swap(true, Ordering::Relaxed)
-                {
-                    info!("API server {} does not stream lists: it is asked for pages from now on", server.url);
+            let failure = match step {
+                Ok(next) => {
+                    phase = next;
+                    if listed_in_pages
+                        && std::mem::take(&mut self.refused)
+                        && !server.refuses_streaming.swap(true, Ordering::Relaxed)
+                    {
+                        info!("API server {} does not stream lists: it is asked for pages from now on", server.url);
+                    }
+                    if start.elapsed() >= SETTLED {
+                        backoff.reset();
+                    } else if !listed_in_pages {
+                        // A server that accepts a watch only to end it is not asked again at once.
+                        sleep(backoff.next()).await;
+                    }
+                    continue;
                 }
-                if start.elapsed() >= SETTLED {
-                    backoff.reset();
-                } else if !listed_in_pages {
-                    // A server that accepts a watch only to end it is not asked again at once.
-                    sleep(backoff.next()).await;
-                }
-                continue;
+                Err(failure) => failure,
             };
             match failure {
                 Failure::Closed => return,
@@ -182,7 +191,9 @@ impl Watcher {
                     if failure.is_the_servers() {
                         servers.give_up_on(place);
                     }
-                    sleep(backoff.next().max(failure.retry_after().unwrap_or_default().min(LONGEST_RETRY_AFTER))).await;
+                    let pause =
+                        if self.version.is_none() && failure.is_unreachable() { backoff.next_unlisted() } else { backoff.next() };
+                    sleep(pause.max(failure.retry_after().unwrap_or_default().min(LONGEST_RETRY_AFTER))).await;
                 }
             }
         }
@@ -249,6 +260,7 @@ impl Watcher {
         }
         let mut lines = Lines::default();
         let mut settled = false;
+        let mut heard = progress == Progress::Listing;
         let patience = self.timing.streaming_list;
         let mut next_object = Instant::now() + patience;
         loop {
@@ -269,11 +281,16 @@ impl Watcher {
                 Ok(None) if progress == Progress::Listing => return Err(Failure::Unfinished { what: self.resource.stream }),
                 Ok(None) => return Ok(Phase::Resume),
                 Err(failure) if progress == Progress::Listing => return Err(failure),
+                Err(failure @ Failure::Silent { .. }) if !heard => {
+                    debug!("watch of {} has said nothing at all ({failure}): listing again", self.resource.stream);
+                    return Ok(Phase::Begin);
+                }
                 Err(failure) => {
                     debug!("watch of {} broke: {failure}", self.resource.stream);
                     return Ok(Phase::Resume);
                 }
             };
+            heard = true;
             let mut changes = Vec::new();
             let mut taken = Ok(());
             lines.feed(&chunk, |line| {
@@ -347,6 +364,7 @@ impl Watcher {
         match (*progress, ends_list) {
             (Progress::Listing, true) => {
                 *progress = Progress::Watching;
+                self.note_going_back(&version);
                 changes.push(Change::Listed(self.resource.kind));
                 self.note_listed();
             }
@@ -380,12 +398,27 @@ impl Watcher {
     }
 
     async fn listed(&mut self, version: String) -> Result<(), Failure> {
+        self.note_going_back(&version);
         self.send(Change::Listed(self.resource.kind)).await?;
         self.send(self.mark(&version)).await?;
         self.version = Some(version);
         self.note_listed();
         self.health.live(self.resource.stream);
         Ok(())
+    }
+
+    /// A list older than what was known: right, since the server said that it has nothing newer, and worth a line. Versions of one
+    /// resource can be compared since 1.35 by the letter (KEP-5504), and always could where etcd counts them.
+    fn note_going_back(&self, version: &str) {
+        let number = |version: &str| version.parse::<u64>().ok();
+        let Some((before, now)) = self.version.as_deref().and_then(number).zip(number(version)) else { return };
+        if now < before {
+            warn!(
+                "the API server has gone back from version {before} of {} to {now}, as one restored from a backup does: what it \
+                 lists now is what counts",
+                self.resource.stream
+            );
+        }
     }
 
     fn note_listed(&mut self) {

@@ -9,7 +9,9 @@
 //! changes at that moment; replace files by rename. For users: `docs/manifests.md`.
 
 mod ages;
+mod documents;
 mod files;
+mod kinds;
 mod parse;
 mod store;
 mod watch;

@@ -1,21 +1,13 @@
-//! From the bytes of one file to objects: YAML or JSON, several documents, `kind: List`; selectors as an API server would apply them.
-
-use std::fmt;
+//! From the documents of one file to objects: `kind: List` taken apart; selectors as an API server would apply them.
 
 use super::ManifestOptions;
+use super::documents::{self, Documents, ParseError};
+use super::kinds::{self, Recognised};
 use crate::model::{Interner, ObjectKey, Problem, Service, ServiceType};
 use crate::source::decode::field::{Field, Text};
 use crate::source::decode::wire::{Document, Labels, Manifest, Port};
 use crate::source::decode::{self, Decoded};
 use crate::source::{Kind, Object};
-
-/// Why a file as a whole could not be read.
-#[derive(Debug)]
-pub(super) struct ParseError {
-    /// Line and column, from 1, where the parser knows them.
-    place: Option<(u64, u64)>,
-    reason: String,
-}
 
 /// What one file says.
 #[derive(Debug, Default)]
@@ -43,39 +35,17 @@ struct Reader<'o> {
 /// The file is not YAML (or, with a name ending in `.json`, not JSON), or holds no object at all but something else.
 pub(super) fn parse(json: bool, bytes: &[u8], options: &ManifestOptions, names: &mut Interner) -> Result<Parsed, ParseError> {
     let mut reader = Reader { options, names, parsed: Parsed::default(), documents: 0, manifests: 0 };
-    if json {
-        for document in serde_json::Deserializer::from_slice(bytes).into_iter() {
-            reader.document(document?);
-        }
-    } else {
-        let text =
-            std::str::from_utf8(bytes).map_err(|error| ParseError { place: None, reason: format!("not UTF-8: {error}") })?;
-        for document in serde_saphyr::from_str_multiple_with_options::<_, Vec<_>>(text, yaml_options())? {
-            reader.document(document);
-        }
-    }
+    let Documents { list, warning } = documents::read(json, bytes)?;
+    list.into_iter().for_each(|document| reader.document(document));
+    reader.parsed.warnings.extend(warning);
     reader.parsed.blank = reader.documents == 0;
     // Mere text is YAML by the letter, and what is left of a file that was damaged.
     match reader.parsed.warnings.pop() {
-        Some(reason) if reader.manifests == 0 => Err(ParseError { place: None, reason }),
+        Some(reason) if reader.manifests == 0 => Err(ParseError::of_whole(reason)),
         last => {
             reader.parsed.warnings.extend(last);
             Ok(reader.parsed)
         }
-    }
-}
-
-/// The parser's own limits are for configuration files; ours holds whole clusters. Aliases keep theirs: they can make much of little.
-fn yaml_options() -> serde_saphyr::Options {
-    serde_saphyr::options! {
-        budget: serde_saphyr::budget! {
-            max_reader_input_bytes: None,
-            max_events: usize::MAX,
-            max_documents: usize::MAX,
-            max_nodes: usize::MAX,
-            max_total_scalar_bytes: usize::MAX,
-        },
-        with_snippet: false,
     }
 }
 
@@ -113,27 +83,33 @@ impl Reader<'_> {
     }
 
     fn object(&mut self, kind: &str, document: Document<'_, impl Sized>) {
-        let group = document.api_version.get().map_or("", |version| version.rsplit_once('/').map_or("", |(group, _)| group));
-        let kind = match (group, kind) {
-            ("", "Service") if has_label(&document, |labels| labels.service_proxy_name.0) => Kind::ForeignService,
-            ("", "Service") => Kind::Service,
-            ("" | "discovery.k8s.io", "EndpointSlice") => Kind::EndpointSlice,
-            ("" | "networking.k8s.io", "ServiceCIDR") => Kind::ServiceCidr,
-            ("", "Node") => Kind::Node,
-            _ => {
-                tracing::debug!(group, kind, "kind of no interest in manifest: ignored");
-                return;
-            }
+        if kind.is_empty() {
+            let name = document.metadata.get().and_then(|metadata| metadata.name.get());
+            let name = name.map(|name| format!(" ({name})")).unwrap_or_default();
+            self.parsed.warnings.push(format!("document {}{name} has no kind: ignored", self.documents));
+            return;
+        }
+        let version = document.api_version.get().map_or("", AsRef::as_ref);
+        let Some(Recognised { kind, slips }) = kinds::recognise(version, kind) else {
+            tracing::debug!(version, kind, "kind of no interest in manifest: ignored");
+            return;
+        };
+        let kind = match kind {
+            Kind::Service if has_label(&document, |labels| labels.service_proxy_name.0) => Kind::ForeignService,
+            other => other,
         };
         if kind == Kind::EndpointSlice && !self.options.headless && has_label(&document, |labels| labels.headless.0) {
             return;
         }
         let document = with_defaults(kind, document);
         match decode::object(kind, document, self.names) {
-            Ok(Decoded::Object(object)) => self.keep(kind, object),
+            Ok(Decoded::Object(mut object)) => {
+                problems_of(&mut object).extend(slips);
+                self.keep(kind, object);
+            }
             Ok(Decoded::NotOurs { key, problems }) => {
                 tracing::debug!(%key, "slice of no Service, or of names: ignored");
-                self.parsed.warnings.extend(problems.iter().map(|problem| format!("{kind:?} {key}: {problem}")));
+                self.parsed.warnings.extend(slips.iter().chain(&problems).map(|problem| format!("{kind:?} {key}: {problem}")));
             }
             Err(error) => self.parsed.warnings.push(format!("document {} ({kind:?}): {error}: ignored", self.documents)),
         }
@@ -157,6 +133,15 @@ impl Reader<'_> {
             Object::ServiceCidr(cidr) => ObjectKey::new("", &cidr.name),
         };
         self.parsed.objects.push((kind, key, object));
+    }
+}
+
+fn problems_of(object: &mut Object) -> &mut Vec<Problem> {
+    match object {
+        Object::Service(service) | Object::ForeignService(service) => &mut service.problems,
+        Object::EndpointSlice(slice) => &mut slice.problems,
+        Object::Node(node) => &mut node.problems,
+        Object::ServiceCidr(cidr) => &mut cidr.problems,
     }
 }
 
@@ -190,46 +175,4 @@ fn note_what_nobody_allocates(service: &mut Service) {
             note(format!("spec.ports[{place}].nodePort"), "no nodePort: nothing allocates one without an API server");
         }
     }
-}
-
-// === impl ParseError ===
-
-impl fmt::Display for ParseError {
-    /// `3:14: reason`, to follow the file's name.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { place, reason } = self;
-        match place {
-            Some((line, column)) => write!(f, "{line}:{column}: {reason}"),
-            None => write!(f, " {reason}"),
-        }
-    }
-}
-
-impl std::error::Error for ParseError {}
-
-impl From<serde_json::Error> for ParseError {
-    fn from(error: serde_json::Error) -> Self {
-        let (line, column) = (error.line(), error.column());
-        let reason = without(error.to_string(), &format!(" at line {line} column {column}"));
-        Self { place: Some((line as u64, column as u64)), reason }
-    }
-}
-
-impl From<serde_saphyr::Error> for ParseError {
-    fn from(error: serde_saphyr::Error) -> Self {
-        let place = error.location().map(|location| (location.line(), location.column()));
-        let mut reason = error.without_snippet().to_string();
-        if let Some((line, column)) = place {
-            reason = without(reason, &format!(" at line {line}, column {column}"));
-        }
-        Self { place, reason }
-    }
-}
-
-/// A message without the place that stands before it already.
-fn without(mut message: String, place: &str) -> String {
-    if let Some(at) = message.find(place) {
-        message.replace_range(at..at + place.len(), "");
-    }
-    message
 }

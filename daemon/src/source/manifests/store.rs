@@ -37,6 +37,8 @@ struct File {
     bytes: Result<Arc<[u8]>, String>,
     /// Its last good version. A file that was never good says nothing.
     objects: Vec<(Id, Arc<Object>)>,
+    /// What was last said about its documents, so that the same is not said again when something else in it changes.
+    warnings: Vec<String>,
 }
 
 type Id = (KindOrder, ObjectKey);
@@ -105,7 +107,8 @@ impl Store {
     }
 
     fn replace(&mut self, path: &Path, found: &Found, Parsed { objects, warnings, blank: _ }: Parsed) {
-        for warning in warnings {
+        let known = self.files.get(path).map_or(&[][..], |file| &file.warnings);
+        for warning in warnings.iter().filter(|warning| !known.contains(warning)) {
             warn!(file = %path.display(), "{warning}");
         }
         let dated = objects.into_iter().map(|(kind, key, mut object)| {
@@ -114,7 +117,7 @@ impl Store {
             }
             ((order(kind), key), Arc::new(object))
         });
-        let file = File { bytes: found.bytes.clone(), objects: dated.collect() };
+        let file = File { bytes: found.bytes.clone(), objects: dated.collect(), warnings };
         self.files.insert(path.to_owned(), file);
     }
 
@@ -124,7 +127,8 @@ impl Store {
         let stays =
             if matches!(file, Entry::Occupied(_)) { "its last good version stays in force" } else { "nothing is taken from it" };
         warn!("{}:{flaw}: {stays}", path.display());
-        file.or_insert_with(|| File { bytes: Err(String::new()), objects: Vec::new() }).bytes = found.bytes.clone();
+        file.or_insert_with(|| File { bytes: Err(String::new()), objects: Vec::new(), warnings: Vec::new() }).bytes =
+            found.bytes.clone();
     }
 
     /// All files together. The first definition of an object, by path and then by place in the file, is the one that counts.

@@ -453,6 +453,80 @@ fn an_unreadable_cluster_ip_is_one_problem_and_a_slice_that_is_nobodys_is_named(
     );
 }
 
+fn parsed(json: bool, text: &str) -> parse::Parsed {
+    parse::parse(json, text.as_bytes(), &ManifestOptions::default(), &mut crate::model::Interner::default()).expect("good")
+}
+
+#[test]
+fn a_key_that_is_there_twice_costs_nothing_but_a_warning_with_its_place() {
+    let text = format!(
+        "{}---\nkind: Service\nmetadata: {{name: web}}\nspec:\n  clusterIP: 10.0.0.2\n  ports: [{{port: 80}}]\n  ports:\n  - port: 81\n    \
+         port: 82\n---\n{}",
+        service("before", "10.0.0.1"),
+        service("after", "10.0.0.3")
+    );
+    let read = parsed(false, &text);
+    let names: Vec<_> = read.objects.iter().map(|(_, key, _)| key.name()).collect();
+    assert_eq!(names, ["before", "web", "after"], "neighbours are not touched");
+    let Object::Service(web) = &read.objects[1].2 else { panic!("a Service") };
+    assert_eq!(web.ports.iter().map(|port| port.port).collect::<Vec<_>>(), [82], "the last counts");
+    let place = text.lines().position(|line| line == "  ports:").expect("there") + 1;
+    let paths = "spec.ports of document 2 (Service web), spec.ports[0].port of document 2 (Service web)";
+    assert_eq!(read.warnings, [format!("line {place}, column 3: said twice, the last one counts: {paths}")]);
+
+    let read = parsed(
+        true,
+        r#"{"kind": "Service", "metadata": {"name": "web"}, "spec": {"clusterIP": "10.0.0.1", "clusterIP": "10.0.0.2"}}"#,
+    );
+    let [(_, _, Object::Service(web))] = &read.objects[..] else { panic!("one Service: {:?}", read.objects) };
+    assert_eq!(web.cluster_ips[0].to_string(), "10.0.0.2");
+    assert!(
+        read.warnings[0].starts_with("line 1, column ") && read.warnings[0].contains("spec.clusterIP of"),
+        "{:?}",
+        read.warnings
+    );
+
+    let many: String = (0..40).map(|n| format!("a{n}: 1\na{n}: 2\n")).collect();
+    let told = parsed(false, &format!("{many}kind: Pod\n")).warnings;
+    assert!(told.len() == 1 && told[0].ends_with("and 32 more"), "{told:?}");
+}
+
+#[test]
+fn objects_that_an_api_server_would_not_know_are_read_or_at_least_named() {
+    let said = |text: &str| {
+        let parse::Parsed { objects, warnings, .. } = parsed(false, text);
+        let problems = objects.iter().flat_map(|(_, key, object)| {
+            let problems = match object {
+                Object::Service(service) => &service.problems,
+                Object::EndpointSlice(slice) => &slice.problems,
+                other => panic!("not served: {other:?}"),
+            };
+            problems.iter().map(move |problem| format!("{key}: {problem}"))
+        });
+        (objects.len(), problems.chain(warnings.iter().cloned()).collect::<Vec<_>>())
+    };
+    let rest = "metadata: {name: web}\nspec: {clusterIP: 10.0.0.1, ports: [{port: 80}]}\n";
+    let demands = "which an API server demands; it is read as that";
+    assert_eq!(said(&format!("apiVersion: v1\nkind: Service\n{rest}")), (1, vec![]));
+    assert_eq!(
+        said(&format!("apiVersion: v2\nkind: Service\n{rest}")),
+        (1, vec![format!(r#"default/web: apiVersion: "v2" is not v1, {demands}"#)])
+    );
+    assert_eq!(
+        said(&format!("apiVersion: v1\nkind: service\n{rest}")),
+        (1, vec![format!(r#"default/web: kind: "service" is not Service, {demands}"#)])
+    );
+    let slice = "metadata: {name: web-a, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\n";
+    assert_eq!(
+        said(&format!("apiVersion: discovery.k8s.io/v1beta1\nkind: EndpointSlice\n{slice}")),
+        (1, vec![format!(r#"default/web-a: apiVersion: "discovery.k8s.io/v1beta1" is not discovery.k8s.io/v1, {demands}"#)])
+    );
+    assert_eq!(said(&format!("apiVersion: v1\n{rest}")), (0, vec!["document 1 (web) has no kind: ignored".to_owned()]));
+    for others in ["apiVersion: apps/v1\nkind: Deployment\n", "apiVersion: serving.knative.dev/v1\nkind: Service\n"] {
+        assert_eq!(said(&format!("{others}{rest}")), (0, vec![]), "{others}");
+    }
+}
+
 #[test]
 fn many_documents_and_a_large_one() {
     let mut text = String::new();

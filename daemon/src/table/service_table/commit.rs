@@ -270,7 +270,7 @@ impl ServiceTable {
     /// Why this port does not get this frontend, if it does not.
     fn refusal(&self, frontend: &Frontend, claimant: &Claimant) -> Option<Refusal<'_>> {
         if !self.is_open(&frontend.address, frontend.kind) {
-            return frontend.address.ip().and_then(|ip| self.addresses.owner(ip)).map(Refusal::ClusterIpOf);
+            return frontend.address.ip().and_then(|ip| self.cluster_ip_of(ip)).map(Refusal::ClusterIpOf);
         }
         let strongest = self.claims.strongest(&frontend.address)?;
         (strongest.claimant.port != claimant.port).then_some(Refusal::Held(strongest))

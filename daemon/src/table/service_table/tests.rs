@@ -68,6 +68,75 @@ fn a_change_of_holder_changes_the_losers_notice() {
     assert_eq!(committed.delta.ports.len(), 2, "nothing changed for c but its notice");
 }
 
+/// Three Services that want the same, in every order of coming and going; and one that wants another's ClusterIP as its externalIP.
+#[test]
+fn a_loser_is_told_who_holds_what_it_wants_whoever_comes_and_goes() {
+    const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+    // The names run against the ages: an order by name would be seen.
+    const CLAIMANTS: [(&str, i64); 3] = [("a", 3), ("b", 2), ("c", 1)];
+    let contested = "10.96.0.10";
+    let by_cluster_ip = |(name, created)| service(created, [port(name, "").cluster_ip(contested, 80)]);
+    let by_external_ip = |(name, created)| service(created, [port(name, "").external_ip(VIP, 80)]);
+    let outsider = service(0, [port("outsider", "").external_ip(contested, 80).external_ip(contested, 443).external_ip(VIP, 80)]);
+    let check = |table: &ServiceTable, present: &[usize], what: &str| {
+        let oldest = present.iter().map(|&place| CLAIMANTS[place]).min_by_key(|(_, created)| *created);
+        let messages = |name: &str| table.notices_of(&key(name)).iter().map(|notice| notice.message.clone()).collect::<Vec<_>>();
+        let told = messages("outsider");
+        match oldest {
+            Some((oldest, _)) => {
+                let expected = format!("{contested} is the ClusterIP of default/{oldest} and stays with it");
+                assert!(told.iter().any(|message| message.contains(&expected)), "{what}: {expected:?} in {told:?}");
+            }
+            None => assert!(told.is_empty(), "{what}: {told:?}"),
+        }
+        for (name, _) in
+            present.iter().map(|&place| CLAIMANTS[place]).filter(|(name, _)| oldest.is_none_or(|(oldest, _)| oldest != *name))
+        {
+            let (told, holder) = (messages(name), oldest.map_or("", |(oldest, _)| oldest));
+            assert!(told.iter().all(|message| message.contains(&format!("belongs to default/{holder}/TCP"))), "{what}: {told:?}");
+            assert_eq!(told.len(), 1, "{what}: {told:?}");
+        }
+    };
+    for coming in ORDERS {
+        for going in ORDERS {
+            let mut table = ServiceTable::default();
+            table.put([("outsider", outsider.clone())]);
+            let mut present = Vec::new();
+            for place in coming {
+                table.put([(CLAIMANTS[place].0, by_cluster_ip(CLAIMANTS[place]))]);
+                present.push(place);
+                check(&table, &present, &format!("{coming:?} {going:?} with {present:?}"));
+            }
+            for place in going {
+                table.put([(CLAIMANTS[place].0, None)]);
+                present.retain(|other| *other != place);
+                check(&table, &present, &format!("{coming:?} {going:?} with {present:?}"));
+            }
+        }
+    }
+
+    // One that is made anew under its name is younger, and no longer the one to name.
+    let mut table = ServiceTable::default();
+    table.put([("outsider", outsider), ("b", by_cluster_ip(("b", 2))), ("c", by_cluster_ip(("c", 1)))]);
+    table.put([("c", by_cluster_ip(("c", 9)))]);
+    assert!(table.notices_of(&key("outsider"))[0].message.contains("ClusterIP of default/b"));
+    assert!(table.notices_of(&key("c"))[0].message.contains("belongs to default/b/TCP"));
+
+    // The same of externalIPs, with nobody's ClusterIP in it.
+    for coming in ORDERS {
+        let mut table = ServiceTable::default();
+        for place in coming {
+            table.put([(CLAIMANTS[place].0, by_external_ip(CLAIMANTS[place]))]);
+        }
+        for loser in ["a", "b"] {
+            assert!(table.notices_of(&key(loser))[0].message.contains("belongs to default/c/TCP"), "{coming:?}");
+        }
+        table.put([("c", None)]);
+        assert!(table.notices_of(&key("a"))[0].message.contains("belongs to default/b/TCP"), "{coming:?}");
+        assert_eq!(table.notices_of(&key("b")), []);
+    }
+}
+
 #[test]
 fn two_ports_of_a_service_may_want_the_same_frontend() {
     let mut table = ServiceTable::default();

@@ -120,6 +120,12 @@ impl Shape {
         self.endpoint(number, place, family, None)
     }
 
+    /// An endpoint that was never there before, for a place of a Service. Each replacement has an IPv4 address of its own.
+    #[must_use]
+    pub fn replacement(&self, number: u32, place: u32, family: Family, replacement: u32) -> EndpointAddress {
+        self.endpoint(number, place, family, Some(replacement))
+    }
+
     /// The Service's name, without its namespace `load`.
     #[must_use]
     pub fn service_name(number: u32) -> String {
@@ -134,7 +140,8 @@ impl Shape {
         Ok(())
     }
 
-    pub(super) fn families(&self) -> impl Iterator<Item = Family> + use<> {
+    /// Families of every Service, IPv4 first.
+    pub fn families(&self) -> impl Iterator<Item = Family> + use<> {
         Family::ALL.into_iter().take(if self.dual_stack { 2 } else { 1 })
     }
 

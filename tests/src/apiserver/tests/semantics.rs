@@ -179,6 +179,21 @@ async fn dual_stack_follows_the_networks_of_the_cluster() {
 }
 
 #[tokio::test]
+async fn manifests_bring_the_network_of_their_dual_stack_services_in_whatever_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = "{apiVersion: v1, kind: Service, metadata: {name: both}, spec: {ports: [{port: 80}], \
+        clusterIP: 10.96.0.7, clusterIPs: ['10.96.0.7', 'fd00:99::7'], ipFamilies: [IPv4, IPv6], ipFamilyPolicy: RequireDualStack}}\n";
+    let network =
+        "{apiVersion: networking.k8s.io/v1, kind: ServiceCIDR, metadata: {name: six}, spec: {cidrs: ['fd00:99::/112']}}\n";
+    std::fs::write(dir.path().join("a.yaml"), service).unwrap();
+    std::fs::write(dir.path().join("b.yaml"), network).unwrap();
+    let server = ApiServer::start(Config::default()).unwrap();
+    assert_eq!(server.apply_manifests(dir.path()).unwrap(), 2);
+    let both = server.get("services", "default", "both").unwrap();
+    assert_eq!(both["spec"]["clusterIPs"], json!(["10.96.0.7", "fd00:99::7"]));
+}
+
+#[tokio::test]
 async fn an_unchanged_write_makes_no_version_and_a_generation_counts_specs() {
     let (server, _) = start();
     let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {"name": "s", "namespace": "default"},

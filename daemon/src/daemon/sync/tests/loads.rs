@@ -75,3 +75,42 @@ fn a_load_is_repeated_when_our_table_was_touched_meanwhile() {
     let loads = loads_beside(|batch| batch.flush_chain(TABLE, "nat-prerouting"));
     assert!(loads.is_none_or(|loads| loads == 2), "{loads:?}");
 }
+
+/// A plane whose table somebody pulls away while it loads, so many times.
+struct Pulled(u32);
+
+impl Dataplane for Pulled {
+    fn name(&self) -> &'static str {
+        "test"
+    }
+
+    fn load(&mut self, _: &ServiceTable) -> Result<Commit, PlaneError> {
+        if self.0 == 0 {
+            return Ok(Commit { transactions: 1, ..Commit::default() });
+        }
+        self.0 -= 1;
+        let source = std::io::Error::from_raw_os_error(libc::ENOENT);
+        Err(PlaneError::Kernel { call: "commit", subject: "add elements to endpoints-4".into(), source })
+    }
+
+    fn apply(&mut self, _: &Delta, table: &ServiceTable) -> Result<Commit, PlaneError> {
+        self.load(table)
+    }
+
+    fn repair(&mut self, _: &Damage, table: &ServiceTable) -> Result<Commit, PlaneError> {
+        self.load(table)
+    }
+}
+
+#[test]
+fn a_repair_that_is_pulled_away_is_made_again_at_once_and_then_with_pauses() {
+    let after = |pulls| {
+        let mut sync_loop = SyncLoop::new(Arc::new(options()), Box::new(Pulled(pulls)), outputs());
+        sync_loop.kernel = Kernel::Current;
+        sync_loop.mend(&Damage::Structure("the table was deleted".into()));
+        (sync_loop.kernel, sync_loop.retry_at.is_some())
+    };
+    assert_eq!(after(0), (Kernel::Current, false));
+    assert_eq!(after(1), (Kernel::Current, false));
+    assert_eq!(after(2), (Kernel::Doubtful, true));
+}

@@ -23,16 +23,19 @@ pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
 
 /// Runs stock nft in the namespace of this thread.
 pub(crate) fn nft(arguments: &[&str], input: &str) -> String {
-    let mut child = Command::new("nft")
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("nft is installed");
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "nft {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    run(Command::new("nft").args(arguments), input)
+}
+
+/// What a program that is installed makes of this input, in the namespace of this thread.
+pub(crate) fn run(program: &mut Command, input: &str) -> String {
+    let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it is installed");
+    let mut stdin = child.stdin.take().unwrap();
+    // More than a pipe holds, and the program may answer before it has read it all.
+    let output = std::thread::scope(|scope| {
+        scope.spawn(move || stdin.write_all(input.as_bytes()).unwrap());
+        child.wait_with_output().unwrap()
+    });
+    assert!(output.status.success(), "{program:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 

@@ -1,0 +1,306 @@
+//! The envelope that all results come in: what was run, on what, and what came out. Written by every subcommand, read back by those
+//! that compare and report.
+//!
+//! ```json
+//! { "schema": 1, "benchmark": "sync", "command_line": "...", "started": "2026-01-01T00:00:00Z", "machine": {}, "versions": {},
+//!   "profile": "release", "load_before": 0.1, "load_after": 1.9, "interrupted": false,
+//!   "cold_sync_ms": 483, "change_p99_ms": 0.2,
+//!   "budgets": { "cold_sync_ms": 500 }, "legend": [ { "name": "cold_sync_ms", "meaning": "..." } ],
+//!   "measurements": [ { "name": "cold sync", "at": { "services": 5000 }, "values": { "kernel_ms": 377 } } ] }
+//! ```
+//! A *figure* is one number that stands for the run, under its own name at the top, beside its budget. A *measurement* is one question
+//! asked at one point (an operation, a plane, a size), with all numbers that answer it. The end of a name says the unit: `_ns`, `_us`,
+//! `_ms`, `_mb` (10^6 bytes), `_bytes`, `_per_second`; none for a count or a ratio. Fields that a reader does not know are kept.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::machine::{Machine, Versions};
+
+/// Of files of this making. A field that is added does not change it; one that means something else does.
+pub(crate) const SCHEMA: u32 = 1;
+
+/// One run of one subcommand.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Results {
+    pub(crate) schema: u32,
+    /// The subcommand.
+    pub(crate) benchmark: String,
+    /// As it was typed.
+    pub(crate) command_line: String,
+    /// RFC 3339, UTC.
+    pub(crate) started: String,
+    pub(crate) machine: Machine,
+    pub(crate) versions: Versions,
+    pub(crate) profile: Profile,
+    /// Load average of one minute, before anything was begun.
+    pub(crate) load_before: f64,
+    /// The same at the end, this run's own load included.
+    pub(crate) load_after: f64,
+    /// Stopped before its end: what is here was measured, but there is less of it.
+    pub(crate) interrupted: bool,
+    /// What figures must not exceed, by name.
+    #[serde(default)]
+    pub(crate) budgets: BTreeMap<String, f64>,
+    /// The figures in the order in which people should read them.
+    #[serde(default)]
+    pub(crate) legend: Vec<Legend>,
+    #[serde(default)]
+    pub(crate) measurements: Vec<Measurement>,
+    /// The figures by name, and whatever a later version adds.
+    #[serde(flatten)]
+    pub(crate) figures: Map<String, Value>,
+}
+
+/// How bench and daemon were built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Profile {
+    Release,
+    /// For trying the bench out: its numbers mean nothing.
+    Debug,
+}
+
+/// What a figure is, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Legend {
+    pub(crate) name: String,
+    pub(crate) meaning: String,
+}
+
+/// One question asked at one point.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Measurement {
+    /// What was done: `cold sync`, `one endpoint changed`.
+    pub(crate) name: String,
+    /// Where in the space of questions: plane, sizes, mix, protocol.
+    #[serde(default)]
+    pub(crate) at: BTreeMap<String, Value>,
+    /// What came out, by name.
+    #[serde(default)]
+    pub(crate) values: BTreeMap<String, f64>,
+    /// Single samples by name, where a report draws how they are distributed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) samples: BTreeMap<String, Vec<f64>>,
+}
+
+/// Whether a figure keeps to its budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Kept,
+    Missed,
+    NoBudget,
+}
+
+impl Profile {
+    /// Of this build.
+    pub(crate) const HERE: Self = if cfg!(debug_assertions) { Self::Debug } else { Self::Release };
+
+    pub(crate) fn describe(self) -> &'static str {
+        match self {
+            Self::Release => "release build",
+            Self::Debug => "debug build: these numbers mean nothing",
+        }
+    }
+}
+
+impl Measurement {
+    pub(crate) fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
+    }
+
+    /// Says where: a size, a plane.
+    #[must_use]
+    pub(crate) fn at(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.at.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Says what came out. What is no number (a ratio to nothing) is left out.
+    #[must_use]
+    pub(crate) fn value(mut self, name: &str, value: f64) -> Self {
+        if value.is_finite() {
+            self.values.insert(name.to_owned(), rounded(value));
+        }
+        self
+    }
+}
+
+impl Verdict {
+    pub(crate) fn of(value: f64, budget: Option<f64>) -> Self {
+        match budget {
+            None => Self::NoBudget,
+            Some(budget) if value <= budget => Self::Kept,
+            Some(_) => Self::Missed,
+        }
+    }
+
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::Missed => "MISSED",
+            Self::NoBudget => "",
+        }
+    }
+}
+
+impl Results {
+    /// A run that begins now, on this machine.
+    pub(crate) fn begin(benchmark: &str) -> Self {
+        let load = crate::machine::load_average();
+        Self {
+            schema: SCHEMA,
+            benchmark: benchmark.to_owned(),
+            command_line: std::env::args().collect::<Vec<_>>().join(" "),
+            started: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            machine: Machine::here(),
+            versions: Versions::here(),
+            profile: Profile::HERE,
+            load_before: load,
+            load_after: load,
+            interrupted: false,
+            budgets: BTreeMap::new(),
+            legend: Vec::new(),
+            measurements: Vec::new(),
+            figures: Map::new(),
+        }
+    }
+
+    /// Adds a figure. `budget`: not to be exceeded; `None` where it explains, or was measured at another size than the budget is for.
+    /// What is no number is left out.
+    pub(crate) fn add(&mut self, name: &str, value: f64, budget: Option<f64>, meaning: &str) {
+        if !value.is_finite() {
+            return;
+        }
+        self.figures.insert(name.to_owned(), number(value));
+        self.budgets.extend(budget.map(|budget| (name.to_owned(), budget)));
+        self.legend.push(Legend { name: name.to_owned(), meaning: meaning.to_owned() });
+    }
+
+    /// A figure.
+    pub(crate) fn figure(&self, name: &str) -> Option<f64> {
+        self.figures.get(name)?.as_f64()
+    }
+
+    pub(crate) fn verdict(&self, name: &str) -> Verdict {
+        self.figure(name).map_or(Verdict::NoBudget, |value| Verdict::of(value, self.budgets.get(name).copied()))
+    }
+
+    /// For programs.
+    ///
+    /// # Errors
+    /// If it cannot be written as JSON, which nothing in it prevents.
+    pub(crate) fn json(&self) -> Result<String> {
+        serde_json::to_string_pretty(self).context("writing JSON")
+    }
+
+    /// Reads a file that a run has saved.
+    ///
+    /// # Errors
+    /// For a file that is not there, is no result, or is one of a later schema.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the subcommands that compare and report"))]
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        let results: Self =
+            serde_json::from_str(&text).with_context(|| format!("{} holds no results of sheave-bench", path.display()))?;
+        ensure!(results.schema <= SCHEMA, "{} is of schema {}, this build reads {SCHEMA}", path.display(), results.schema);
+        Ok(results)
+    }
+
+    /// Writes a file, whole or not at all: whoever reads it meanwhile sees the one before.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        let unfinished = path.with_extension("unfinished");
+        fs::write(&unfinished, self.json()? + "\n").with_context(|| format!("writing {}", unfinished.display()))?;
+        fs::rename(&unfinished, path).with_context(|| format!("naming {}", path.display()))
+    }
+}
+
+/// Nanoseconds in a millisecond figure are the finest that is measured.
+fn rounded(value: f64) -> f64 {
+    (value * 1e6).round() / 1e6
+}
+
+/// Microseconds are the finest of a figure in milliseconds; counts stay whole.
+fn number(value: f64) -> Value {
+    let rounded = (value * 1e3).round() / 1e3;
+    #[expect(clippy::cast_possible_truncation, reason = "whole, and below 2^53")]
+    if rounded.fract() == 0.0 && rounded.abs() < 9e15 { Value::from(rounded as i64) } else { Value::from(rounded) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn results() -> Results {
+        let mut results = Results::begin("sync");
+        results.add("cold_sync_ms", 499.9996, Some(500.0), "kept by a hair");
+        results.add("change_p99_ms", 3.001, Some(3.0), "missed by a hair");
+        results.add("kernel_elements", 265_000.0, None, "counted");
+        results.measurements.push(Measurement::new("cold sync").at("services", 5_000).value("kernel_ms", 377.25));
+        results
+    }
+
+    #[test]
+    fn a_budget_is_kept_up_to_its_last_bit() {
+        assert_eq!(Verdict::of(3.0, Some(3.0)), Verdict::Kept);
+        assert_eq!(Verdict::of(3.000_001, Some(3.0)), Verdict::Missed);
+        assert_eq!(Verdict::of(f64::NAN, Some(3.0)), Verdict::Missed, "what is no number keeps no budget");
+        assert_eq!(Verdict::of(1e9, None), Verdict::NoBudget);
+    }
+
+    #[test]
+    fn figures_are_at_the_top_by_name_and_budgets_apart() {
+        let json: Value = serde_json::from_str(&results().json().unwrap()).unwrap();
+        assert_eq!(json["cold_sync_ms"], 500);
+        assert_eq!(json["change_p99_ms"], 3.001);
+        assert_eq!(json["kernel_elements"], 265_000);
+        assert_eq!(json["budgets"], json!({"cold_sync_ms": 500.0, "change_p99_ms": 3.0}));
+        assert_eq!(
+            json["measurements"][0],
+            json!({"name": "cold sync", "at": {"services": 5000}, "values": {"kernel_ms": 377.25}})
+        );
+        assert!(json["machine"]["cpus"].as_u64().unwrap() >= 1 && json["versions"]["sheave"].is_string());
+    }
+
+    #[test]
+    fn what_is_saved_is_read_back_and_strange_fields_are_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("results.json");
+        let written = results();
+        written.write(&path).unwrap();
+        assert_eq!(Results::read(&path).unwrap(), written);
+        let entries: Vec<_> = fs::read_dir(directory.path()).unwrap().collect();
+        assert_eq!(entries.len(), 1, "{entries:?}");
+
+        let mut later: Value = serde_json::from_str(&written.json().unwrap()).unwrap();
+        later["machine"]["sockets"] = json!(2);
+        later["invented"] = json!({"later": true});
+        fs::write(&path, later.to_string()).unwrap();
+        let read = Results::read(&path).unwrap();
+        assert_eq!((read.figure("change_p99_ms"), read.figure("invented")), (Some(3.001), None));
+        assert_eq!(read.verdict("change_p99_ms"), Verdict::Missed);
+        assert!(read.json().unwrap().contains("invented"));
+
+        later["schema"] = json!(SCHEMA + 1);
+        fs::write(&path, later.to_string()).unwrap();
+        assert!(Results::read(&path).unwrap_err().to_string().contains("schema"));
+    }
+
+    #[test]
+    fn what_is_no_number_is_left_out() {
+        let mut results = results();
+        results.add("ratio", f64::NAN, Some(1.0), "nothing by nothing");
+        assert_eq!(results.figure("ratio"), None);
+        assert!(Measurement::new("x").value("ratio", f64::INFINITY).values.is_empty());
+    }
+}

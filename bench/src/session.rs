@@ -1,0 +1,214 @@
+//! A run under way: what it has found so far, and where that goes, however it ends.
+//!
+//! Everything that a run makes in the kernel belongs to namespaces and processes that end with this one, so an interrupt needs no
+//! orderly way back through whatever waits: what has been measured is written, and the process ends.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::results::{Measurement, Profile, Results};
+use crate::{machine, say, table};
+
+/// Exit code after SIGINT, as shells have it.
+const INTERRUPTED: i32 = 128 + 2;
+
+/// Where results go.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Destination {
+    /// How to print the result
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    output: Output,
+
+    /// Keep the result as JSON in this file, or in a file of its own in this directory; written as the run goes on
+    #[arg(long, value_name = "PATH")]
+    save: Option<PathBuf>,
+}
+
+/// How to say it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people, with budgets and verdicts
+    #[default]
+    Table,
+    /// One object for programs
+    Json,
+}
+
+/// The results of this run, as far as they go. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Session(Arc<Shared>);
+
+struct Shared {
+    output: Output,
+    save: Option<PathBuf>,
+    /// `None`: they have been handed out.
+    results: Mutex<Option<Results>>,
+}
+
+impl Session {
+    /// Begins a run, and watches for the interrupt that would end it.
+    ///
+    /// # Errors
+    /// If nothing can be written where the results are to be kept: better now than after an hour.
+    pub(crate) fn begin(benchmark: &str, destination: &Destination) -> Result<Self> {
+        let results = Results::begin(benchmark);
+        let save = destination.save.as_deref().map(|path| file_of(path, &results));
+        if let Some(path) = &save {
+            results.write(path)?;
+        }
+        if results.profile == Profile::Debug {
+            say("sheave-bench: THIS IS A DEBUG BUILD, ITS NUMBERS MEAN NOTHING: cargo build --release -p sheave -p sheave-bench");
+        }
+        let shared = Shared { output: destination.output, save, results: Mutex::new(Some(results)) };
+        let session = Self(Arc::new(shared));
+        session.watch_for_interrupts()?;
+        Ok(session)
+    }
+
+    /// Adds a figure: see [`Results::add`].
+    pub(crate) fn add(&self, name: &str, value: f64, budget: Option<f64>, meaning: &str) {
+        self.with(|results| results.add(name, value, budget, meaning));
+    }
+
+    /// Adds a measurement.
+    pub(crate) fn measured(&self, measurement: Measurement) {
+        self.with(|results| results.measurements.push(measurement));
+    }
+
+    /// Prints and keeps what has been measured. A failure is not nothing: what was measured until then is kept, too, as of a run that
+    /// was cut off; then this returns the failure.
+    ///
+    /// # Errors
+    /// The outcome's, and those of writing.
+    pub(crate) fn end(&self, outcome: Result<()>) -> Result<()> {
+        let Some(results) = self.take(outcome.is_err()) else { return outcome };
+        let nothing = results.legend.is_empty() && results.measurements.is_empty();
+        if outcome.is_ok() || !nothing {
+            self.deliver(&results)?;
+        }
+        outcome
+    }
+
+    fn with(&self, change: impl FnOnce(&mut Results)) {
+        let mut results = self.lock();
+        let Some(results) = results.as_mut() else { return };
+        change(results);
+        if let Some(path) = &self.0.save {
+            results.load_after = machine::load_average();
+            // What is there counts as cut off until the end says otherwise.
+            let unfinished = Results { interrupted: true, ..results.clone() };
+            if let Err(error) = unfinished.write(path) {
+                say(&format!("sheave-bench: {error:#}"));
+            }
+        }
+    }
+
+    fn take(&self, interrupted: bool) -> Option<Results> {
+        let results = self.lock().take()?;
+        Some(Results { interrupted, load_after: machine::load_average(), ..results })
+    }
+
+    fn deliver(&self, results: &Results) -> Result<()> {
+        if let Some(path) = &self.0.save {
+            results.write(path)?;
+            say(&format!("kept in {}", path.display()));
+        }
+        let text = match self.0.output {
+            Output::Table => table::of(results),
+            Output::Json => results.json()?,
+        };
+        writeln!(std::io::stdout(), "{text}").context("writing the result")
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Results>> {
+        // Results of a thread that panicked are whole: they are changed by one push at a time.
+        self.0.results.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watch_for_interrupts(&self) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("making a runtime")?;
+        let (mut interrupt, mut terminate) = {
+            let _entered = runtime.enter();
+            let listen = |kind| signal(kind).context("listening for signals");
+            (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?)
+        };
+        let session = self.clone();
+        let watch = move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+            });
+            // Gone already: the run ended at the same moment, and says so itself.
+            let Some(results) = session.take(true) else { return };
+            say("\nsheave-bench: interrupted; namespaces, rules and processes go with this one");
+            if let Err(error) = session.deliver(&results) {
+                say(&format!("sheave-bench: {error:#}"));
+            }
+            std::process::exit(INTERRUPTED);
+        };
+        std::thread::Builder::new().name("interrupts".into()).spawn(watch).context("watching for interrupts")?;
+        Ok(())
+    }
+}
+
+/// A file, or one in a directory, named after what was run and when.
+fn file_of(path: &Path, results: &Results) -> PathBuf {
+    if path.is_dir() {
+        let name = format!("{}-{}.json", results.benchmark, results.started.replace([':', '-'], ""));
+        return path.join(name);
+    }
+    path.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begun(save: PathBuf) -> Session {
+        let destination = Destination { output: Output::Json, save: Some(save) };
+        Session::begin("sync", &destination).unwrap()
+    }
+
+    fn saved(directory: &Path) -> Results {
+        let files: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(files.len(), 1, "{files:?}");
+        Results::read(&files[0]).unwrap()
+    }
+
+    #[test]
+    fn what_has_been_measured_is_kept_as_the_run_goes_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let session = begun(directory.path().to_owned());
+        session.measured(Measurement::new("cold sync").value("kernel_ms", 1.0));
+        let partial = saved(directory.path());
+        assert!(partial.interrupted && partial.measurements.len() == 1, "{partial:?}");
+        session.add("cold_sync_ms", 2.0, None, "");
+        session.end(Ok(())).unwrap();
+        let whole = saved(directory.path());
+        assert!(!whole.interrupted && whole.figure("cold_sync_ms") == Some(2.0), "{whole:?}");
+    }
+
+    #[test]
+    fn a_run_that_fails_keeps_what_it_had_and_stays_a_failure() {
+        let directory = tempfile::tempdir().unwrap();
+        let session = begun(directory.path().join("results.json"));
+        session.measured(Measurement::new("cold sync").value("kernel_ms", 1.0));
+        assert!(session.end(Err(anyhow::anyhow!("it broke"))).unwrap_err().to_string().contains("it broke"));
+        let partial = saved(directory.path());
+        assert!(partial.interrupted && partial.measurements.len() == 1, "{partial:?}");
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_to_is_told_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let destination = Destination { output: Output::Table, save: Some(directory.path().join("missing/results.json")) };
+        assert!(Session::begin("sync", &destination).err().unwrap().to_string().contains("missing"));
+    }
+}

@@ -1,0 +1,87 @@
+//! `sheave-bench memory`: what `sheave run` and the kernel keep, by the number of endpoints, and after churn.
+
+use anyhow::Result;
+use clap::Args;
+use sheave_tests::apiserver::load::Shape;
+
+use super::{ensure_fits, wire};
+use crate::progress::Progress;
+use crate::results::Measurement;
+use crate::session::{Destination, Session};
+
+/// Endpoints of each Service.
+const EACH: u32 = 50;
+/// The sizes that budgets are for.
+const BUDGETED: [(u32, &str, f64); 2] = [(250_000, "peak_rss_mb", 100.0), (1_000_000, "million_peak_rss_mb", 400.0)];
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Endpoints in all, 50 to a Service, rounded up; each number is a daemon of its own
+    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [0, 10_000, 100_000, 250_000, 1_000_000])]
+    endpoints: Vec<u32>,
+
+    /// Endpoints changed one after the other at each size. The default is what ten minutes at ten a second make
+    #[arg(long, value_name = "N", default_value_t = 6_000)]
+    churn: u32,
+
+    #[command(flatten)]
+    pub(crate) destination: Destination,
+}
+
+/// Runs all of it.
+///
+/// # Errors
+/// Missing rights, a size that does not fit, and whatever does not come out as it must.
+pub(crate) fn measure(arguments: &Arguments, report: &Session) -> Result<()> {
+    let progress = Progress::new(arguments.endpoints.len());
+    let mut empty: Option<wire::Kept> = None;
+    for wanted in &arguments.endpoints {
+        let each = EACH.min((*wanted).max(1));
+        let shape = Shape { services: wanted.div_ceil(each), endpoints_per_service: each, ..Shape::default() };
+        ensure_fits(shape)?;
+        let endpoints = shape.services.saturating_mul(each);
+        progress.begin(&format!("{endpoints} endpoints, {} changes", if endpoints == 0 { 0 } else { arguments.churn }));
+        let kept = wire::memory(shape, arguments.churn)?;
+        report.measured(row(endpoints, &kept, empty.as_ref()));
+        for (_, name, budget) in BUDGETED.iter().filter(|(size, ..)| *size == endpoints) {
+            report.add(name, kept.peak_rss_mb, Some(*budget), "VmHWM of `sheave run` at this many endpoints, after churn");
+        }
+        empty = empty.or_else(|| (endpoints == 0).then_some(kept));
+        progress.done();
+    }
+    Ok(())
+}
+
+/// `empty`: a daemon without Services, which everything by endpoint is compared with.
+fn row(endpoints: u32, kept: &wire::Kept, empty: Option<&wire::Kept>) -> Measurement {
+    let wire::Kept { rss_mb, peak_rss_mb, rss_after_churn_mb, kernel_memory_mb, elements, churned } = kept;
+    let each = |megabytes: f64| if endpoints == 0 { f64::NAN } else { megabytes * 1e6 / f64::from(endpoints) };
+    let more = |of: fn(&wire::Kept) -> f64| empty.map_or(f64::NAN, |empty| of(kept) - of(empty));
+    #[expect(clippy::cast_precision_loss, reason = "no kernel holds 2^53 elements")]
+    let elements = *elements as f64;
+    Measurement::new("memory")
+        .at("endpoints", endpoints)
+        .value("rss_mb", *rss_mb)
+        .value("rss_after_churn_mb", *rss_after_churn_mb)
+        .value("peak_rss_mb", *peak_rss_mb)
+        .value("kernel_memory_mb", *kernel_memory_mb)
+        .value("kernel_elements", elements)
+        .value("churned", f64::from(*churned))
+        .value("rss_per_endpoint_bytes", each(more(|kept| kept.rss_mb)))
+        .value("kernel_per_endpoint_bytes", each(more(|kept| kept.kernel_memory_mb)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_what_it_adds_to_an_empty_daemon() {
+        let kept = |rss_mb| wire::Kept { rss_mb, kernel_memory_mb: rss_mb / 2.0, ..wire::Kept::default() };
+        let row = row(1_000_000, &kept(160.0), Some(&kept(10.0)));
+        assert_eq!((row.values["rss_per_endpoint_bytes"], row.values["kernel_per_endpoint_bytes"]), (150.0, 75.0));
+        let alone = super::row(0, &kept(10.0), None);
+        assert!(!alone.values.contains_key("rss_per_endpoint_bytes"), "{alone:?}");
+    }
+}

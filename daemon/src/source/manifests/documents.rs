@@ -1,0 +1,161 @@
+//! From the bytes of one file to its documents: YAML or JSON, several of them.
+
+use std::fmt;
+
+use serde::Deserialize as _;
+use serde_json::Value;
+use serde_saphyr::options::DuplicateKeyPolicy;
+
+use crate::config::tree::Tree;
+use crate::source::decode::field::Field;
+use crate::source::decode::wire::Manifest;
+
+/// Of keys that are there twice, this many are named.
+const MOST_NAMED: usize = 8;
+
+/// Why a file as a whole could not be read.
+#[derive(Debug)]
+pub(super) struct ParseError {
+    /// Line and column, from 1, where the parser knows them.
+    pub(super) place: Option<(u64, u64)>,
+    pub(super) reason: String,
+    /// It is only that a key is there twice.
+    repeats: bool,
+}
+
+/// The documents of a file, empty ones included.
+#[derive(Debug, Default)]
+pub(super) struct Documents<'a> {
+    pub(super) list: Vec<Field<Manifest<'a>>>,
+    /// For the log.
+    pub(super) warning: Option<String>,
+}
+
+/// Reads a file. Of a key that an object has twice the last one counts, as for an API server that is not asked to be strict and as in
+/// our own configuration, and a warning names it: so a slip of the hand costs neither the document nor its neighbours, and means
+/// the same before and after a restart.
+///
+/// # Errors
+/// The file is not YAML, or with `json` not JSON.
+pub(super) fn read(json: bool, bytes: &[u8]) -> Result<Documents<'_>, ParseError> {
+    match strictly(json, bytes) {
+        Err(error) if error.repeats => leniently(json, bytes, &error),
+        read => Ok(Documents { list: read?, warning: None }),
+    }
+}
+
+fn strictly(json: bool, bytes: &[u8]) -> Result<Vec<Field<Manifest<'_>>>, ParseError> {
+    if json {
+        return Ok(serde_json::Deserializer::from_slice(bytes).into_iter().collect::<Result<_, _>>()?);
+    }
+    Ok(serde_saphyr::from_str_multiple_with_options(text(bytes)?, yaml_options(DuplicateKeyPolicy::Error))?)
+}
+
+/// Both libraries give up at the first repeated key, and only one of them could be told not to. A [`Tree`] takes them all. This second
+/// reading is for files that need it.
+fn leniently<'a>(json: bool, bytes: &[u8], first: &ParseError) -> Result<Documents<'a>, ParseError> {
+    let trees: Vec<Tree> = if json {
+        serde_json::Deserializer::from_slice(bytes).into_iter().collect::<Result<_, _>>()?
+    } else {
+        serde_saphyr::from_str_multiple_with_options(text(bytes)?, yaml_options(DuplicateKeyPolicy::LastWins))?
+    };
+    let mut list = Vec::with_capacity(trees.len());
+    let (mut repeated, mut beyond, mut number) = (Vec::new(), 0, 0);
+    for tree in trees {
+        number += usize::from(tree != Tree::Null);
+        let mut paths = Vec::new();
+        let document = tree.into_json("", &mut |path| paths.push(path)).unwrap_or(Value::Null);
+        for path in paths {
+            if repeated.len() < MOST_NAMED {
+                repeated.push(format!("{} of document {number}{}", path.trim_start_matches('.'), title(&document)));
+            } else {
+                beyond += 1;
+            }
+        }
+        list.push(Field::deserialize(document)?);
+    }
+    if beyond > 0 {
+        repeated.push(format!("and {beyond} more"));
+    }
+    let place = first.place.map(|(line, column)| format!("line {line}, column {column}: ")).unwrap_or_default();
+    let warning = format!("{place}said twice, the last one counts: {}", repeated.join(", "));
+    Ok(Documents { list, warning: Some(warning) })
+}
+
+/// ` (Service web)`, as far as that can be said.
+fn title(document: &Value) -> String {
+    let said = |value: &Value| value.as_str().map(str::to_owned);
+    let words: Vec<String> = said(&document["kind"]).into_iter().chain(said(&document["metadata"]["name"])).collect();
+    if words.is_empty() { String::new() } else { format!(" ({})", words.join(" ")) }
+}
+
+fn text(bytes: &[u8]) -> Result<&str, ParseError> {
+    std::str::from_utf8(bytes).map_err(|error| ParseError::of_whole(format!("not UTF-8: {error}")))
+}
+
+/// The parser's own limits are for configuration files; ours holds whole clusters. Aliases keep theirs: they can make much of little.
+fn yaml_options(duplicate_keys: DuplicateKeyPolicy) -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_reader_input_bytes: None,
+            max_events: usize::MAX,
+            max_documents: usize::MAX,
+            max_nodes: usize::MAX,
+            max_total_scalar_bytes: usize::MAX,
+        },
+        duplicate_keys: duplicate_keys,
+        with_snippet: false,
+    }
+}
+
+// === impl ParseError ===
+
+impl ParseError {
+    /// Something is wrong with all of it.
+    pub(super) fn of_whole(reason: String) -> Self {
+        Self { place: None, reason, repeats: false }
+    }
+}
+
+impl fmt::Display for ParseError {
+    /// `3:14: reason`, to follow the file's name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { place, reason, repeats: _ } = self;
+        match place {
+            Some((line, column)) => write!(f, "{line}:{column}: {reason}"),
+            None => write!(f, " {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for ParseError {}
+
+impl From<serde_json::Error> for ParseError {
+    fn from(error: serde_json::Error) -> Self {
+        let (line, column) = (error.line(), error.column());
+        let reason = without(error.to_string(), &format!(" at line {line} column {column}"));
+        // serde's derived code has no other way of saying it.
+        let repeats = error.is_data() && reason.starts_with("duplicate field `");
+        Self { place: Some((line as u64, column as u64)), reason, repeats }
+    }
+}
+
+impl From<serde_saphyr::Error> for ParseError {
+    fn from(error: serde_saphyr::Error) -> Self {
+        let place = error.location().map(|location| (location.line(), location.column()));
+        let error = error.without_snippet();
+        let mut reason = error.to_string();
+        if let Some((line, column)) = place {
+            reason = without(reason, &format!(" at line {line}, column {column}"));
+        }
+        Self { place, reason, repeats: matches!(error, serde_saphyr::Error::DuplicateMappingKey { .. }) }
+    }
+}
+
+/// A message without the place that stands before it already.
+fn without(mut message: String, place: &str) -> String {
+    if let Some(at) = message.find(place) {
+        message.replace_range(at..at + place.len(), "");
+    }
+    message
+}
