@@ -22,6 +22,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     );
     scenarios.extend(scenarios!("configuration":
         a_neighbour_does_not_reach_loopback needs ["nftables"];
+        route_localnet_is_given_back_after_a_restart needs ["nftables"];
         a_changed_file_is_taken_over_and_no_flow_notices needs ["nftables"];
         changes_wait_for_the_least_time_between_commits needs ["nftables"];
         kernel_settings_are_made needs ["nftables"];
@@ -155,6 +156,27 @@ fn a_neighbour_does_not_reach_loopback() -> anyhow::Result<()> {
         }
         checks.run()?;
     }
+    Ok(())
+}
+
+/// A restart does not forget that the setting was off, and who removes the rules sets it back.
+fn route_localnet_is_given_back_after_a_restart() -> anyhow::Result<()> {
+    let map = ConfigMap::new(&document("mode: iptables"))?;
+    let mut cluster = cluster(&map, &TCP_UDP)?;
+    let value = |cluster: &Cluster| -> anyhow::Result<String> {
+        let read = cluster.node().exec("cat", &["/proc/sys/net/ipv4/conf/all/route_localnet"])?;
+        Ok(read.stdout.trim().to_owned())
+    };
+    cluster.services(&[&web()])?;
+    eventually(|| Ok(ensure!(value(&cluster)? == "1", "NodePorts are served at 127.0.0.1")))?;
+    cluster.kill()?;
+    cluster.restart()?;
+    ensure!(value(&cluster)? == "1");
+    ensure!(cluster.terminate()?.success());
+    ensure!(value(&cluster)? == "1", "the rules stay, and so does what they need");
+    ensure!(cluster.sheave(&["cleanup"])?.status.success());
+    ensure!(value(&cluster)? == "0", "it was 0 before sheave");
+    ensure!(!cluster.nft("list tables")?.contains("sheave"), "something is left");
     Ok(())
 }
 

@@ -5,7 +5,10 @@ mod checks;
 mod metrics;
 mod probes;
 
+use crate::fixture::Cluster;
+use anyhow::Context as _;
 use sheave_tests::{scenario::Scenario, scenarios};
+use std::net::Ipv4Addr;
 
 use self::checks::{
     a_busy_health_check_port_is_an_event_and_served_when_it_is_free, local_endpoints_come_and_go,
@@ -34,4 +37,10 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         metrics_follow_what_happens needs ["nftables"];
     )
     .to_vec()
+}
+
+/// What one of the daemon's servers says to somebody on the node.
+pub(crate) fn body(cluster: &Cluster, port: u16, path: &str) -> anyhow::Result<String> {
+    let answer = ask::get(cluster.node(), (Ipv4Addr::LOCALHOST.into(), port), path)?;
+    Ok(answer.context("nobody listens there")?.body)
 }

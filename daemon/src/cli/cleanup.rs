@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::Failure;
-use crate::daemon::{DaemonError, unguarded_localnet};
+use crate::daemon::{DaemonError, give_back_localnet, unguarded_localnet};
 use crate::dataplane::nftables;
 use crate::migration::rollback;
 use crate::netlink::nft::{KernelNft, NftDoor as _};
@@ -33,6 +33,8 @@ pub(super) fn cleanup(arguments: &Arguments) -> Result<(), Failure> {
         println!("{}", if there { format!("would remove: {table}") } else { NOTHING.to_owned() });
         return Ok(());
     }
+    // Before the rules that guard it.
+    give_back_localnet(&mut door).context("setting route_localnet back").map_err(Failure::No)?;
     let removed = nftables::cleanup(&mut door).with_context(|| format!("removing {table}")).map_err(Failure::No)?;
     rollback::withdraw(&mut door).context("removing the request to stand down").map_err(Failure::No)?;
     println!("{}", if removed { format!("removed: {table}") } else { NOTHING.to_owned() });

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::Failure;
-use crate::daemon::DaemonError;
+use crate::daemon::{DaemonError, give_back_localnet};
 use crate::migration::check::Report;
 use crate::migration::rollback::{self, Outcome};
 use crate::netlink::nft::KernelNft;
@@ -79,7 +79,10 @@ fn check(door: &mut KernelNft, output: Format) -> Result<(), Failure> {
 fn back(door: &mut KernelNft, timeout: Duration) -> Result<(), Failure> {
     let outcome = rollback::give_back(door, timeout, |waiting| println!("waiting: {waiting}")).map_err(Failure::No)?;
     match outcome {
-        Outcome::GivenBack => println!("kube-proxy serves this node; sheave's rules are removed"),
+        Outcome::GivenBack => {
+            give_back_localnet(door).context("setting route_localnet back").map_err(Failure::No)?;
+            println!("kube-proxy serves this node; sheave's rules are removed");
+        }
         Outcome::NothingHere => println!("nothing of sheave is in this kernel"),
         Outcome::Declined => {
             return Err(Failure::No(anyhow::anyhow!(

@@ -47,7 +47,12 @@ pub fn interpret(configuration: &Configuration, overrides: &Overrides) -> Result
     reader.sections(mode);
     let (cluster_cidrs, detect_local) = reader.detect_local(overrides);
     let node_ports = reader.node_ports(mode);
-    let node_name = reader.node_name(node_name_origin);
+    let given = &configuration.kube_proxy.hostname_override;
+    // The host's own name nobody has chosen: where there is no API server it need not be the name of anything.
+    if node_name_origin != NodeNameOrigin::HostName && super::node_name(given).is_none() {
+        reader.mistakes.invalid(at("hostnameOverride"), given.as_str(), format!("must be {}", super::EXPECTED_NODE_NAME));
+    }
+    let node_name: Arc<str> = given.as_str().into();
     let options = Options {
         source: reader.source(&configuration.sheave, overrides, &node_name),
         node_name,

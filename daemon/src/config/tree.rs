@@ -35,8 +35,7 @@ impl Tree {
         }
     }
 
-    /// As JSON, in which the last of two equal keys wins and the null of a field says nothing. `duplicate` hears the path
-    /// of every repeated key.
+    /// As JSON, in which the last of two equal keys wins and the null of a field says nothing. `duplicate` hears the path of every repeated key.
     pub(crate) fn into_json(self, path: &str, duplicate: &mut impl FnMut(String)) -> Option<Value> {
         match self {
             Self::Null => None,

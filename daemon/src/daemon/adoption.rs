@@ -6,18 +6,21 @@
 //! ```
 //! Its end is waited for because it would write its rules again; meanwhile they do no harm, since ours come first.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::report::with_causes;
+use super::report::{Reporter, with_causes};
 use super::retry::Retry;
 use super::{DaemonError, handover};
 use crate::dataplane::nftables::{LAYOUT, TABLE};
+use crate::health::ProxyHealth;
 use crate::migration::check::{Finding, Kind, Report, Severity};
 use crate::migration::presence::{self, Listeners, Sign};
 use crate::migration::removal::{self, Removal};
-use crate::migration::{MigrationError, State, sentence};
+use crate::migration::{Item, MigrationError, State, sentence};
 use crate::netlink::nft::{KernelNft, NftDoor as _};
 
 /// How often it is looked whether kube-proxy still runs. Nothing tells.
@@ -30,6 +33,9 @@ const BETWEEN: Duration = Duration::from_secs(3);
 const IDLE: Duration = Duration::from_secs(30);
 /// IPVS connections that still run end within minutes or never.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// Whose problem it is in `/healthz`.
+const PROBLEM: &str = "kube-proxy";
 
 /// kube-proxy as it is at our start.
 #[derive(Debug)]
@@ -45,13 +51,23 @@ pub(super) struct Adoption {
     looks: u32,
     /// What somebody on kube-proxy's ports means, from what was found last.
     listeners: Listeners,
+    /// It ran at our start.
+    awaiting: bool,
+    /// What went.
+    removed: Removed,
 }
+
+/// What was removed, as [`Item`] has it. If it is there again, somebody writes it who cannot be seen: a kube-proxy in a container whose
+/// ports we hold. It would write without end what we remove without end.
+#[derive(Debug, Default)]
+struct Removed(BTreeSet<(&'static str, String)>);
 
 /// Looks whether kube-proxy is here, before anything of ours is. What has begun goes on: `begun` by this process, or by one whose rules
 /// are still there. They decide, so somebody has to maintain them.
 ///
 /// # Errors
-/// [`DaemonError::KubeProxyRuns`], if it runs and was not meant to be taken over from.
+/// [`DaemonError::KubeProxyRuns`], if it runs and was not meant to be taken over from; [`DaemonError::ForwardsByKubeProxy`], if traffic
+/// would stop.
 pub(super) async fn prepare(adopt: bool, begun: bool) -> Result<Option<Adoption>, DaemonError> {
     let Found { state, signs } = blocking(find).await.unwrap_or_else(|error| {
         // Services are more important than what may be left of kube-proxy.
@@ -59,8 +75,13 @@ pub(super) async fn prepare(adopt: bool, begun: bool) -> Result<Option<Adoption>
         Found { state: State::default(), signs: presence::signs(Listeners::Ignore) }
     });
     let running = presence::sentence(&signs);
+    let begun = begun || blocking(|| ours_are_here(&mut KernelNft::open()?)).await.unwrap_or(false);
+    let chains = state.forwards_by_kube_proxy();
+    if !begun && !chains.is_empty() {
+        return Err(DaemonError::ForwardsByKubeProxy { chains: chains.join(", ") });
+    }
     if !adopt && !signs.is_empty() {
-        if !begun && !blocking(|| ours_are_here(&mut KernelNft::open()?)).await.unwrap_or(false) {
+        if !begun {
             return Err(DaemonError::KubeProxyRuns { signs: running });
         }
         tracing::warn!(
@@ -69,25 +90,28 @@ pub(super) async fn prepare(adopt: bool, begun: bool) -> Result<Option<Adoption>
         );
     }
     let found = sentence(&state.items());
+    // What nobody but a person can do, and `sheave migrate check` would have said. Of a chain that drops what is forwarded also where
+    // nothing is kube-proxy's any more: a rule that let pods through may not have outlived a boot.
+    let taken_over = adopt && !found.is_empty();
+    let findings = blocking(|| Ok(Report::look(&mut KernelNft::open()?)?.findings)).await.unwrap_or_default();
+    let manual = |finding: &&Finding| finding.severity == Severity::Manual && finding.kind != Kind::KubeProxyRuns;
+    for finding in findings.iter().filter(manual).filter(|finding| taken_over || finding.kind == Kind::ForwardPolicyDrop) {
+        tracing::warn!("{}", finding.text);
+    }
     if adopt {
         if !signs.is_empty() {
             tracing::info!("kube-proxy runs ({running}): our rules come before its own, and its own go when it has ended");
         }
-        if !found.is_empty() {
-            // What nobody but a person can do, and `sheave migrate check` would have said.
-            let findings = blocking(|| Ok(Report::look(&mut KernelNft::open()?)?.findings)).await.unwrap_or_default();
-            let manual = |finding: &&Finding| finding.severity == Severity::Manual && finding.kind != Kind::KubeProxyRuns;
-            findings.iter().filter(manual).for_each(|finding| tracing::warn!("{}", finding.text));
-        }
-        return Ok(Some(Adoption { looks: LOOKS, listeners: listeners(&state) }));
+        let awaiting = !signs.is_empty();
+        return Ok(Some(Adoption { looks: LOOKS, listeners: listeners(&state), awaiting, removed: Removed::default() }));
     }
     if !found.is_empty() {
         tracing::warn!(
             "kube-proxy has left rules on this node: {found}; ours come first, and its own stay: `sheave run --adopt` removes them"
         );
     }
-    for unread in &state.unread {
-        tracing::warn!("{unread}");
+    for table in &state.untouchable {
+        tracing::warn!("{table}");
     }
     Ok(None)
 }
@@ -107,9 +131,14 @@ fn listeners(state: &State) -> Listeners {
 }
 
 impl Adoption {
+    /// Whether kube-proxy ran at our start, and its end is waited for.
+    pub(super) fn is_awaiting(&self) -> bool {
+        self.awaiting
+    }
+
     /// Removes what is kube-proxy's, once our first complete commit is told and kube-proxy has ended, and whenever it comes to that
     /// again. A failure is told once and tried again.
-    pub(super) async fn run(mut self, first_commit: oneshot::Receiver<()>) {
+    pub(super) async fn run(mut self, first_commit: oneshot::Receiver<()>, health: Arc<ProxyHealth>, reporter: Reporter) {
         if first_commit.await.is_err() {
             return; // the loop has ended
         }
@@ -120,29 +149,50 @@ impl Adoption {
             let wait = match blocking(move || look(listeners)).await {
                 Ok(Look::Nothing) => {
                     (self.looks, self.listeners) = (LOOKS, Listeners::Ignore);
+                    if told.no_longer(Told::WRITTEN) {
+                        self.removed = Removed::default();
+                        health.problem(PROBLEM, None);
+                    }
                     IDLE
                 }
                 Ok(Look::Running(signs)) => {
                     (self.looks, self.listeners) = (LOOKS, Listeners::Count);
+                    // One that is seen explains what comes back.
+                    self.removed = Removed::default();
+                    if told.no_longer(Told::WRITTEN) {
+                        health.problem(PROBLEM, None);
+                    }
                     told.once(Told::RUNNING, || {
                         tracing::warn!("kube-proxy still runs ({}): its rules go when it has ended", presence::sentence(&signs));
                     });
                     LOOK_AGAIN
                 }
-                Ok(Look::LeftOver) if self.looks > 1 => {
+                Ok(Look::LeftOver(found)) if self.removed.is_back(&found) => {
+                    told.once(Told::WRITTEN, || {
+                        let found = sentence(&found);
+                        reporter.kube_proxy_out_of_sight(&found);
+                        health
+                            .problem(PROBLEM, Some(format!("kube-proxy runs out of sight, and writes its rules again: {found}")));
+                    });
+                    IDLE
+                }
+                Ok(Look::LeftOver(_)) if self.looks > 1 => {
                     (self.looks, self.listeners) = (self.looks - 1, Listeners::Count);
                     BETWEEN
                 }
                 // `sheave migrate back` is about to need them.
-                Ok(Look::LeftOver) if handover::is_requested() => IDLE,
-                Ok(Look::LeftOver) => match blocking(remove).await {
-                    Ok(removal) => match told.of(&removal) {
-                        0 => {
-                            self.looks = LOOKS;
-                            IDLE
+                Ok(Look::LeftOver(_)) if handover::is_requested() => IDLE,
+                Ok(Look::LeftOver(_)) => match blocking(remove).await {
+                    Ok(removal) => {
+                        self.removed.add(&removal.removed);
+                        match told.of(&removal) {
+                            0 => {
+                                self.looks = LOOKS;
+                                IDLE
+                            }
+                            _ => DRAIN,
                         }
-                        _ => DRAIN,
-                    },
+                    }
                     Err(error) => told.failed(&error, &mut retry),
                 },
                 Err(error) => told.failed(&error, &mut retry),
@@ -156,7 +206,7 @@ impl Adoption {
 enum Look {
     Nothing,
     Running(Vec<Sign>),
-    LeftOver,
+    LeftOver(Vec<Item>),
 }
 
 /// Every second for as long as kube-proxy is known to run: its rules, which may be many, are read only when it does not.
@@ -166,16 +216,26 @@ fn look(listeners: Listeners) -> Result<Look, MigrationError> {
         return Ok(Look::Running(signs));
     }
     let state = State::look(&mut KernelNft::open()?)?;
-    if state.is_empty() && state.unread.is_empty() {
+    if state.is_empty() && state.untouchable.is_empty() {
         return Ok(Look::Nothing);
     }
     // Its rules may have come after the last look, and make of a listener what it is.
     let signs = presence::signs(Listeners::Count);
-    Ok(if signs.is_empty() { Look::LeftOver } else { Look::Running(signs) })
+    Ok(if signs.is_empty() { Look::LeftOver(state.items()) } else { Look::Running(signs) })
 }
 
 fn remove() -> Result<Removal, MigrationError> {
     removal::remove(&mut KernelNft::open()?)
+}
+
+impl Removed {
+    fn add(&mut self, items: &[Item]) {
+        self.0.extend(items.iter().map(|item| (item.kind, item.name.clone())));
+    }
+
+    fn is_back(&self, found: &[Item]) -> bool {
+        found.iter().any(|item| self.0.contains(&(item.kind, item.name.clone())))
+    }
 }
 
 /// What has been said already.
@@ -187,12 +247,20 @@ impl Told {
     const FAILED: u8 = 2;
     const LEFT: u8 = 4;
     const DRAINING: u8 = 8;
+    const WRITTEN: u8 = 16;
 
     fn once(&mut self, what: u8, say: impl FnOnce()) {
         if self.0 & what == 0 {
             say();
         }
         self.0 |= what;
+    }
+
+    /// Whether it had been said. It may be said again.
+    fn no_longer(&mut self, what: u8) -> bool {
+        let said = self.0 & what != 0;
+        self.0 &= !what;
+        said
     }
 
     /// Says what went and what stays, and how many connections are still carried.
@@ -249,7 +317,7 @@ mod tests {
         in_namespace(|| {
             assert!(matches!(look(Listeners::Ignore), Ok(Look::Nothing)));
             assert!(run("nft", "add table ip kube-proxy") && run("ip", "link set lo up"));
-            assert!(matches!(look(Listeners::Ignore), Ok(Look::LeftOver)));
+            assert!(matches!(look(Listeners::Ignore), Ok(Look::LeftOver(_))));
             let mut kube_proxy = Command::new("python3")
                 .args([
                     "-c",
@@ -265,5 +333,16 @@ mod tests {
             kube_proxy.kill().expect("it runs");
             kube_proxy.wait().expect("it ends");
         });
+    }
+
+    #[test]
+    fn what_was_removed_and_is_there_again_has_a_writer() {
+        let item = |kind, name: &str| Item { kind, name: name.to_owned(), detail: String::new() };
+        let mut removed = Removed::default();
+        let table = [item("nftables", "table ip kube-proxy")];
+        assert!(!removed.is_back(&table), "what kube-proxy left before us");
+        removed.add(&table);
+        assert!(!removed.is_back(&[item("ipset", "KUBE-LOOP-BACK")]), "what others' rules keep");
+        assert!(removed.is_back(&[item("ipset", "KUBE-LOOP-BACK"), table[0].clone()]));
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::Signal;
 
+use super::localnet;
 use super::report::with_causes;
 use super::retry::Retry;
 use super::servers::OpenServers;
@@ -92,7 +93,8 @@ pub(super) async fn stand_by(terminate: &mut Signal, interrupt: &mut Signal) {
     let removed_for_good = async {
         until_removed(|| {
             let mut door = KernelNft::open()?;
-            Ok(nftables::cleanup(&mut door).map(drop)?)
+            nftables::cleanup(&mut door)?;
+            localnet::give_back(&mut door)
         })
         .await;
         std::future::pending::<()>().await;

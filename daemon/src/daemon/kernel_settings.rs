@@ -13,6 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::localnet;
 use crate::config::{ConntrackSettings, DetectLocal, KernelSettings, Options};
 use crate::model::Family;
 
@@ -34,22 +35,12 @@ pub(super) struct Amiss {
     matters: BTreeMap<&'static str, String>,
 }
 
-/// `route_localnet`, while NodePorts are served at 127.0.0.1: without it the kernel sends nothing from a loopback address, and takes
-/// nothing for one, on any device but `lo`.
-#[derive(Default)]
-pub(super) struct Localnet {
-    sysctls: Sysctls,
-    on: bool,
-    /// It was off before us.
-    ours: bool,
-}
-
 /// One setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Setting {
     /// Its name as `sysctl` has it.
-    name: &'static str,
-    value: u64,
+    pub(super) name: &'static str,
+    pub(super) value: u64,
 }
 
 /// What came of one setting.
@@ -68,9 +59,6 @@ const MOST: u64 = 1 << 20;
 const OOM_SCORE: &str = "oomScoreAdj";
 const HASH_SIZE: &str = "nf_conntrack hashsize";
 const ROUTE_LOCALNET: &str = "net.ipv4.conf.all.route_localnet";
-/// Of a sysctl that is on without the rules that belong to it (CVE-2020-8558).
-const UNGUARDED: &str = "net.ipv4.conf.all.route_localnet is 1 and sheave does not need it here (an earlier run or kube-proxy's iptables \
-                         mode may have left it): neighbours may reach services that listen at 127.0.0.1 only; set it to 0";
 
 /// Makes every setting, warns of what is amiss and was not told yet, and returns the names of settings that cannot be made.
 pub(super) fn apply(options: &Options, sysctls: &Sysctls, told: &mut Amiss) -> Vec<&'static str> {
@@ -95,7 +83,7 @@ pub(super) fn apply(options: &Options, sysctls: &Sysctls, told: &mut Amiss) -> V
         }
     }
     if !options.localhost_node_ports
-        && let Some(text) = sysctls.unguarded()
+        && let Some(text) = localnet::unguarded(sysctls)
     {
         matters.insert(ROUTE_LOCALNET, text.to_owned());
     }
@@ -106,11 +94,6 @@ pub(super) fn apply(options: &Options, sysctls: &Sysctls, told: &mut Amiss) -> V
     }
     told.are(matters);
     missed
-}
-
-/// What to tell of a `route_localnet` that is on, by whomever, when the rules that guard it are gone.
-pub(crate) fn unguarded_localnet() -> Option<&'static str> {
-    Sysctls::default().unguarded()
 }
 
 /// What the conntrack section asks for. Zero asks for nothing.
@@ -170,40 +153,16 @@ impl Amiss {
     }
 }
 
-impl Localnet {
-    /// Turns it on or off again. The rules that keep others from 127.0.0.0/8 are in force whenever it is on: on comes after them,
-    /// off before they go. One that was on when this process found it may be an earlier run's, or somebody else's: it stays on, and
-    /// somebody has to be told. Returns whether it is on without the rules.
-    pub(super) fn follow(&mut self, wanted: bool) -> bool {
-        if wanted == self.on {
-            return false;
-        }
-        self.on = wanted;
-        if wanted {
-            self.ours = self.sysctls.read(ROUTE_LOCALNET) == Some(0);
-            self.set(1);
-            return false;
-        }
-        if std::mem::take(&mut self.ours) {
-            self.set(0);
-        }
-        let unguarded = self.sysctls.unguarded();
-        if let Some(text) = unguarded {
-            tracing::warn!("{text}");
-        }
-        unguarded.is_some()
-    }
-
-    fn set(&self, value: u64) {
-        if let Err(text) = self.sysctls.make(Setting { name: ROUTE_LOCALNET, value }) {
-            tracing::warn!("{text}");
-        }
-    }
-}
-
 impl Sysctls {
+    /// Those below a directory.
+    #[cfg(test)]
+    pub(super) fn below(root: &Path) -> Self {
+        let at = |name: &str| root.join(name);
+        Self { proc_sys: root.to_owned(), hashsize: at("hashsize"), cpus: at("online"), oom_score: at("oom_score_adj") }
+    }
+
     /// Makes a setting, and says what was changed; an error says what could not be.
-    fn make(&self, setting: Setting) -> Result<(), String> {
+    pub(super) fn make(&self, setting: Setting) -> Result<(), String> {
         let Setting { name, value } = setting;
         match self.write(&self.path(name), value) {
             Ok(Outcome::Same) => Ok(()),
@@ -237,17 +196,13 @@ impl Sysctls {
         })
     }
 
-    fn unguarded(&self) -> Option<&'static str> {
-        (self.read(ROUTE_LOCALNET) == Some(1)).then_some(UNGUARDED)
-    }
-
     /// CPUs that are online. `available_parallelism` would be those of a cgroup's quota, and the connection table is the machine's.
     fn cpus(&self) -> u64 {
         let online = fs::read_to_string(&self.cpus).ok().and_then(|list| cpus_in(list.trim()));
         online.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from) as u64)
     }
 
-    fn read(&self, name: &str) -> Option<u64> {
+    pub(super) fn read(&self, name: &str) -> Option<u64> {
         number(&self.path(name)).ok()
     }
 

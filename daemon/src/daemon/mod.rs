@@ -15,6 +15,7 @@ mod families;
 mod handover;
 mod instruments;
 mod kernel_settings;
+mod localnet;
 mod misgivings;
 mod node;
 mod predecessor;
@@ -37,7 +38,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use kernel_settings::unguarded_localnet;
+pub(crate) use localnet::{give_back as give_back_localnet, unguarded_localnet};
 pub use report::Reporter;
 pub(crate) use report::with_causes;
 pub(crate) use retry::Retry;
@@ -46,7 +47,9 @@ pub use stale_flows::StaleFlows;
 pub use sync::{Control, Inputs, Outputs, SyncLoop};
 pub use watchman::Watchman;
 
+use self::adoption::Adoption;
 use self::kernel_settings::{Amiss, Sysctls};
+use self::localnet::Localnet;
 use self::reload::Follower;
 use self::told::Told;
 use crate::config::{ConfigFile, Options, Settings, SourceOptions};
@@ -92,6 +95,17 @@ pub enum DaemonError {
     KubeProxyRuns {
         /// What says that it does.
         signs: String,
+    },
+    /// What is forwarded would stop with our first rules; nothing was begun.
+    #[error(
+        "chain {chains} drops forwarded packets, and only kube-proxy's KUBE-FORWARD accepts those of Services there, by a mark that \
+         its own rules set; sheave accepts nothing on behalf of others: nothing was begun, so that traffic goes on. Have rules accept \
+         packets from and to the pods' CIDRs first (`iptables -I FORWARD -s CIDR -j ACCEPT`, and the same with `-d`); `sheave \
+         migrate check` says when that is done"
+    )]
+    ForwardsByKubeProxy {
+        /// Which chains.
+        chains: String,
     },
     /// The source or the loop came to an end that nobody asked for; the log says why.
     #[error("the sync loop has ended; the rules stay in place")]
@@ -251,7 +265,12 @@ async fn serve(
     };
     let checks = ServiceChecks::new(outputs.published.clone(), health.clone(), metrics.clone(), reporter.clone());
     let plane_name = plane.name();
-    let (servers, configz) = (options.servers.clone(), watch::Sender::new(settings.configz));
+    let configz = watch::Sender::new(settings.configz);
+    let mut servers = options.servers.clone();
+    if servers.bind_address_hard_fail && adoption.as_ref().is_some_and(Adoption::is_awaiting) {
+        tracing::info!("bindAddressHardFail waits: what kube-proxy listens on is ours when it has ended");
+        servers.bind_address_hard_fail = false;
+    }
     let (subscribed, events) = (configz.subscribe(), reporter.clone());
     let listening =
         Listening { servers, configz: subscribed, plane: plane_name, metrics, health: health.clone(), reporter: events, log };
@@ -267,7 +286,8 @@ async fn serve(
         let watching = absent_node::watch_over(options.clone(), health.clone(), absent_node::PATIENCE);
         tokio::spawn(cancel.clone().run_until_cancelled_owned(watching));
     }
-    let mut sync_loop = SyncLoop::new(options.clone(), Box::new(plane), outputs).watched_by(watchman);
+    let sync_loop = SyncLoop::new(options.clone(), Box::new(plane), outputs);
+    let mut sync_loop = sync_loop.watched_by(watchman).with_localnet(Localnet::resume());
     if let Some(reason) = no_ipv6 {
         tracing::info!("{reason}: only IPv4 is served");
         sync_loop = sync_loop.without_ipv6();
@@ -275,7 +295,7 @@ async fn serve(
     if let Some(adoption) = adoption {
         let (told, first_commit) = oneshot::channel();
         sync_loop = sync_loop.telling_the_first_commit(told);
-        tokio::spawn(cancel.clone().run_until_cancelled_owned(adoption.run(first_commit)));
+        tokio::spawn(cancel.clone().run_until_cancelled_owned(adoption.run(first_commit, health.clone(), reporter.clone())));
     }
     let sync = spawn_loop(sync_loop, inputs, cancel.clone())?;
 

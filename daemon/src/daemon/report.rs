@@ -52,6 +52,17 @@ impl Reporter {
         self.say(self.own_node(), event, format!("starting {server} server failed: {error}"));
     }
 
+    /// What was kube-proxy's has come back after it was removed. It is left alone from now on.
+    pub(crate) fn kube_proxy_out_of_sight(&self, found: &str) {
+        let text = format!(
+            "kube-proxy's rules were removed and are there again ({found}): a kube-proxy that cannot be seen from here writes them; they \
+             stay, sheave's come first; stop it, then run `kube-proxy --cleanup`, or restart sheave"
+        );
+        tracing::warn!("{text}");
+        let event = Event { severity: Severity::Warning, reason: "KubeProxyRuns", action: "Adopt" };
+        self.say(self.own_node(), event, text);
+    }
+
     /// A healthCheckNodePort cannot be answered.
     pub(crate) fn service_check_failed(&self, key: &ServiceKey, uid: &str, error: &BindError) {
         tracing::warn!(object = %key, "healthCheckNodePort is not answered, trying again until it can be: {}", with_causes(error));

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::instruments::{Instruments, Took};
-use super::kernel_settings::Localnet;
+use super::localnet::Localnet;
 use super::misgivings::{Misgivings, Surroundings};
 use super::node::{self, NodeFacts};
 use super::report::{Reporter, with_causes};
@@ -158,6 +158,13 @@ impl SyncLoop {
             localnet: Localnet::default(),
             misgivings: Misgivings::default(),
         }
+    }
+
+    /// Sets `route_localnet`, and back, as this one remembers.
+    #[must_use]
+    pub(super) fn with_localnet(mut self, localnet: Localnet) -> Self {
+        self.localnet = localnet;
+        self
     }
 
     /// Repairs what others break, as this one tells.

@@ -16,8 +16,11 @@ use crate::netlink::nft::KernelNft;
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// What says that kube-proxy runs; empty if it does not.
+    /// What says that kube-proxy runs; empty if it does not, or if that cannot be told.
     pub running: Vec<String>,
+    /// Why it cannot be told whether kube-proxy runs, if it cannot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cannot_be_told: Option<String>,
     /// What is kube-proxy's.
     pub found: Vec<Item>,
     /// A `sheave run` is alive on this node.
@@ -49,7 +52,7 @@ pub enum Kind {
     IpvsConnections,
     /// Chains of its that others use.
     UsedByOthers,
-    /// iptables-legacy tables that cannot be read here.
+    /// iptables-legacy tables that cannot be read or written here.
     LegacyUnread,
     /// A chain at forward drops what nobody accepts.
     ForwardPolicyDrop,
@@ -90,7 +93,10 @@ impl Report {
         // Our own daemon listens on kube-proxy's ports, and may be out of sight in a container.
         let listeners = if state.is_empty() || sheave_runs { Listeners::Ignore } else { Listeners::Count };
         let signs = presence::signs(listeners);
-        let running = !signs.is_empty();
+        let presence = match signs.is_empty() {
+            false => Presence::Runs,
+            true => presence::why_out_of_sight().map_or(Presence::Absent, Presence::CannotBeTold),
+        };
 
         let tables: Vec<_> = door.all_tables()?.into_iter().filter(is_foreign).collect();
         let chains: Vec<_> = door.all_chains()?.into_iter().filter(|chain| is_foreign(&chain.table)).collect();
@@ -99,10 +105,15 @@ impl Report {
             let of_table = door.rules_in(&table)?;
             rules.push((table, of_table));
         }
-        let mut findings = of_state(&state, running);
+        let mut findings = of_state(&state, &presence);
         findings.extend(Surroundings { chains: &chains, rules: &rules, liberal: is_liberal() }.findings(&state));
         findings.sort_by_key(|finding| finding.severity);
-        Ok(Self { running: signs.iter().map(ToString::to_string).collect(), found: state.items(), sheave_runs, findings })
+        let cannot_be_told = match presence {
+            Presence::CannotBeTold(why) => Some(why),
+            Presence::Runs | Presence::Absent => None,
+        };
+        let running = signs.iter().map(ToString::to_string).collect();
+        Ok(Self { running, cannot_be_told, found: state.items(), sheave_runs, findings })
     }
 
     /// What somebody has to do: a person, or `--adopt`.
@@ -111,16 +122,31 @@ impl Report {
     }
 }
 
-fn of_state(state: &State, running: bool) -> Vec<Finding> {
+/// Whether kube-proxy runs.
+enum Presence {
+    Runs,
+    Absent,
+    /// Why.
+    CannotBeTold(String),
+}
+
+fn of_state(state: &State, presence: &Presence) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if running {
-        let text = "kube-proxy runs: `sheave run` refuses beside it; `sheave run --adopt` serves at once, since its rules come first, and \
-                    removes kube-proxy's when kube-proxy has ended: stop it then";
-        findings.push(Finding::new(Kind::KubeProxyRuns, Severity::Manual, text.to_owned()));
-    } else if !state.is_empty() {
-        let text =
-            "kube-proxy does not run, and its rules are still here: `sheave run --adopt` removes them once its own are complete";
-        findings.push(Finding::new(Kind::LeftOver, Severity::Adopt, text.to_owned()));
+    let left_over = |text: String| Finding::new(Kind::LeftOver, Severity::Adopt, text);
+    match presence {
+        Presence::Runs => {
+            let text = "kube-proxy runs: `sheave run` refuses beside it; `sheave run --adopt` serves at once, since its rules come first, \
+                        and removes kube-proxy's when kube-proxy has ended: stop it then";
+            findings.push(Finding::new(Kind::KubeProxyRuns, Severity::Manual, text.to_owned()));
+        }
+        Presence::Absent if !state.is_empty() => findings.push(left_over(
+            "kube-proxy does not run, and its rules are still here: `sheave run --adopt` removes them once its own are complete".to_owned(),
+        )),
+        Presence::CannotBeTold(why) if !state.is_empty() => findings.push(left_over(format!(
+            "kube-proxy's rules are here, and whether it runs cannot be told: {why}; if it does, stop it; `sheave run --adopt` removes \
+             them once its own are complete"
+        ))),
+        Presence::Absent | Presence::CannotBeTold(_) => {}
     }
     let carried = ipvs::connections();
     let connections: u64 = state.virtual_servers.iter().filter_map(|server| carried.get(server)).sum();
@@ -143,7 +169,7 @@ fn of_state(state: &State, running: bool) -> Vec<Finding> {
             Finding::new(Kind::UsedByOthers, Severity::Note, text)
         }));
     }
-    findings.extend(state.unread.iter().map(|unread| Finding::new(Kind::LegacyUnread, Severity::Manual, unread.to_string())));
+    findings.extend(state.untouchable.iter().map(|table| Finding::new(Kind::LegacyUnread, Severity::Manual, table.to_string())));
     findings
 }
 
@@ -154,9 +180,10 @@ fn is_liberal() -> bool {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.running[..] {
-            [] => writeln!(f, "kube-proxy: does not run on this node")?,
-            signs => writeln!(f, "kube-proxy: runs ({})", signs.join(", "))?,
+        match (&self.running[..], &self.cannot_be_told) {
+            ([], None) => writeln!(f, "kube-proxy: does not run on this node")?,
+            ([], Some(why)) => writeln!(f, "kube-proxy: cannot be told: {why}")?,
+            (signs, _) => writeln!(f, "kube-proxy: runs ({})", signs.join(", "))?,
         }
         if self.sheave_runs {
             writeln!(f, "sheave: runs")?;

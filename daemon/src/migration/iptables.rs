@@ -6,6 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::forwarding::{self, FORWARD_HOOK, Passes};
+use crate::netlink::condition::{Condition, INVALID};
+
 /// A rule, as far as it matters here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
@@ -15,19 +18,39 @@ pub struct Rule {
     pub target: Option<String>,
     /// The one destination address that it looks for.
     pub destination: Option<IpAddr>,
+    /// The protocol and the port that it looks for.
+    pub transport: Option<(u8, u16)>,
     /// It drops packets that belong to no connection.
     pub drops_invalid: bool,
+    /// It drops every packet.
+    pub drops_all: bool,
+    /// What it lets through, if it accepts.
+    pub(super) passes: Option<Passes>,
+    /// It gives packets another destination.
+    pub translates: bool,
     /// How its backend finds it again.
     pub place: Place,
 }
 
+/// What becomes of a packet at a rule, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes on to the next hook.
+    Accept,
+    /// It is dropped, or refused.
+    Drop,
+    /// Something else.
+    Other,
+}
+
 /// How a backend finds a rule again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Place {
     /// The kernel's number.
     Handle(u64),
-    /// The rule as `iptables-save` writes it, without `-A`.
-    Line(String),
+    /// It does not: a tool does.
+    #[default]
+    Tool,
 }
 
 /// What is kube-proxy's in one table.
@@ -45,14 +68,20 @@ pub struct Share {
     pub drops_invalid: bool,
     /// It accepts forwarded packets of Services.
     pub accepts_forwarded: bool,
+    /// Rules of others accept what is forwarded to pods and from them.
+    pub lets_pods_through: bool,
+    /// Frontends that it has endpoints for: with an address, and NodePorts.
+    pub frontends: BTreeSet<(IpAddr, u8, u16)>,
+    /// See [`frontends`](Self::frontends).
+    pub node_ports: BTreeSet<(u8, u16)>,
 }
 
 /// Chains with a fixed name, of the iptables and the ipvs mode. kubelet's own (KUBE-FIREWALL, KUBE-IPTABLES-HINT,
 /// KUBE-KUBELET-CANARY, KUBE-MARK-DROP) are not among them.
 const CHAINS: [&str; 14] = [
-    "KUBE-SERVICES",
+    SERVICES,
     "KUBE-EXTERNAL-SERVICES",
-    "KUBE-NODEPORTS",
+    NODE_PORTS,
     MARK,
     MASQUERADE,
     FORWARD,
@@ -65,6 +94,8 @@ const CHAINS: [&str; 14] = [
     "KUBE-IPVS-FILTER",
     "KUBE-IPVS-OUT-FILTER",
 ];
+const SERVICES: &str = "KUBE-SERVICES";
+const NODE_PORTS: &str = "KUBE-NODEPORTS";
 const FORWARD: &str = "KUBE-FORWARD";
 /// Marks for masquerading, and masquerades what is marked: one is of no use without the other.
 const MARK: &str = "KUBE-MARK-MASQ";
@@ -130,13 +161,55 @@ pub fn share<'a>(chains: impl Iterator<Item = &'a str>, builtin: impl Fn(&str) -
     let kept = kept(&own, &builtin, rules);
     let goes = |chain: &str| own.contains(chain) && !kept.contains_key(chain);
     let into = |rule: &&Rule| rule.target.as_deref().is_some_and(goes);
+    let chains = Chains::of(rules);
+    let served = || rules.iter().filter(|rule| rule.target.as_deref().is_some_and(|target| chains.translates(target)));
     Share {
         chains: own.iter().filter(|chain| goes(chain)).map(|&chain| chain.to_owned()).collect(),
         jumps: rules.iter().filter(|rule| builtin(&rule.chain)).filter(into).cloned().collect(),
         services: rules.iter().filter(|rule| own.contains(rule.chain.as_str())).filter_map(|rule| rule.destination).collect(),
         drops_invalid: rules.iter().any(|rule| rule.chain == FORWARD && rule.drops_invalid),
         accepts_forwarded: rules.iter().any(|rule| rule.target.as_deref() == Some(FORWARD)),
+        lets_pods_through: forwarding::lets_pods_through(rules, FORWARD_HOOK),
+        frontends: served()
+            .filter(|rule| rule.chain == SERVICES)
+            .filter_map(|rule| rule.destination.zip(rule.transport).map(|(ip, (protocol, port))| (ip, protocol, port)))
+            .collect(),
+        node_ports: served().filter(|rule| rule.chain == NODE_PORTS).filter_map(|rule| rule.transport).collect(),
         kept,
+    }
+}
+
+/// Rules by chain.
+pub(super) struct Chains<'a>(BTreeMap<&'a str, Vec<&'a Rule>>);
+
+impl<'a> Chains<'a> {
+    pub(super) fn of(rules: &'a [Rule]) -> Self {
+        let mut chains: BTreeMap<&str, Vec<&Rule>> = BTreeMap::new();
+        for rule in rules {
+            chains.entry(&rule.chain).or_default().push(rule);
+        }
+        Self(chains)
+    }
+
+    pub(super) fn rules(&self, chain: &str) -> &[&'a Rule] {
+        self.0.get(chain).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether a packet that is sent there may be given another destination.
+    pub(super) fn translates<'b>(&'b self, chain: &'b str) -> bool {
+        let mut seen = BTreeSet::new();
+        let mut open = vec![chain];
+        while let Some(chain) = open.pop() {
+            if seen.insert(chain) {
+                for rule in self.rules(chain) {
+                    if rule.translates {
+                        return true;
+                    }
+                    open.extend(rule.target.as_deref());
+                }
+            }
+        }
+        false
     }
 }
 
@@ -161,17 +234,41 @@ fn kept(own: &BTreeSet<&str>, builtin: &impl Fn(&str) -> bool, rules: &[Rule]) -
     kept
 }
 
+impl Rule {
+    /// A rule that has these conditions, and that is nothing but a target and a fate otherwise.
+    #[must_use]
+    pub fn new(chain: &str, target: Option<&str>, fate: Fate, conditions: &[Condition]) -> Self {
+        let find = |of: fn(&Condition) -> Option<u16>| conditions.iter().find_map(of);
+        let protocol = find(|condition| match condition {
+            Condition::Protocol(protocol) => Some((*protocol).into()),
+            _ => None,
+        });
+        let port = find(|condition| match condition {
+            Condition::DestinationPort(port) => Some(*port),
+            _ => None,
+        });
+        let host = conditions.iter().find_map(|condition| match condition {
+            Condition::Destination(net) if net.prefix_len() == net.max_prefix_len() => Some(net.addr()),
+            _ => None,
+        });
+        Self {
+            chain: chain.to_owned(),
+            target: target.map(str::to_owned),
+            destination: host,
+            transport: protocol.and_then(|protocol| u8::try_from(protocol).ok()).zip(port),
+            drops_invalid: fate == Fate::Drop && conditions == [Condition::States(INVALID)],
+            drops_all: fate == Fate::Drop && conditions.is_empty(),
+            passes: (fate == Fate::Accept).then(|| Passes::of(conditions)),
+            ..Self::default()
+        }
+    }
+}
+
 impl Share {
     /// Whether nothing here is kube-proxy's.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.chains.is_empty() && self.kept.is_empty()
-    }
-}
-
-impl Default for Place {
-    fn default() -> Self {
-        Self::Handle(0)
     }
 }
 
@@ -237,5 +334,22 @@ mod tests {
         assert_eq!(share.jumps, [rules[2].clone()]);
         assert_eq!(share.kept.keys().collect::<Vec<_>>(), ["KUBE-MARK-MASQ", "KUBE-POSTROUTING"]);
         assert_eq!(share.kept["KUBE-POSTROUTING"], "CNI-HOSTPORT-SETMARK");
+    }
+
+    #[test]
+    fn a_frontend_is_served_once_its_chain_leads_to_an_endpoint() {
+        let at = |chain: &str, target: &str, conditions: &[Condition]| Rule::new(chain, Some(target), Fate::Other, conditions);
+        let web =
+            [Condition::Destination("10.96.0.1/32".parse().unwrap()), Condition::Protocol(6), Condition::DestinationPort(443)];
+        let endpoint = "KUBE-SEP-ABCDEFGHIJKLM234";
+        let mut rules = vec![at("KUBE-SERVICES", SERVICE, &web), at("KUBE-NODEPORTS", SERVICE, &web[1..])];
+        let chains = ["KUBE-SERVICES", "KUBE-NODEPORTS", SERVICE, endpoint];
+        assert_eq!((of(&chains, &rules).frontends.len(), of(&chains, &rules).node_ports.len()), (0, 0), "no endpoints");
+        rules.push(rule(SERVICE, endpoint, 1));
+        rules.push(Rule { translates: true, ..rule(endpoint, "DNAT", 2) });
+        let share = of(&chains, &rules);
+        assert_eq!(share.frontends, BTreeSet::from([(IpAddr::from([10, 96, 0, 1]), 6, 443)]));
+        assert_eq!(share.node_ports, BTreeSet::from([(6, 443)]));
+        assert_eq!(share.services, BTreeSet::from([IpAddr::from([10, 96, 0, 1])]));
     }
 }

@@ -1,32 +1,22 @@
-//! iptables-legacy: the kernel tells which tables there are, and only its own tool writes one without losing what others write.
+//! iptables-legacy: the kernel tells which tables there are and what is in them, and only its own tool writes one without losing what
+//! others write.
 //!
 //! The kernel takes an x_tables table whole or not at all, and who may write when is settled by a lock file that the tool knows and a
 //! daemon in a container cannot see. So without the tool we say whose chains are there, and leave them alone.
 
+use std::env;
 use std::fs;
 use std::io::{self, Write as _};
-use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
-use super::iptables::{Place, Rule};
+use super::iptables::{Fate, Rule};
 use crate::model::Family;
+use crate::netlink::xtables::{self, Target};
 
-/// A table as `iptables-legacy-save` writes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Table {
-    /// Its chains, built-in ones among them.
-    pub chains: Vec<Chain>,
-    /// Its rules, in order.
-    pub rules: Vec<Rule>,
-}
-
-/// A chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chain {
-    /// Its name.
-    pub name: String,
-    /// What becomes of packets that no rule decided; a chain that somebody made has none.
-    pub policy: Option<String>,
+/// What writes the tables of one family.
+struct Tools {
+    save: &'static str,
+    restore: &'static str,
 }
 
 /// What kept us from reading or writing.
@@ -68,37 +58,54 @@ pub fn tables(family: Family) -> Vec<String> {
     fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
-/// Reads a table that exists.
-///
-/// # Errors
-/// See [`LegacyError`].
-pub fn read(family: Family, table: &str) -> Result<Table, LegacyError> {
-    let tool = if family == Family::V4 { "iptables-legacy-save" } else { "ip6tables-legacy-save" };
-    run(tool, &["-t", table], "").map(|text| Table::parse(&text))
+/// Why a table of this family cannot be written here, if it cannot.
+#[must_use]
+pub fn why_not_writable(family: Family) -> Option<LegacyError> {
+    let Tools { save, restore } = Tools::of(family);
+    let paths = env::var_os("PATH").unwrap_or_default();
+    let is_there = |tool: &str| env::split_paths(&paths).any(|path| path.join(tool).is_file());
+    [save, restore].into_iter().find(|tool| !is_there(tool)).map(|tool| LegacyError::NoTool { tool })
 }
 
-/// Removes chains with all their rules, and these rules of other chains, in one go.
+/// Removes chains with all their rules, and the rules of built-in chains that send packets to them, in one go.
 ///
 /// # Errors
 /// See [`LegacyError`].
-pub fn remove<'a>(
-    family: Family,
-    table: &str,
-    chains: &[String],
-    rules: impl Iterator<Item = &'a Rule>,
-) -> Result<(), LegacyError> {
-    let tool = if family == Family::V4 { "iptables-legacy-restore" } else { "ip6tables-legacy-restore" };
+pub fn remove(family: Family, table: &str, chains: &[String]) -> Result<(), LegacyError> {
+    let Tools { save, restore } = Tools::of(family);
+    // The tool knows a rule by the words that it writes for it.
+    let saved = run(save, &["-t", table], "")?;
+    run(restore, &["--noflush", "--wait"], &script(table, chains, &saved)).map(drop)
+}
+
+/// What tells the tool to remove all that.
+fn script(table: &str, chains: &[String], saved: &str) -> String {
     let mut script = format!("*{table}\n");
     // Naming a chain that exists flushes it.
     chains.iter().for_each(|chain| script.push_str(&format!(":{chain} - [0:0]\n")));
-    for rule in rules {
-        if let Place::Line(line) = &rule.place {
-            script.push_str(&format!("-D {line}\n"));
+    let is_builtin = |chain: &str| saved.lines().any(|line| is_policy_of(line, chain));
+    for rule in saved.lines().filter_map(|line| line.strip_prefix("-A ")) {
+        let (chain, target) = chain_and_target(rule);
+        if is_builtin(chain) && target.is_some_and(|target| chains.iter().any(|chain| chain == target)) {
+            script.push_str(&format!("-D {rule}\n"));
         }
     }
     chains.iter().for_each(|chain| script.push_str(&format!("-X {chain}\n")));
     script.push_str("COMMIT\n");
-    run(tool, &["--noflush", "--wait"], &script).map(drop)
+    script
+}
+
+/// Whether a line gives a chain a policy: one that somebody made has none.
+fn is_policy_of(line: &str, chain: &str) -> bool {
+    let rest = line.strip_prefix(':').and_then(|line| line.strip_prefix(chain));
+    rest.is_some_and(|rest| rest.starts_with(' ') && !rest.starts_with(" -"))
+}
+
+/// Of what follows `-A`. Words in quotes are comments, and nothing is looked for in them.
+fn chain_and_target(rule: &str) -> (&str, Option<&str>) {
+    let words: Vec<&str> = rule.split('"').step_by(2).flat_map(str::split_whitespace).collect();
+    let after = |option: &str| words.iter().position(|word| *word == option).and_then(|at| words.get(at + 1)).copied();
+    (words.first().copied().unwrap_or_default(), after("-j").or_else(|| after("-g")))
 }
 
 fn run(tool: &'static str, arguments: &[&str], input: &str) -> Result<String, LegacyError> {
@@ -120,52 +127,29 @@ fn run(tool: &'static str, arguments: &[&str], input: &str) -> Result<String, Le
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-impl Table {
-    fn parse(text: &str) -> Self {
-        let mut table = Self::default();
-        for line in text.lines() {
-            if let Some(chain) = line.strip_prefix(':') {
-                let mut words = chain.split(' ');
-                let name = words.next().unwrap_or_default().to_owned();
-                let policy = words.next().filter(|policy| *policy != "-").map(str::to_owned);
-                table.chains.push(Chain { name, policy });
-            } else if let Some(rule) = line.strip_prefix("-A ") {
-                table.rules.push(parse_rule(rule));
-            }
+impl Tools {
+    fn of(family: Family) -> Self {
+        match family {
+            Family::V4 => Self { save: "iptables-legacy-save", restore: "iptables-legacy-restore" },
+            Family::V6 => Self { save: "ip6tables-legacy-save", restore: "ip6tables-legacy-restore" },
         }
-        table
-    }
-
-    /// Whether a chain is the table's own.
-    #[must_use]
-    pub fn is_builtin(&self, name: &str) -> bool {
-        self.policy(name).is_some()
-    }
-
-    /// The policy of a chain of the table's own.
-    #[must_use]
-    pub fn policy(&self, name: &str) -> Option<&str> {
-        self.chains.iter().find(|chain| chain.name == name)?.policy.as_deref()
     }
 }
 
-/// Reads what follows `-A`. Words in quotes are comments, and nothing is looked for in them.
-fn parse_rule(line: &str) -> Rule {
-    let words: Vec<&str> = line.split('"').step_by(2).flat_map(str::split_whitespace).collect();
-    let after = |option: &str| words.iter().position(|word| *word == option).and_then(|at| words.get(at + 1)).copied();
-    let target = after("-j").or_else(|| after("-g"));
-    let destination = after("-d").filter(|_| !words.windows(2).any(|pair| pair == ["!", "-d"]));
-    let host = |text: &str| {
-        let (address, length) = text.split_once('/')?;
-        let address: IpAddr = address.parse().ok()?;
-        (length.parse() == Ok(if address.is_ipv4() { 32 } else { 128 })).then_some(address)
-    };
-    Rule {
-        chain: words.first().copied().unwrap_or_default().to_owned(),
-        target: target.map(str::to_owned),
-        destination: destination.and_then(host),
-        drops_invalid: target == Some("DROP") && after("--ctstate") == Some("INVALID"),
-        place: Place::Line(line.to_owned()),
+impl From<&xtables::Rule> for Rule {
+    fn from(rule: &xtables::Rule) -> Self {
+        let target = match &rule.target {
+            Target::Chain(name) | Target::Extension(name) => Some(name.as_str()),
+            Target::Accept | Target::Drop | Target::Other => None,
+        };
+        let fate = match &rule.target {
+            Target::Accept => Fate::Accept,
+            Target::Drop => Fate::Drop,
+            Target::Extension(name) if name == "REJECT" => Fate::Drop,
+            Target::Chain(_) | Target::Extension(_) | Target::Other => Fate::Other,
+        };
+        let translates = rule.target == Target::Extension("DNAT".to_owned());
+        Self { translates, ..Self::new(&rule.chain, target, fate, &rule.conditions) }
     }
 }
 
@@ -174,18 +158,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_saved_table_is_read_line_by_line() {
-        let table = Table::parse(
-            "# Generated\n*nat\n:PREROUTING ACCEPT [1:60]\n:KUBE-SERVICES - [0:0]\n\
+    fn what_goes_is_named_in_the_tools_own_words() {
+        let saved = "# Generated\n*nat\n:PREROUTING ACCEPT [1:60]\n:KUBE-SERVICES - [0:0]\n:mine - [0:0]\n\
              -A PREROUTING -m comment --comment \"say -j DROP\" -j KUBE-SERVICES\n\
-             -A KUBE-SERVICES -d 10.96.0.1/32 -p tcp -j KUBE-SVC-NPX46M4PTMTKRN6Y\n\
-             -A KUBE-SERVICES ! -d 10.0.0.1/32 -j RETURN\n-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n",
+             -A PREROUTING -j mine\n-A mine -j KUBE-SERVICES\n-A KUBE-SERVICES -d 10.96.0.1/32 -p tcp -j KUBE-SERVICES\nCOMMIT\n";
+        assert_eq!(
+            script("nat", &["KUBE-SERVICES".to_owned()], saved),
+            "*nat\n:KUBE-SERVICES - [0:0]\n-D PREROUTING -m comment --comment \"say -j DROP\" -j KUBE-SERVICES\n-X KUBE-SERVICES\nCOMMIT\n"
         );
-        assert!(table.is_builtin("PREROUTING") && !table.is_builtin("KUBE-SERVICES"));
-        let targets: Vec<_> = table.rules.iter().filter_map(|rule| rule.target.as_deref()).collect();
-        assert_eq!(targets, ["KUBE-SERVICES", "KUBE-SVC-NPX46M4PTMTKRN6Y", "RETURN", "DROP"]);
-        let destinations: Vec<_> = table.rules.iter().filter_map(|rule| rule.destination).collect();
-        assert_eq!(destinations, [IpAddr::from([10, 96, 0, 1])]);
-        assert_eq!(table.rules.iter().map(|rule| rule.drops_invalid).collect::<Vec<_>>(), [false, false, false, true]);
     }
 }

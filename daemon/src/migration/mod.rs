@@ -10,6 +10,8 @@
 //! servers. Connections that it translated go on, because conntrack keeps translating them.
 
 pub mod check;
+mod forwarding;
+mod frontends;
 pub mod iptables;
 pub mod legacy;
 pub mod presence;
@@ -21,24 +23,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use self::iptables::{Place, Rule, Share};
+use self::forwarding::FORWARD_HOOK;
+pub use self::frontends::Frontend;
+use self::iptables::{Fate, Place, Rule, Share};
 use self::legacy::LegacyError;
 use crate::model::Family;
 use crate::netlink::ipset::{Ipset, IpsetError};
-use crate::netlink::ipvs::{Ipvs, IpvsError, VirtualServer};
-use crate::netlink::nft::{CommitError, DoorError, ForeignRule, ForeignTable, KernelNft, RuleVerdict, TableFamily};
+use crate::netlink::ipvs::{self, Ipvs, IpvsError, VirtualServer};
+use crate::netlink::nft::{CommitError, DoorError, ForeignChain, ForeignRule, ForeignTable, KernelNft, RuleVerdict, TableFamily};
 use crate::netlink::route::{self, Dummy, RouteError};
 use crate::netlink::xtables;
 
 /// The table of kube-proxy's nftables mode, one in each family.
 const TABLE: &str = "kube-proxy";
-/// Its map from Service address to chain, and its set of ClusterIPs.
-const SERVICE_IPS: &str = "service-ips";
+/// Its set of ClusterIPs.
 const CLUSTER_IPS: &str = "cluster-ips";
 /// The dummy interface of its ipvs mode.
 const DEVICE: &str = "kube-ipvs0";
 /// The tables of iptables that it writes to.
-const IPTABLES: [&str; 3] = ["filter", "mangle", "nat"];
+const IPTABLES: [&str; 3] = [FILTER, "mangle", "nat"];
+/// The one of them that decides what is forwarded.
+const FILTER: &str = "filter";
 /// The ipsets of its ipvs mode that say which ports are NodePorts, and of which protocol.
 const NODE_PORT_SETS: [(&str, i32); 3] =
     [("NODE-PORT-TCP", libc::IPPROTO_TCP), ("NODE-PORT-UDP", libc::IPPROTO_UDP), ("NODE-PORT-SCTP-HASH", libc::IPPROTO_SCTP)];
@@ -51,13 +56,15 @@ pub struct State {
     /// Its share of iptables' tables, of both backends.
     pub iptables: Vec<Iptables>,
     /// Tables of iptables-legacy that have chains of kube-proxy's, or may have, and cannot be read or written here.
-    pub unread: Vec<Unread>,
+    pub untouchable: Vec<Untouchable>,
     /// Its ipsets.
     pub ipsets: Vec<String>,
     /// Its interface.
     pub device: Option<Dummy>,
     /// Its virtual servers.
     pub virtual_servers: Vec<VirtualServer>,
+    /// Those of them that have a destination to send connections to.
+    pub serving: Vec<VirtualServer>,
     /// Chains of iptables-legacy at forward that drop what none of their rules accepts, whoever wrote them.
     pub dropping_legacy: Vec<String>,
     /// Everybody else's virtual servers.
@@ -71,8 +78,8 @@ pub struct Table {
     pub table: ForeignTable,
     /// ClusterIPs that it knows.
     pub cluster_ips: BTreeSet<IpAddr>,
-    /// Frontends that it has backends for.
-    pub services: usize,
+    /// Frontends that it leads to an endpoint.
+    pub frontends: BTreeSet<Frontend>,
 }
 
 /// kube-proxy's share of a table of iptables.
@@ -86,6 +93,8 @@ pub struct Iptables {
     pub table: String,
     /// What is kube-proxy's in it.
     pub share: Share,
+    /// Forwarded packets that none of its rules accepts are dropped.
+    pub drops_forwarded: bool,
 }
 
 /// The two implementations of iptables, which know nothing of each other.
@@ -97,16 +106,16 @@ pub enum Backend {
     Legacy,
 }
 
-/// A table of iptables-legacy that could not be read.
+/// A table of iptables-legacy that cannot be read or written here.
 #[derive(Clone, Debug)]
-pub struct Unread {
+pub struct Untouchable {
     /// Its family.
     pub family: Family,
     /// Its name.
     pub table: String,
     /// Why.
     pub reason: String,
-    /// The kernel said that it has chains of kube-proxy's; otherwise it may have.
+    /// It has chains of kube-proxy's; otherwise it may have.
     pub certain: bool,
 }
 
@@ -187,7 +196,10 @@ impl State {
                 let builtin: BTreeSet<&str> =
                     here().filter(|chain| chain.base.is_some()).map(|chain| chain.name.as_str()).collect();
                 let share = iptables::share(here().map(|chain| chain.name.as_str()), |chain| builtin.contains(chain), &rules);
-                self.iptables.push(Iptables { backend: Backend::Nft, family, table: name.to_owned(), share });
+                let drops =
+                    |chain: &ForeignChain| chain.name == FORWARD_HOOK && chain.base.as_ref().is_some_and(|base| base.drops);
+                let drops_forwarded = name == FILTER && (here().any(drops) || forwarding::drops_the_rest(&rules, FORWARD_HOOK));
+                self.iptables.push(Iptables { backend: Backend::Nft, family, table: name.to_owned(), share, drops_forwarded });
             }
         }
         Ok(())
@@ -196,26 +208,28 @@ impl State {
     fn look_at_legacy(&mut self) {
         for family in Family::ALL {
             for name in legacy::tables(family).into_iter().filter(|table| IPTABLES.contains(&table.as_str())) {
-                match legacy::read(family, &name) {
-                    Ok(table) => {
-                        if name == "filter" && table.policy("FORWARD") == Some("DROP") {
-                            self.dropping_legacy.push(check::legacy_chain(family, "FORWARD"));
-                        }
-                        let chains = table.chains.iter().map(|chain| chain.name.as_str());
-                        let share = iptables::share(chains, |chain| table.is_builtin(chain), &table.rules);
-                        if !share.is_empty() {
-                            self.iptables.push(Iptables { backend: Backend::Legacy, family, table: name, share });
-                        }
-                    }
-                    // Without the tool the kernel still says which chains there are: if none is kube-proxy's, nothing is missing.
+                let table = match xtables::table(family, &name) {
+                    Ok(table) => table,
                     Err(error) => {
-                        let chains = xtables::chains(family, &name).ok();
-                        let known = chains.map(|names| names.iter().any(|name| iptables::is_chain(name)));
-                        if known != Some(false) {
-                            let reason = error.to_string();
-                            self.unread.push(Unread { family, table: name, reason, certain: known.is_some() });
-                        }
+                        let reason = error.to_string();
+                        self.untouchable.push(Untouchable { family, table: name, reason, certain: false });
+                        continue;
                     }
+                };
+                let rules: Vec<Rule> = table.rules.iter().map(Rule::from).collect();
+                let drops = table.policy(FORWARD_HOOK) == Some(&xtables::Target::Drop);
+                let drops_forwarded = name == FILTER && (drops || forwarding::drops_the_rest(&rules, FORWARD_HOOK));
+                if drops_forwarded && !forwarding::lets_pods_through(&rules, FORWARD_HOOK) {
+                    self.dropping_legacy.push(check::legacy_chain(family, FORWARD_HOOK));
+                }
+                let chains = table.chains.iter().map(|chain| chain.name.as_str());
+                let share = iptables::share(chains, |chain| table.is_builtin(chain), &rules);
+                if !share.is_empty() {
+                    if let Some(error) = legacy::why_not_writable(family) {
+                        let reason = error.to_string();
+                        self.untouchable.push(Untouchable { family, table: name.clone(), reason, certain: true });
+                    }
+                    self.iptables.push(Iptables { backend: Backend::Legacy, family, table: name, share, drops_forwarded });
                 }
             }
         }
@@ -238,6 +252,8 @@ impl State {
         (self.virtual_servers, self.foreign_virtual_servers) = ipvs.virtual_servers()?.into_iter().partition(|server| {
             on_device(&server.at.ip()) || node_ports.contains(&(i32::from(server.protocol), server.at.port()))
         });
+        let serving = ipvs::serving();
+        self.serving = self.virtual_servers.iter().filter(|server| serving.contains(server)).copied().collect();
         Ok(())
     }
 
@@ -250,13 +266,12 @@ impl State {
     /// Everything that is kube-proxy's, by name.
     #[must_use]
     pub fn items(&self) -> Vec<Item> {
-        let Self { tables, iptables, unread: _, ipsets, device, virtual_servers, foreign_virtual_servers: _, dropping_legacy: _ } =
-            self;
+        let Self { tables, iptables, untouchable: _, ipsets, device, virtual_servers, .. } = self;
         let item = |kind, name: String, detail: String| Item { kind, name, detail };
         let mut items: Vec<Item> = tables
             .iter()
             .map(|table| {
-                let detail = format!("{} ClusterIPs, {} frontends with backends", table.cluster_ips.len(), table.services);
+                let detail = format!("{} ClusterIPs, {} frontends with backends", table.cluster_ips.len(), table.frontends.len());
                 item("nftables", format!("table {}", table.table), detail)
             })
             .collect();
@@ -272,6 +287,38 @@ impl State {
             items.push(item("ipvs", "virtual servers".to_owned(), virtual_servers.len().to_string()));
         }
         items
+    }
+
+    /// What of it [`removal`] can remove.
+    #[must_use]
+    pub fn removable(&self) -> Vec<Item> {
+        let mut removable = self.clone();
+        removable.iptables.retain(|iptables| self.is_writable(iptables));
+        removable.items()
+    }
+
+    /// Whether its table can be written here.
+    fn is_writable(&self, iptables: &Iptables) -> bool {
+        let is = |other: &Untouchable| (other.family, &other.table) == (iptables.family, &iptables.table);
+        iptables.backend == Backend::Nft || !self.untouchable.iter().any(is)
+    }
+
+    /// Chains that forward packets of Services only because kube-proxy's KUBE-FORWARD accepts them there. What it accepts it knows by
+    /// a mark that kube-proxy's own NAT rules set, so it is of no use from the moment on in which ours translate.
+    #[must_use]
+    pub fn forwards_by_kube_proxy(&self) -> Vec<String> {
+        let depends = |iptables: &&Iptables| {
+            iptables.drops_forwarded && iptables.share.accepts_forwarded && !iptables.share.lets_pods_through
+        };
+        let name = |iptables: &Iptables| format!("{FORWARD_HOOK} of {} {iptables}", iptables.backend.name());
+        self.iptables.iter().filter(depends).map(name).collect()
+    }
+
+    /// Whether it has what serves NodePorts at 127.0.0.1, if that was asked for: iptables mode, IPv4.
+    #[must_use]
+    pub fn may_serve_localhost(&self) -> bool {
+        let serves = |iptables: &Iptables| iptables.family == Family::V4 && !iptables.share.frontends.is_empty();
+        self.ipsets.is_empty() && self.iptables.iter().any(serves)
     }
 
     /// ClusterIPs that kube-proxy's rules know, in whichever mode.
@@ -299,8 +346,8 @@ pub fn sentence(items: &[Item]) -> String {
 impl Table {
     fn read(door: &mut KernelNft, table: ForeignTable) -> Result<Self, MigrationError> {
         let cluster_ips = door.keys_in(&table, CLUSTER_IPS)?.iter().filter_map(|key| address(key)).collect();
-        let services = door.keys_in(&table, SERVICE_IPS)?.len();
-        Ok(Self { table, cluster_ips, services })
+        let frontends = frontends::of_table(door, &table)?;
+        Ok(Self { table, cluster_ips, frontends })
     }
 }
 
@@ -323,13 +370,13 @@ impl fmt::Display for Iptables {
 
 impl From<&ForeignRule> for Rule {
     fn from(rule: &ForeignRule) -> Self {
-        Self {
-            chain: rule.chain.clone(),
-            target: rule.target().map(str::to_owned),
-            destination: rule.destination(),
-            drops_invalid: rule.is_about_invalid() && rule.ends_with(&RuleVerdict::Drop),
-            place: Place::Handle(rule.handle),
-        }
+        let fate = match () {
+            () if rule.ends_with(&RuleVerdict::Accept) => Fate::Accept,
+            () if rule.ends_with(&RuleVerdict::Drop) || rule.rejects() => Fate::Drop,
+            () => Fate::Other,
+        };
+        let known = Self::new(&rule.chain, rule.target(), fate, &rule.conditions());
+        Self { translates: rule.translates(), place: Place::Handle(rule.handle), ..known }
     }
 }
 

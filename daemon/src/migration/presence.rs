@@ -15,6 +15,10 @@ use nix::unistd::getpid;
 const PORTS: [u16; 2] = [10256, 10249];
 /// The kernel's tables of sockets; the second one is missing where there is no IPv6.
 const TABLES: [&str; 2] = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"];
+/// `PROC_PID_INIT_INO`: the machine's own, in which every process is seen.
+const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
+/// Who is on every node.
+const KUBELETS: [&str; 2] = ["kubelet", "k3s"];
 /// `TCP_LISTEN`, as /proc/net/tcp has it.
 const LISTEN: &str = "0A";
 
@@ -54,6 +58,22 @@ pub fn signs(listeners: Listeners) -> Vec<Sign> {
     signs
 }
 
+/// Why no sign of a process says nothing, if it does not: those of the node are out of sight here.
+#[must_use]
+pub fn why_out_of_sight() -> Option<String> {
+    if let Err(error) = fs::read("/proc/1/cmdline") {
+        return Some(format!("the processes of others cannot be seen (/proc/1: {error})"));
+    }
+    let is_first = fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() == FIRST_PID_NAMESPACE);
+    // A node may be a container itself (kind); then its kubelet is there.
+    let is_nodes = || commands().any(|(_, command)| named(&command).is_some_and(|name| KUBELETS.contains(&name)));
+    (!is_first && !is_nodes()).then(|| {
+        "this is a PID namespace of its own, in which the node's processes cannot be seen (hostPID), and nobody listens on the ports \
+         10256 and 10249 but, maybe, sheave"
+            .to_owned()
+    })
+}
+
 /// Whether no sign means that kube-proxy does not run: /proc answers.
 #[must_use]
 pub fn can_tell() -> bool {
@@ -63,17 +83,23 @@ pub fn can_tell() -> bool {
 fn processes() -> Vec<Sign> {
     let network = |process: &Path| fs::read_link(process.join("ns/net")).ok();
     let own = network(Path::new("/proc/thread-self"));
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let mut found = Vec::new();
-    for entry in entries.flatten() {
-        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        let Some(command) = command(&entry.path()).filter(|command| is_kube_proxy(command)) else { continue };
+    for (id, command) in commands().filter(|(_, command)| is_kube_proxy(command)) {
         // One whose network cannot be seen counts: better a question too many than two masters of the same rules.
-        if network(&entry.path()).is_none_or(|network| Some(network) == own) {
+        if network(&Path::new("/proc").join(id.to_string())).is_none_or(|network| Some(network) == own) {
             found.push(Sign::Process { id, command: command.join(" ") });
         }
     }
     found
+}
+
+/// Every process that can be seen, with its command line.
+fn commands() -> impl Iterator<Item = (u32, Vec<String>)> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let id = entry.file_name().to_str()?.parse().ok()?;
+        Some((id, command(&entry.path())?))
+    })
 }
 
 /// The command line; none for a thread of the kernel's, and for a process that has ended.
@@ -84,9 +110,13 @@ fn command(process: &Path) -> Option<Vec<String>> {
 }
 
 fn is_kube_proxy(command: &[String]) -> bool {
-    let name = command.first().and_then(|program| Path::new(program).file_name()?.to_str());
     // k3s and hyperkube are called otherwise, and are known by their listeners.
-    name == Some("kube-proxy")
+    named(command) == Some("kube-proxy")
+}
+
+/// The program's name.
+fn named(command: &[String]) -> Option<&str> {
+    Path::new(command.first()?).file_name()?.to_str()
 }
 
 fn listening() -> BTreeSet<u16> {

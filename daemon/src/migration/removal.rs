@@ -36,7 +36,7 @@ pub struct Removal {
 /// See [`MigrationError`]; what was removed by then stays removed.
 pub fn remove(door: &mut KernelNft) -> Result<Removal, MigrationError> {
     let state = remove_from_nftables(door)?;
-    let mut removal = Removal { removed: state.items(), ..Removal::default() };
+    let mut removal = Removal { removed: state.removable(), ..Removal::default() };
     remove_from_legacy(&state)?;
     for iptables in &state.iptables {
         let kept = iptables.share.kept.iter();
@@ -44,7 +44,7 @@ pub fn remove(door: &mut KernelNft) -> Result<Removal, MigrationError> {
             format!("chain {chain} of {} {iptables}: chain {by}, which is not kube-proxy's, jumps to it", iptables.backend.name())
         }));
     }
-    removal.left.extend(state.unread.iter().map(ToString::to_string));
+    removal.left.extend(state.untouchable.iter().map(ToString::to_string));
 
     removal.draining = remove_virtual_servers(&state)?;
     if removal.draining > 0 {
@@ -101,9 +101,9 @@ fn transaction(state: &State, generation: u32) -> Batch {
 }
 
 fn remove_from_legacy(state: &State) -> Result<(), MigrationError> {
-    for iptables in state.iptables.iter().filter(|iptables| iptables.backend == Backend::Legacy) {
+    for iptables in state.iptables.iter().filter(|iptables| iptables.backend == Backend::Legacy && state.is_writable(iptables)) {
         if !iptables.share.chains.is_empty() {
-            legacy::remove(iptables.family, &iptables.table, &iptables.share.chains, iptables.share.jumps.iter())?;
+            legacy::remove(iptables.family, &iptables.table, &iptables.share.chains)?;
         }
     }
     Ok(())
@@ -152,7 +152,7 @@ fn destroy_ipsets(names: &[String]) -> Result<Vec<String>, MigrationError> {
     Ok(left)
 }
 
-impl std::fmt::Display for super::Unread {
+impl std::fmt::Display for super::Untouchable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { family, table, reason, certain } = self;
         let has = if *certain { "has" } else { "may have" };
@@ -168,12 +168,15 @@ impl std::fmt::Display for super::Unread {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::migration::Unread;
+    use crate::migration::Untouchable;
 
     #[test]
     fn of_a_table_that_could_not_be_read_nothing_is_claimed() {
-        let unread =
-            |certain| Unread { family: Family::V4, table: "nat".to_owned(), reason: "no".to_owned(), certain }.to_string();
-        assert!(unread(false).contains("may have chains of kube-proxy's") && unread(true).contains("has chains of kube-proxy's"));
+        let untouchable =
+            |certain| Untouchable { family: Family::V4, table: "nat".to_owned(), reason: "no".to_owned(), certain }.to_string();
+        assert!(
+            untouchable(false).contains("may have chains of kube-proxy's")
+                && untouchable(true).contains("has chains of kube-proxy's")
+        );
     }
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::presence::{self, Listeners};
-use super::{MigrationError, State, address};
+use super::{Frontend, MigrationError, State, address, frontends};
 use crate::dataplane::PlaneError;
 use crate::dataplane::nftables::{self, TABLE};
 use crate::netlink::nft::{Batch, DoorError, ForeignTable, KernelNft, NftDoor as _, TableFamily};
@@ -62,10 +62,19 @@ pub enum Waiting {
     NoKubeProxy,
     /// It runs and has no rules yet.
     NoRules,
-    /// Its rules lack ClusterIPs that ours have.
-    Missing(BTreeSet<IpAddr>),
-    /// They lack them for good: nobody has maintained ours meanwhile. Nothing is waited for.
-    Stale(BTreeSet<IpAddr>),
+    /// Its rules lack what ours have.
+    Missing(Lack),
+    /// They lack it for good: nobody has maintained ours meanwhile. Nothing is waited for.
+    Stale(Lack),
+}
+
+/// What kube-proxy's rules lack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// They do not know these ClusterIPs.
+    ClusterIps(BTreeSet<IpAddr>),
+    /// They have no endpoint for these frontends, which ours have some for.
+    Endpoints(BTreeSet<Frontend>),
 }
 
 /// What became of it.
@@ -153,17 +162,25 @@ fn remove(door: &mut KernelNft) -> Result<Removal, PlaneError> {
     }
 }
 
-/// Since when kube-proxy's ClusterIPs are the same.
+/// What kube-proxy's rules know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Known {
+    cluster_ips: BTreeSet<IpAddr>,
+    /// Those with an endpoint.
+    frontends: BTreeSet<Frontend>,
+}
+
+/// Since when that is the same.
 #[derive(Debug, Default)]
 struct Settling {
-    last: Option<(BTreeSet<IpAddr>, Instant)>,
+    last: Option<(Known, Instant)>,
 }
 
 impl Settling {
     /// Whether there are some, and have been these for long enough.
-    fn settled(&mut self, theirs: &BTreeSet<IpAddr>, now: Instant) -> bool {
+    fn settled(&mut self, theirs: &Known, now: Instant) -> bool {
         match &self.last {
-            Some((last, since)) if last == theirs => !theirs.is_empty() && now.duration_since(*since) >= SETTLED,
+            Some((last, since)) if last == theirs => !theirs.cluster_ips.is_empty() && now.duration_since(*since) >= SETTLED,
             _ => {
                 self.last = Some((theirs.clone(), now));
                 false
@@ -174,8 +191,8 @@ impl Settling {
 
 /// What there is of both.
 struct Look {
-    /// ClusterIPs that kube-proxy's rules know.
-    theirs: BTreeSet<IpAddr>,
+    /// What kube-proxy's rules know.
+    theirs: Known,
     /// A `sheave run` is alive.
     held: bool,
     /// What has to be waited for; `None` when ours can go.
@@ -183,21 +200,39 @@ struct Look {
 }
 
 fn look(door: &mut KernelNft) -> Result<Look, MigrationError> {
-    let theirs = State::look(door)?.cluster_ips();
+    let state = State::look(door)?;
+    let theirs = Known { cluster_ips: state.cluster_ips(), frontends: state.frontends() };
     let held = nftables::is_held(door)?;
     let waiting = if !held && presence::signs(Listeners::Count).is_empty() {
         // One that is alive looks for itself when it is asked: its servers are on the ports by which kube-proxy would be seen.
         Some(Waiting::NoKubeProxy)
-    } else if theirs.is_empty() {
+    } else if theirs.cluster_ips.is_empty() {
         Some(Waiting::NoRules)
     } else {
-        let missing: BTreeSet<IpAddr> = own_cluster_ips(door)?.difference(&theirs).copied().collect();
-        if missing.is_empty() { held.then_some(Waiting::SheaveRuns) } else { Some(Waiting::Missing(missing)) }
+        match lack(&own(door)?, &theirs) {
+            Some(lack) => Some(Waiting::Missing(lack)),
+            None => held.then_some(Waiting::SheaveRuns),
+        }
     };
     Ok(Look { theirs, held, waiting })
 }
 
-/// The ClusterIPs that our rules know, from the kernel: whoever wrote them may be gone.
+/// What keeps these rules from taking over from those. ClusterIPs are not enough: a table may know them all, and not one endpoint. That
+/// they have as many as ours is not asked: they change all the time, and one that is reached makes a frontend work.
+fn lack(ours: &Known, theirs: &Known) -> Option<Lack> {
+    let cluster_ips: BTreeSet<IpAddr> = ours.cluster_ips.difference(&theirs.cluster_ips).copied().collect();
+    if !cluster_ips.is_empty() {
+        return Some(Lack::ClusterIps(cluster_ips));
+    }
+    let frontends: BTreeSet<Frontend> = ours.frontends.difference(&theirs.frontends).copied().collect();
+    (!frontends.is_empty()).then_some(Lack::Endpoints(frontends))
+}
+
+/// What our rules know, from the kernel: whoever wrote them may be gone.
+fn own(door: &mut KernelNft) -> Result<Known, MigrationError> {
+    Ok(Known { cluster_ips: own_cluster_ips(door)?, frontends: frontends::of_sheave(door)? })
+}
+
 fn own_cluster_ips(door: &mut KernelNft) -> Result<BTreeSet<IpAddr>, MigrationError> {
     let table = ForeignTable::new(TableFamily::INET, TABLE);
     let mut found = BTreeSet::new();
@@ -216,23 +251,36 @@ impl fmt::Display for Waiting {
                 "no kube-proxy runs on this node: no process of that name, nobody who listens on its ports 10256 and 10249",
             ),
             Self::NoRules => f.write_str("kube-proxy has not written its rules"),
-            Self::Missing(addresses) => {
+            Self::Missing(Lack::ClusterIps(addresses)) => {
                 write!(f, "kube-proxy's rules lack {} ClusterIPs that sheave's have: {}", addresses.len(), Named(addresses))
             }
-            Self::Stale(addresses) => write!(
+            Self::Missing(Lack::Endpoints(frontends)) => write!(
+                f,
+                "kube-proxy's rules have no endpoint for {} frontends that sheave's have some for: {}",
+                frontends.len(),
+                Named(frontends)
+            ),
+            Self::Stale(Lack::ClusterIps(addresses)) => write!(
                 f,
                 "nothing more: kube-proxy's rules are settled, and {} ClusterIPs are in those alone that a stopped sheave left: {}",
                 addresses.len(),
                 Named(addresses)
+            ),
+            Self::Stale(Lack::Endpoints(frontends)) => write!(
+                f,
+                "nothing more: kube-proxy's rules are settled, and {} frontends have endpoints in those alone that a stopped sheave \
+                 left: {}",
+                frontends.len(),
+                Named(frontends)
             ),
         }
     }
 }
 
 /// Some of them, and how many more.
-struct Named<'a>(&'a BTreeSet<IpAddr>);
+struct Named<'a, T>(&'a BTreeSet<T>);
 
-impl fmt::Display for Named<'_> {
+impl<T: fmt::Display> fmt::Display for Named<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let named: Vec<String> = self.0.iter().take(NAMED).map(ToString::to_string).collect();
         f.write_str(&named.join(", "))?;
@@ -249,12 +297,27 @@ mod tests {
 
     #[test]
     fn rules_that_change_or_are_none_are_not_settled() {
-        let one = BTreeSet::from([IpAddr::from([10, 96, 0, 1])]);
+        let one = Known { cluster_ips: BTreeSet::from([IpAddr::from([10, 96, 0, 1])]), ..Known::default() };
         let start = Instant::now();
         let mut settling = Settling::default();
-        assert!(!settling.settled(&BTreeSet::new(), start) && !settling.settled(&BTreeSet::new(), start + 2 * SETTLED));
+        assert!(!settling.settled(&Known::default(), start) && !settling.settled(&Known::default(), start + 2 * SETTLED));
         assert!(!settling.settled(&one, start + 2 * SETTLED));
         assert!(!settling.settled(&one, start + 3 * SETTLED - LOOK_AGAIN));
         assert!(settling.settled(&one, start + 3 * SETTLED));
+    }
+
+    #[test]
+    fn rules_lack_clusterips_first_and_endpoints_then() {
+        let ip = IpAddr::from([10, 96, 0, 1]);
+        let frontend = Frontend::Address { ip, protocol: 6, port: 443 };
+        let know = |ips: &[IpAddr], frontends: &[Frontend]| Known {
+            cluster_ips: ips.iter().copied().collect(),
+            frontends: frontends.iter().copied().collect(),
+        };
+        let ours = know(&[ip], &[frontend]);
+        assert_eq!(lack(&ours, &know(&[], &[])), Some(Lack::ClusterIps(BTreeSet::from([ip]))));
+        assert_eq!(lack(&ours, &know(&[ip], &[])), Some(Lack::Endpoints(BTreeSet::from([frontend]))));
+        assert_eq!(lack(&ours, &ours), None);
+        assert_eq!(lack(&know(&[ip], &[]), &ours), None, "without an endpoint there is nothing to lack");
     }
 }

@@ -1,10 +1,12 @@
 //! What others have in this network that matters for Services once kube-proxy's rules are gone: pure.
 
-use super::State;
 use super::check::{Finding, Kind, Severity};
+use super::forwarding::{self, FORWARD_HOOK};
+use super::iptables::{self, Rule};
 use super::rollback::REQUEST_TABLE;
-use crate::dataplane::nftables::{HOLD_TABLE, NAT_PRIORITY, TABLE as OWN_TABLE};
-use crate::netlink::nft::{BaseInfo, ForeignChain, ForeignRule, ForeignTable, RuleVerdict, TableFamily};
+use super::{FILTER, State};
+use crate::dataplane::nftables::{HOLD_TABLE, LOCALNET_TABLE, NAT_PRIORITY, TABLE as OWN_TABLE};
+use crate::netlink::nft::{BaseInfo, ForeignChain, ForeignRule, ForeignTable, TableFamily};
 
 /// `NF_INET_PRE_ROUTING`, `NF_INET_FORWARD`, `NF_INET_LOCAL_OUT` of `enum nf_inet_hooks`.
 const PREROUTING: u32 = 0;
@@ -22,7 +24,8 @@ pub(super) struct Surroundings<'a> {
 /// Whether a table is one of those that packets of Services pass and that belong to others.
 pub(super) fn is_foreign(table: &ForeignTable) -> bool {
     let routed = [TableFamily::IPV4, TableFamily::IPV6, TableFamily::INET].contains(&table.family);
-    let ours = table.family == TableFamily::INET && [OWN_TABLE, HOLD_TABLE, REQUEST_TABLE].contains(&table.name.as_str());
+    let ours = table.family == TableFamily::INET
+        && [OWN_TABLE, HOLD_TABLE, LOCALNET_TABLE, REQUEST_TABLE].contains(&table.name.as_str());
     routed && !ours && table.name != super::TABLE
 }
 
@@ -39,14 +42,25 @@ impl Surroundings<'_> {
     /// iptables mode accepted forwarded packets of Services; a rule set that drops what nobody accepts has relied on that.
     fn forward_drops(&self, state: &State) -> Vec<Finding> {
         let dropping = self.chains.iter().filter(|chain| {
-            let drops = |base: &BaseInfo| base.kind == "filter" && base.hook == FORWARD && base.drops;
-            chain.base.as_ref().is_some_and(drops) && !self.accepts_everything(chain)
+            let forwards = |base: &BaseInfo| base.kind == "filter" && base.hook == FORWARD;
+            let by_policy = || chain.base.as_ref().is_some_and(|base| base.drops);
+            // Elsewhere the last rule of a chain says little: firewalls have chains for each zone.
+            let by_rule = || {
+                (chain.table.name.as_str(), chain.name.as_str()) == (FILTER, FORWARD_HOOK)
+                    && forwarding::drops_the_rest(&self.rules_of(chain), FORWARD_HOOK)
+            };
+            chain.base.as_ref().is_some_and(forwards)
+                && (by_policy() || by_rule())
+                && !forwarding::lets_pods_through(&self.rules_of(chain), &chain.name)
         });
         let mut names: Vec<String> = dropping.map(|chain| format!("{} {}", chain.table, chain.name)).collect();
         names.extend(state.dropping_legacy.iter().cloned());
         let accepted = state.iptables.iter().any(|iptables| iptables.share.accepts_forwarded);
-        let because =
-            if accepted { "kube-proxy's chain KUBE-FORWARD accepted packets of Services there, and goes; " } else { "" };
+        let because = if accepted {
+            "kube-proxy's KUBE-FORWARD accepts those of Services as long as kube-proxy's own rules translate them; "
+        } else {
+            ""
+        };
         names
             .into_iter()
             .map(|name| {
@@ -54,16 +68,18 @@ impl Surroundings<'_> {
                     Kind::ForwardPolicyDrop,
                     Severity::Manual,
                     format!(
-                        "chain {name} drops forwarded packets that none of its rules accepts: {because}sheave accepts nothing on \
-                         behalf of others, so have a rule accept packets from and to the pods' CIDRs"
+                        "chain {name} drops forwarded packets, and none of its rules accepts those from and to pods: {because}sheave \
+                         accepts nothing on behalf of others, so have rules accept packets from and to the pods' CIDRs"
                     ),
                 )
             })
             .collect()
     }
 
-    fn accepts_everything(&self, chain: &ForeignChain) -> bool {
-        self.rules_of(chain).any(|rule| rule.is_unconditional() && rule.ends_with(&RuleVerdict::Accept))
+    /// The rules of a chain's table.
+    fn rules_of(&self, chain: &ForeignChain) -> Vec<Rule> {
+        let of_table = self.rules.iter().filter(|(table, _)| *table == chain.table).flat_map(|(_, rules)| rules);
+        of_table.map(Rule::from).collect()
     }
 
     /// Packets outside of the window of their connection go to the pod untranslated; its answer resets the connection (kubernetes#74839).
@@ -106,7 +122,7 @@ impl Surroundings<'_> {
 
     /// With kube-proxy it was the same: a note, because it is what people look for when a client's address is not the one they expect.
     fn masquerades(&self) -> Vec<Finding> {
-        let own = |rule: &ForeignRule| super::iptables::is_chain(&rule.chain);
+        let own = |rule: &ForeignRule| iptables::is_chain(&rule.chain);
         let mut findings = Vec::new();
         for (table, rules) in self.rules {
             let mut chains: Vec<&str> =
@@ -121,11 +137,5 @@ impl Surroundings<'_> {
             }));
         }
         findings
-    }
-
-    fn rules_of(&self, chain: &ForeignChain) -> impl Iterator<Item = &ForeignRule> {
-        let rules = self.rules.iter().find(|(table, _)| *table == chain.table).map(|(_, rules)| rules.as_slice());
-        let name = chain.name.clone();
-        rules.unwrap_or_default().iter().filter(move |rule| rule.chain == name)
     }
 }

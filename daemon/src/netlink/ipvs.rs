@@ -1,6 +1,6 @@
 //! IP virtual server through generic netlink, as far as somebody needs it who has no virtual servers of his own.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -124,6 +124,26 @@ pub fn connections() -> HashMap<VirtualServer, u64> {
     fs::read_to_string("/proc/thread-self/net/ip_vs").map(|text| parse_connections(&text)).unwrap_or_default()
 }
 
+/// Virtual servers that send new connections somewhere: one of their destinations has a weight. From `/proc/net/ip_vs`.
+#[must_use]
+pub fn serving() -> HashSet<VirtualServer> {
+    fs::read_to_string("/proc/thread-self/net/ip_vs").map(|text| parse_serving(&text)).unwrap_or_default()
+}
+
+fn parse_serving(text: &str) -> HashSet<VirtualServer> {
+    let mut found = HashSet::new();
+    let mut server = None;
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["->", _, _, weight, ..] => found.extend(server.filter(|_| weight.parse().is_ok_and(|weight: u32| weight > 0))),
+            [protocol, at, ..] => server = parse_server(protocol, at),
+            _ => {}
+        }
+    }
+    found
+}
+
 fn parse_connections(text: &str) -> HashMap<VirtualServer, u64> {
     let mut found = HashMap::new();
     let mut server = None;
@@ -199,6 +219,16 @@ fn refused(call: &'static str, subject: &str, error: &RequestError) -> IpvsError
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_virtual_server_serves_while_a_destination_has_weight() {
+        let found = parse_serving(
+            "IP Virtual Server version 1.2.1 (size=4096)\nProt LocalAddress:Port Scheduler Flags\n  -> RemoteAddress:Port Forward Weight ActiveConn InActConn\n\
+             TCP  AC1E0029:0050 rr \n  -> 0AB40001:0050      Masq    0      3          4         \n  -> 0AB40201:0050      Masq    1      1          0         \n\
+             TCP  AC1E0029:0051 rr \nTCP  AC1E0029:0052 rr \n  -> 0AB40001:0050      Masq    0      0          0\n",
+        );
+        assert_eq!(found, HashSet::from([VirtualServer { protocol: 6, at: "172.30.0.41:80".parse().unwrap() }]));
+    }
 
     #[test]
     fn connections_are_summed_by_virtual_server() {

@@ -17,6 +17,7 @@
 //! Not here: what to write (`dataplane`), which flows are stale (the reconciliation policy), and anything that needs no netlink.
 
 pub mod attr;
+pub mod condition;
 pub mod conntrack;
 pub mod ipset;
 pub mod ipvs;

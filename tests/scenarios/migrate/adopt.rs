@@ -17,12 +17,16 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         migrate_from_iptables_nft_with_kube_proxy_running needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], within 90 s;
         migrate_from_iptables_nft_with_kube_proxy_stopped needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], within 90 s;
         migrate_from_iptables_legacy needs ["nftables", "tool:nft", "tool:iptables-legacy-restore"], within 90 s;
+        migrate_where_iptables_nft_forwards_by_kube_proxy needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], within 120 s;
+        migrate_where_iptables_legacy_forwards_by_kube_proxy needs ["nftables", "tool:nft", "tool:iptables-legacy-restore"], within 120 s;
     );
     let quiet = scenarios!("migrate":
         ours_decide_while_both_exist needs ["nftables", "tool:nft"];
         beside_a_running_kube_proxy_it_refuses needs ["nftables", "tool:nft"];
         where_our_rules_decide_it_serves_beside_a_running_kube_proxy needs ["nftables", "tool:nft"];
         beside_what_kube_proxy_left_it_warns needs ["nftables", "tool:nft"];
+        rules_that_come_back_have_a_writer needs ["nftables", "tool:nft"], within 150 s;
+        ports_that_must_be_had_are_awaited_beside_kube_proxy needs ["nftables", "tool:nft"], within 90 s;
         what_is_not_kube_proxys_stays needs ["nftables", "tool:nft", "tool:iptables-nft", "tool:ipset"];
     );
     [&under_traffic[..], &quiet].concat()
@@ -80,6 +84,81 @@ fn migration(mode: Mode, running: bool) -> anyhow::Result<()> {
     old.finish()?;
     traffic::welcomed(&newcomers.stop())?;
     Traffic::start(&cluster).context("through ours alone")?.finish()
+}
+
+fn migrate_where_iptables_nft_forwards_by_kube_proxy() -> anyhow::Result<()> {
+    forwarded_by_kube_proxy(Mode::IptablesNft, ["iptables-nft", "ip6tables-nft"], "-P FORWARD DROP")
+}
+
+fn migrate_where_iptables_legacy_forwards_by_kube_proxy() -> anyhow::Result<()> {
+    forwarded_by_kube_proxy(Mode::IptablesLegacy, ["iptables-legacy", "ip6tables-legacy"], "-A FORWARD -j REJECT")
+}
+
+/// Docker makes FORWARD drop, some distributions refuse at its end, and a plugin accepts what comes from pods and nothing else: outside clients come through by KUBE-FORWARD
+/// alone. Nothing is begun until somebody else lets them in, and at no moment does traffic stop.
+fn forwarded_by_kube_proxy(mode: Mode, tools: [&str; 2], the_rest: &str) -> anyhow::Result<()> {
+    let mut cluster = traffic::cluster()?;
+    mode.write_rules(&cluster)?;
+    let everywhere = |rule: &dyn Fn(&str) -> String| -> anyhow::Result<()> {
+        for (tool, pods) in tools.into_iter().zip(["10.180.0.0/16", "fd00:10:180::/48"]) {
+            run(&cluster, tool, &rule(pods).split(' ').collect::<Vec<_>>())?;
+        }
+        Ok(())
+    };
+    everywhere(&|pods| format!("-A FORWARD -s {pods} -j ACCEPT"))?;
+    everywhere(&|_| the_rest.to_owned())?;
+    let kube_proxy = KubeProxy::start(&cluster)?;
+    let old = Traffic::start(&cluster).context("through kube-proxy's rules")?;
+    let newcomers = traffic::newcomers(&cluster)?;
+    let in_the_way = || -> anyhow::Result<bool> { Ok(cluster.sheave(&["migrate", "check"])?.stdout.contains("drops forwarded")) };
+    ensure!(in_the_way()?, "`migrate check` does not say so");
+    let before = ruleset(&cluster)?;
+    let manifests = format!("manifests={}", cluster.manifests().display());
+    let ended = cluster.sheave(&["run", "--node-name", "test-node", "--source", &manifests, "--adopt"])?;
+    ensure!(ended.status.code() == Some(1) && ended.stderr.contains("KUBE-FORWARD"), "{ended:?}");
+    ensure!(ended.stderr.contains("nothing was begun") && ended.stderr.contains("-j ACCEPT"), "{ended:?}");
+    assert_eq!(ruleset(&cluster)?, before, "it has begun something");
+    old.go_on()?;
+
+    everywhere(&|pods| format!("-I FORWARD -d {pods} -j ACCEPT"))?;
+    ensure!(!in_the_way()?, "what was asked for is done");
+    cluster.start(&[&DETECT_PODS[..], &["--adopt"]].concat())?;
+    let new = Traffic::start(&cluster).context("through both")?;
+    drop(kube_proxy);
+    cluster.await_log(REMOVED, PATIENCE)?;
+    old.finish()?;
+    new.finish()?;
+    traffic::welcomed(&newcomers.stop())?;
+    Traffic::start(&cluster).context("through ours alone")?.finish()
+}
+
+/// A kube-proxy in a container of its own, whose ports we hold: neither its process nor a listener can be seen.
+fn rules_that_come_back_have_a_writer() -> anyhow::Result<()> {
+    let mut cluster = traffic::cluster()?;
+    Mode::Nftables.write_rules(&cluster)?;
+    cluster.start(&[&DETECT_PODS[..], &["--adopt"]].concat())?;
+    cluster.await_log(REMOVED, PATIENCE)?;
+    Mode::Nftables.write_rules(&cluster)?;
+    let written = foreign(&cluster)?;
+    cluster.await_log("are there again", 3 * PATIENCE)?;
+    let health = || crate::health::body(&cluster, 10256, "/healthz");
+    ensure!(health()?.contains("kube-proxy runs out of sight"), "{}", health()?);
+    ensure!(cluster.count_log(REMOVED) == 1, "it removes what is written again");
+    assert_eq!(foreign(&cluster)?, written);
+    ensure!(cluster.pod.tcp("172.30.0.41:80")?.by().is_some());
+    Ok(())
+}
+
+fn ports_that_must_be_had_are_awaited_beside_kube_proxy() -> anyhow::Result<()> {
+    let mut cluster = traffic::cluster()?;
+    Mode::Nftables.write_rules(&cluster)?;
+    let kube_proxy = KubeProxy::start(&cluster)?;
+    cluster.start(&[&DETECT_PODS[..], &["--adopt", "--bind-address-hard-fail=true"]].concat())?;
+    ensure!(cluster.count_log("bindAddressHardFail waits") == 1);
+    ensure!(cluster.pod.tcp("172.30.0.41:80")?.by().is_some());
+    drop(kube_proxy);
+    cluster.await_log("server listens on", PATIENCE)?;
+    Ok(())
 }
 
 /// kube-proxy's rules say `remote` alone, ours say `local` alone: whoever comes while both are there is answered by `local`, also after

@@ -28,6 +28,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         back_with_sheave_alive_and_no_kube_proxy_removes_nothing needs ["nftables", "tool:nft"];
         back_to_a_kube_proxy_that_waits_for_its_ports needs ["nftables", "tool:nft"];
         back_waits_for_every_cluster_ip needs ["nftables", "tool:nft"];
+        back_waits_for_endpoints needs ["nftables", "tool:nft"];
+        back_to_iptables_legacy_needs_no_tool_of_its_own needs ["nftables", "tool:nft", "tool:iptables-legacy-restore"];
         back_does_not_wait_for_what_a_stopped_sheave_left needs ["nftables", "tool:nft"];
         back_where_nothing_is_ours_is_done needs ["nftables"];
     );
@@ -221,6 +223,38 @@ fn back_waits_for_every_cluster_ip() -> anyhow::Result<()> {
     back.says("lack 1 ClusterIPs that sheave's have: fd00:172:30::99")?;
     cluster.nft("add element ip6 kube-proxy cluster-ips { fd00:172:30::99 }")?;
     back.ends_well()
+}
+
+/// kube-proxy knows every ClusterIP, and no endpoint of one of them.
+fn back_waits_for_endpoints() -> anyhow::Result<()> {
+    let mut cluster = traffic::cluster()?;
+    cluster.start(&DETECT_PODS)?;
+    cluster.terminate()?;
+    let _kube_proxy = KubeProxy::start(&cluster)?;
+    Mode::Nftables.write_rules(&cluster)?;
+    cluster.nft("flush chain ip6 kube-proxy service-4P6NPVPV-ns/decoy/tcp/tcp-80")?;
+    let mut back = Back::start(&cluster)?;
+    back.says("no endpoint for 2 frontends that sheave's have some for: [fd00:172:30::99]:80/TCP, NodePort 30099 of IPv6/TCP")?;
+    cluster.nft(
+        "add rule ip6 kube-proxy service-4P6NPVPV-ns/decoy/tcp/tcp-80 \
+         meta l4proto tcp dnat ip6 to numgen random mod 1 map { 0 : fd00:10:180::9 . 80 }",
+    )?;
+    back.ends_well()
+}
+
+/// From sheave's image, in which there is no iptables.
+fn back_to_iptables_legacy_needs_no_tool_of_its_own() -> anyhow::Result<()> {
+    let mut cluster = traffic::cluster()?;
+    cluster.start(&DETECT_PODS)?;
+    cluster.terminate()?;
+    let _kube_proxy = KubeProxy::start(&cluster)?;
+    Mode::IptablesLegacy.write_rules(&cluster)?;
+    let program = executable()?;
+    let ended =
+        cluster.node().exec("env", &["PATH=/nowhere", &program.to_string_lossy(), "migrate", "back", "--timeout", "20s"])?;
+    ensure!(ended.status.success() && ended.stdout.contains("kube-proxy serves this node"), "{ended:?}");
+    ensure!(cluster.pod.tcp("172.30.0.41:80")?.by().is_some(), "through kube-proxy's rules");
+    Ok(())
 }
 
 /// A Service that was deleted while sheave was stopped.

@@ -15,6 +15,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         check_names_what_kube_proxy_has needs ["nftables", "tool:nft", "tool:iptables-nft-restore", "tool:iptables-legacy-restore", "tool:ipset"];
         check_names_what_others_have needs ["nftables", "tool:nft", "tool:iptables-nft"];
         check_says_what_it_cannot_read needs ["nftables", "tool:iptables-legacy"];
+        check_says_that_it_cannot_be_told needs ["nftables", "tool:nft", "tool:unshare"];
         check_without_permission_ends_with_3 needs ["nftables", "tool:setpriv"];
     )
     .to_vec()
@@ -122,6 +123,22 @@ fn check_says_what_it_cannot_read() -> anyhow::Result<()> {
     ensure!(done.status.code() == Some(1), "{done:?}");
     let named = ["table ip nat of iptables-legacy", "iptables-legacy-save is not installed", "kube-proxy --cleanup"];
     ensure!(named.iter().all(|words| done.stdout.contains(words)), "{done:?}");
+    Ok(())
+}
+
+/// A container without the host's process namespace.
+fn check_says_that_it_cannot_be_told() -> anyhow::Result<()> {
+    let cluster = traffic::cluster()?;
+    Mode::Nftables.write_rules(&cluster)?;
+    let program = executable()?;
+    let program = program.to_string_lossy();
+    let contained = || cluster.node().exec("unshare", &["--pid", "--fork", "--mount-proc", &program, "migrate", "check"]);
+    let done = contained()?;
+    ensure!(done.stdout.contains("kube-proxy: cannot be told: this is a PID namespace of its own"), "{done:?}");
+    ensure!(done.stdout.contains("whether it runs cannot be told") && done.status.code() == Some(1), "{done:?}");
+    let _kube_proxy = KubeProxy::start(&cluster)?;
+    let done = contained()?;
+    ensure!(done.stdout.contains("kube-proxy: runs (a listener on port 10249"), "{done:?}");
     Ok(())
 }
 

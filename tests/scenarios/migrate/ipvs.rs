@@ -6,7 +6,7 @@ use crate::{
     fixture::{Cluster, DETECT_PODS},
 };
 use anyhow::{Context as _, ensure};
-use sheave_lab::TcpFlow;
+use sheave_lab::{FreshFlows, Protocol, Request, TcpFlow};
 use sheave_tests::{
     scenario::{Scenario, patiently},
     scenarios,
@@ -21,6 +21,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long somebody new waits for an answer.
+const NEWCOMER: Duration = Duration::from_secs(2);
 /// Somebody else's, by any chance on a NodePort's number of another protocol.
 const FOREIGN: [&str; 2] = ["192.0.2.99:30080", "192.168.0.2:30080"];
 
@@ -47,8 +49,14 @@ fn from_ipvs() -> anyhow::Result<()> {
         tool(line)?;
     }
     cluster.node().sysctl("net.ipv4.vs.conntrack", "1")?;
-    let flow = TcpFlow::start(&cluster.pod, "172.30.0.41:80", 100_000)?;
-    flow.await_progress(50_000, patiently(PATIENCE)).context("through IPVS")?;
+    let flows = [
+        TcpFlow::start(&cluster.pod, "172.30.0.41:80", 100_000)?,
+        TcpFlow::start(cluster.client(), "192.168.0.2:30080", 100_000)?,
+    ];
+    let go_on = || flows.iter().try_for_each(|flow| flow.await_progress(50_000, patiently(PATIENCE)).map(drop));
+    go_on().context("through IPVS")?;
+    let request = Request::new(Protocol::Tcp, "192.168.0.2:30080")?.timeout(patiently(NEWCOMER));
+    let newcomers = FreshFlows::start(cluster.client(), &request, 10)?;
     let check = cluster.sheave(&["migrate", "check"])?;
     ensure!(FOREIGN.iter().all(|server| check.stdout.contains(&format!("{server} UDP"))), "{check:?}");
     ensure!(check.stdout.contains("IPVS carries"), "{check:?}");
@@ -56,15 +64,18 @@ fn from_ipvs() -> anyhow::Result<()> {
     cluster.start(&[&DETECT_PODS[..], &["--adopt"]].concat())?;
     cluster.await_log("IPVS carries", patiently(PATIENCE))?;
     ensure!(cluster.pod.tcp("172.30.0.41:80")?.by().is_some(), "through ours, beside IPVS");
-    flow.await_progress(50_000, patiently(PATIENCE)).context("through IPVS, beside ours")?;
-    let report = flow.stop();
-    ensure!(report.is_whole() && report.by == "local", "{report:?}");
-    // Its connection has ended, and IPVS forgets it.
+    go_on().context("through IPVS, beside ours")?;
+    for flow in flows {
+        let report = flow.stop();
+        ensure!(report.is_whole() && report.by == "local", "{report:?}");
+    }
+    // Their connections have ended, and IPVS forgets them.
     cluster.await_log("interface (kube-ipvs0)", patiently(PATIENCE))?;
     ensure!(left(&cluster)? == ["UDP 192.0.2.99:30080", "UDP 192.168.0.2:30080"], "{:?}", left(&cluster)?);
     ensure!(run(&cluster, "ipset", &["list", "-n"])?.trim().is_empty(), "ipsets of kube-proxy's are left");
     ensure!(!run(&cluster, "ip", &["-br", "link"])?.contains("kube-ipvs0"), "kube-ipvs0 is left");
     ensure!(cluster.pod.tcp("172.30.0.41:80")?.by().is_some(), "through ours alone");
+    traffic::welcomed(&newcomers.stop())?;
     Ok(())
 }
 

@@ -1,12 +1,16 @@
-//! A kube-proxy for the lab: the rules that it writes, loaded with stock tools, and a process of its name.
+//! A kube-proxy for the lab: the rules that it writes, loaded with stock tools, a process of its name, and somebody on its ports.
 
 use crate::fixture::Cluster;
 use anyhow::{Context as _, ensure};
-use sheave_lab::Process;
+use sheave_lab::{Host, Process};
 use std::{
     fs,
+    net::{Ipv4Addr, TcpListener},
     path::Path,
     process::{Command, Stdio},
+    sync::mpsc,
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 use tempfile::TempDir;
 
@@ -20,11 +24,24 @@ pub(super) enum Mode {
     IptablesLegacy,
 }
 
-/// A process that is called kube-proxy. Dropping it kills it; its rules stay, as kube-proxy's do.
+/// A process that is called kube-proxy, and its ports. Dropping it ends both; its rules stay, as kube-proxy's do.
 pub(super) struct KubeProxy {
     process: Process,
+    _ports: Ports,
     _program: TempDir,
 }
+
+/// kube-proxy's ports, or somebody who tries to have them, as kube-proxy does.
+pub(super) struct Ports {
+    /// Dropped to say that it is over.
+    end: Option<mpsc::Sender<()>>,
+    holder: Option<JoinHandle<()>>,
+}
+
+/// Where kube-proxy answers about itself.
+const PORTS: [(Ipv4Addr, u16); 2] = [(Ipv4Addr::UNSPECIFIED, 10256), (Ipv4Addr::LOCALHOST, 10249)];
+/// How often it tries to. kube-proxy takes 5 s.
+const AGAIN: Duration = Duration::from_secs(1);
 
 const NFTABLES: &str = include_str!("kube-proxy.nft");
 const IPTABLES: [&str; 2] = [include_str!("kube-proxy.iptables"), include_str!("kube-proxy.ip6tables")];
@@ -37,11 +54,46 @@ impl KubeProxy {
         fs::copy("/bin/sleep", &path).context("a program to be called kube-proxy")?;
         let mut command = Command::new(&path);
         command.arg("600").stdin(Stdio::null());
-        Ok(Self { process: cluster.node().spawn(command)?, _program: program })
+        let process = cluster.node().spawn(command)?;
+        Ok(Self { process, _ports: Ports::hold(cluster)?, _program: program })
     }
 
     pub(super) fn id(&self) -> u32 {
         self.process.id()
+    }
+}
+
+impl Ports {
+    /// Has them on the node, or else as soon as they are free.
+    pub(super) fn hold(cluster: &Cluster) -> anyhow::Result<Self> {
+        let node: Host = (**cluster.node()).clone();
+        let (mut held, mut wanted) = (Vec::new(), PORTS.to_vec());
+        let mut take = move || -> anyhow::Result<()> {
+            node.run(|| {
+                wanted.retain(|at| TcpListener::bind(at).map(|listener| held.push(listener)).is_err());
+            })?;
+            Ok(())
+        };
+        take()?;
+        let (end, ended) = mpsc::channel::<()>();
+        let holder = thread::spawn(move || {
+            while ended.recv_timeout(AGAIN) == Err(mpsc::RecvTimeoutError::Timeout) {
+                if take().is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { end: Some(end), holder: Some(holder) })
+    }
+}
+
+impl Drop for Ports {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(holder) = self.holder.take() {
+            // A panic of its own would have said so.
+            let _ = holder.join();
+        }
     }
 }
 

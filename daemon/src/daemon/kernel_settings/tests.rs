@@ -56,9 +56,7 @@ fn sysctls(files: &[(&str, &str)]) -> (tempfile::TempDir, Sysctls) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    let at = |name: &str| root.path().join(name);
-    let (proc_sys, oom_score) = (root.path().to_owned(), at("oom_score_adj"));
-    let sysctls = Sysctls { proc_sys, hashsize: at("hashsize"), cpus: at("online"), oom_score };
+    let sysctls = Sysctls::below(root.path());
     (root, sysctls)
 }
 
@@ -79,22 +77,6 @@ fn what_differs_is_written_and_what_is_missing_is_no_crash() {
     assert_eq!(fs::read_to_string(root.path().join("net/netfilter/nf_conntrack_tcp_be_liberal")).unwrap(), "1");
     let text = sysctls.make(Setting { name: MAX, value: 7 }).expect_err("no such file");
     assert!(text.starts_with("net.netfilter.nf_conntrack_max cannot be set to 7 ("), "{text}");
-}
-
-#[test]
-fn route_localnet_is_set_while_it_is_needed_and_given_back_if_it_was_off() {
-    for (before, after) in [("0", "0"), ("1", "1")] {
-        let (root, sysctls) = sysctls(&[("net/ipv4/conf/all/route_localnet", before)]);
-        let value = || fs::read_to_string(root.path().join("net/ipv4/conf/all/route_localnet")).unwrap();
-        let mut localnet = Localnet { sysctls, ..Localnet::default() };
-        localnet.follow(false);
-        assert_eq!(value(), before);
-        localnet.follow(true);
-        assert_eq!(value(), "1");
-        // One that was on may be left by an earlier run of ours, whose rules go now: somebody has to be told.
-        assert_eq!(localnet.follow(false), after == "1");
-        assert_eq!(value(), after);
-    }
 }
 
 #[test]

@@ -40,7 +40,7 @@ use names::{Instances, SetId};
 use skeleton::{Features, LARGEST_CLASS, Skeleton};
 
 pub use hold::{HOLD_TABLE, NatHold, is_held};
-pub use names::{LAYOUT, TABLE};
+pub use names::{LAYOUT, LOCALNET_TABLE, TABLE};
 pub use skeleton::NAT_PRIORITY;
 
 /// Renders the ServiceTable into `table inet sheave`.

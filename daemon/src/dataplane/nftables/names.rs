@@ -13,6 +13,9 @@ use crate::model::{AffinityTimeout, Family};
 /// Our table, of family `inet`. Nobody else writes it.
 pub const TABLE: &str = "sheave";
 
+/// An empty table that says that `net.ipv4.conf.all.route_localnet` was off before us.
+pub const LOCALNET_TABLE: &str = "sheave-localnet";
+
 /// Name of the empty chain that says which layout the table has; another layout is replaced as a whole by the next load.
 pub const LAYOUT: &str = "layout-1";
 

@@ -95,14 +95,21 @@ pub mod rule {
     pub const IMMEDIATE_DATA: u16 = 2;
 }
 
-/// What expressions of others' rules are read for: `NFTA_IMMEDIATE_*`, `NFTA_PAYLOAD_*`, `NFTA_CMP_*`, `NFTA_BITWISE_*`, `NFTA_CT_*`, and
+/// What expressions of others' rules are read for: `NFTA_IMMEDIATE_*`, `NFTA_PAYLOAD_*`, `NFTA_META_*`, `NFTA_CMP_*`, `NFTA_BITWISE_*`, `NFTA_CT_*`, and
 /// `NFTA_MATCH_*` and `NFTA_TARGET_*`, which carry iptables' extensions
 pub mod expression {
     pub const PAYLOAD_BASE: u16 = 2;
     pub const PAYLOAD_OFFSET: u16 = 3;
     pub const PAYLOAD_LEN: u16 = 4;
-    /// `NFT_PAYLOAD_NETWORK_HEADER`
+    /// `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER`
     pub const NETWORK_HEADER: u32 = 1;
+    pub const TRANSPORT_HEADER: u32 = 2;
+    pub const META_DREG: u16 = 1;
+    pub const META_KEY: u16 = 2;
+    pub const CMP_OP: u16 = 2;
+    /// `NFT_CMP_EQ`, `NFT_CMP_NEQ`
+    pub const EQUAL: u32 = 0;
+    pub const DIFFERENT: u32 = 1;
     pub const CMP_DATA: u16 = 3;
     pub const BITWISE_MASK: u16 = 4;
     pub const CT_KEY: u16 = 2;

@@ -6,11 +6,14 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::abi::{self, chain, element as elem, expression as expr, msg, rule, set as setattr, table as tab};
 use super::door::DoorError;
 use super::element::{OwnedElement, OwnedVerdict};
 use super::kernel::KernelNft;
 use crate::netlink::attr::{self, Fields};
+use crate::netlink::condition::Condition;
 use crate::netlink::message::{Message, NLM_F_DUMP};
 use crate::netlink::socket::single;
 
@@ -74,8 +77,19 @@ pub enum Expression {
         /// How many.
         length: u32,
     },
-    /// Compares what was loaded.
+    /// Loads bytes of the transport header.
+    TransportHeader {
+        /// The first byte.
+        offset: u32,
+        /// How many.
+        length: u32,
+    },
+    /// Loads something about the packet: `enum nft_meta_keys`.
+    Meta(u32),
+    /// What was loaded must be this.
     Compare(Vec<u8>),
+    /// What was loaded must be something else.
+    Differs(Vec<u8>),
     /// Keeps some bits of what was loaded.
     Mask(Vec<u8>),
     /// Loads the state of the packet's connection.
@@ -187,23 +201,30 @@ impl KernelNft {
         super::kernel::absent_is_empty(self.ask("list rules", &table.to_string(), &request, parse))
     }
 
-    /// The keys of a set or map; none where there is no such set.
+    /// The elements of a set or map; none where there is no such set.
     ///
     /// # Errors
     /// See [`DoorError`].
-    pub fn keys_in(&mut self, table: &ForeignTable, set: &str) -> Result<Vec<Vec<u8>>, DoorError> {
+    pub fn elements_in(&mut self, table: &ForeignTable, set: &str) -> Result<Vec<OwnedElement>, DoorError> {
         let request = single(msg::GETSETELEM, NLM_F_DUMP, table.family.number(), |request| {
             attr::put_text(request, elem::LIST_TABLE, &table.name);
             attr::put_text(request, elem::LIST_SET, set);
         });
-        let parse = |message: &Message<'_>, found: &mut Vec<Vec<u8>>| {
+        let parse = |message: &Message<'_>, found: &mut Vec<OwnedElement>| {
             if message.kind == msg::NEWSETELEM {
                 let fields: Fields<'_, 4> = message.fields();
-                let list = fields.bytes(elem::LIST_ELEMENTS).unwrap_or_default();
-                found.extend(OwnedElement::parse_list(list).map(|element| element.key));
+                found.extend(OwnedElement::parse_list(fields.bytes(elem::LIST_ELEMENTS).unwrap_or_default()));
             }
         };
         super::kernel::absent_is_empty(self.ask("dump set", &format!("{table} {set}"), &request, parse))
+    }
+
+    /// Their keys.
+    ///
+    /// # Errors
+    /// See [`DoorError`].
+    pub fn keys_in(&mut self, table: &ForeignTable, set: &str) -> Result<Vec<Vec<u8>>, DoorError> {
+        Ok(self.elements_in(table, set)?.into_iter().map(|element| element.key).collect())
     }
 
     /// Names of the sets and maps of a table of any family; none where there is no such table.
@@ -283,7 +304,7 @@ impl ForeignRule {
     pub fn is_unconditional(&self) -> bool {
         !self.expressions.iter().any(|expression| match expression {
             Expression::Match { name, .. } => name != "comment",
-            Expression::Compare(_) => true,
+            Expression::Compare(_) | Expression::Differs(_) => true,
             Expression::Other(name) => name != "counter",
             _ => false,
         })
@@ -315,6 +336,49 @@ impl ForeignRule {
         })
     }
 
+    /// Whether it refuses the packet and says so, in nftables' or in iptables' words.
+    #[must_use]
+    pub fn rejects(&self) -> bool {
+        self.expressions.iter().any(|expression| match expression {
+            Expression::Other(name) => name == REJECT,
+            Expression::Target(name) => name == "REJECT",
+            _ => false,
+        })
+    }
+
+    /// Whether it gives the packet another destination, in nftables' or in iptables' words.
+    #[must_use]
+    pub fn translates(&self) -> bool {
+        self.expressions.iter().any(|expression| match expression {
+            Expression::Nat => true,
+            Expression::Target(name) => name == "DNAT",
+            _ => false,
+        })
+    }
+
+    /// What it looks for.
+    #[must_use]
+    pub fn conditions(&self) -> Vec<Condition> {
+        let mut found = Vec::new();
+        let (mut loaded, mut mask) = (None, None);
+        for expression in &self.expressions {
+            match expression {
+                Expression::NetworkHeader { .. }
+                | Expression::TransportHeader { .. }
+                | Expression::Meta(_)
+                | Expression::ConnectionState => (loaded, mask) = (Some(expression), None),
+                Expression::Mask(bits) => mask = Some(bits.as_slice()),
+                Expression::Compare(value) => found.push(equal(loaded.take(), mask, value)),
+                Expression::Differs(value) => found.push(differs(loaded.take(), mask, value)),
+                Expression::Match { name, info } => found.extend(Condition::of_extension(name, info)),
+                Expression::Verdict(_) | Expression::Masquerade | Expression::Nat | Expression::Target(_) => {}
+                Expression::Other(name) if ["counter", "immediate", REJECT].contains(&name.as_str()) => {}
+                Expression::Other(_) => found.push(Condition::Other),
+            }
+        }
+        found
+    }
+
     /// The one destination address that it looks for, of either family.
     #[must_use]
     pub fn destination(&self) -> Option<IpAddr> {
@@ -331,6 +395,50 @@ impl ForeignRule {
     }
 }
 
+/// The expression that refuses.
+const REJECT: &str = "reject";
+/// `NFT_META_MARK`
+const MARK: u32 = 3;
+
+/// What it means that something is equal to a value.
+fn equal(loaded: Option<&Expression>, mask: Option<&[u8]>, value: &[u8]) -> Condition {
+    /// `enum nft_meta_keys`
+    const IIF: u32 = 4;
+    const OIF: u32 = 5;
+    const IIFNAME: u32 = 6;
+    const OIFNAME: u32 = 7;
+    const L4PROTO: u32 = 16;
+    let network = |length, of: fn(IpNet) -> Condition| Condition::network(value, mask, length).map(of);
+    let known = match (loaded, value) {
+        // Where addresses are in `struct iphdr` and in `struct ipv6hdr`.
+        (Some(Expression::NetworkHeader { offset: 12, .. }), _) => network(4, Condition::Source),
+        (Some(Expression::NetworkHeader { offset: 16, .. }), _) => network(4, Condition::Destination),
+        (Some(Expression::NetworkHeader { offset: 8, .. }), _) => network(16, Condition::Source),
+        (Some(Expression::NetworkHeader { offset: 24, .. }), _) => network(16, Condition::Destination),
+        (Some(Expression::NetworkHeader { offset: 9, length: 1 } | Expression::Meta(L4PROTO)), &[protocol]) => {
+            Some(Condition::Protocol(protocol))
+        }
+        (Some(Expression::TransportHeader { offset: 2, length: 2 }), &[high, low]) if mask.is_none() => {
+            Some(Condition::DestinationPort(u16::from_be_bytes([high, low])))
+        }
+        (Some(Expression::Meta(MARK)), _) => Some(Condition::Mark),
+        (Some(Expression::Meta(IIF | IIFNAME)), _) => Some(Condition::InputInterface),
+        (Some(Expression::Meta(OIF | OIFNAME)), _) => Some(Condition::OutputInterface),
+        _ => None,
+    };
+    known.unwrap_or(Condition::Other)
+}
+
+/// What it means that something is not a value: `ct state` and `meta mark` ask whether any of some bits is set.
+fn differs(loaded: Option<&Expression>, mask: Option<&[u8]>, value: &[u8]) -> Condition {
+    let mask: Option<[u8; 4]> = mask.and_then(|mask| mask.try_into().ok());
+    match (loaded, mask) {
+        (Some(Expression::ConnectionState), Some(mask)) if value == [0; 4] => Condition::States(u32::from_ne_bytes(mask)),
+        (Some(Expression::Meta(MARK)), Some(_)) if value == [0; 4] => Condition::Mark,
+        _ => Condition::Other,
+    }
+}
+
 impl Expression {
     fn parse(fields: &Fields<'_, 3>) -> Self {
         let name = fields.text(rule::EXPR_NAME).unwrap_or_default();
@@ -342,11 +450,22 @@ impl Expression {
                 Some(verdict) => Self::Verdict(verdict),
                 None => Self::Other(name.to_owned()),
             },
-            "payload" if data.u32_be(expr::PAYLOAD_BASE) == Some(expr::NETWORK_HEADER) => Self::NetworkHeader {
-                offset: data.u32_be(expr::PAYLOAD_OFFSET).unwrap_or(0),
-                length: data.u32_be(expr::PAYLOAD_LEN).unwrap_or(0),
+            "payload" => {
+                let number = |kind| data.u32_be(kind).unwrap_or(0);
+                let (offset, length) = (number(expr::PAYLOAD_OFFSET), number(expr::PAYLOAD_LEN));
+                match number(expr::PAYLOAD_BASE) {
+                    expr::NETWORK_HEADER => Self::NetworkHeader { offset, length },
+                    expr::TRANSPORT_HEADER => Self::TransportHeader { offset, length },
+                    _ => Self::Other(name.to_owned()),
+                }
+            }
+            // One that sets something has no register to load into.
+            "meta" if data.bytes(expr::META_DREG).is_some() => Self::Meta(data.u32_be(expr::META_KEY).unwrap_or(u32::MAX)),
+            "cmp" => match data.u32_be(expr::CMP_OP) {
+                Some(expr::EQUAL) => Self::Compare(value(expr::CMP_DATA)),
+                Some(expr::DIFFERENT) => Self::Differs(value(expr::CMP_DATA)),
+                _ => Self::Other(name.to_owned()),
             },
-            "cmp" => Self::Compare(value(expr::CMP_DATA)),
             "bitwise" => Self::Mask(value(expr::BITWISE_MASK)),
             "ct" if data.u32_be(expr::CT_KEY) == Some(expr::CT_STATE) => Self::ConnectionState,
             "masq" => Self::Masquerade,
