@@ -104,15 +104,6 @@ impl Interpreter<'_> {
         }
     }
 
-    fn node_name(&mut self, origin: NodeNameOrigin) -> Arc<str> {
-        let name = self.kube_proxy.hostname_override.as_str();
-        // Nobody has chosen the host's: where there is no API server it need not be the name of anything.
-        if origin != NodeNameOrigin::HostName && super::node_name(name).is_none() {
-            self.mistakes.invalid(at("hostnameOverride"), name, format!("must be {}", super::EXPECTED_NODE_NAME));
-        }
-        name.into()
-    }
-
     fn log(&mut self) -> LogDefaults {
         let format = match self.kube_proxy.logging.format.as_str() {
             "text" => LogFormat::Text,
