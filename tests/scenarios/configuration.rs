@@ -355,7 +355,7 @@ fn a_file_is_checked() -> anyhow::Result<()> {
         ends_with(&sheave(&["config", "check", nothing])?, 2)?;
     }
     let done = sheave(&["run", "--config", map.path(), "--source", "manifests=/tmp"])?;
-    ends_with(&done, 1)?;
+    ends_with(&done, 2)?;
     ensure!(done.stderr.contains("KubeProxyConfiguration.conntrack.min: Invalid value: -1"), "{}", done.stderr);
     Ok(())
 }
