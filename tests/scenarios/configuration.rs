@@ -168,7 +168,10 @@ fn route_localnet_is_given_back_after_a_restart() -> anyhow::Result<()> {
         Ok(read.stdout.trim().to_owned())
     };
     cluster.services(&[&web()])?;
-    eventually(|| Ok(ensure!(value(&cluster)? == "1", "NodePorts are served at 127.0.0.1")))?;
+    eventually(|| {
+        ensure!(value(&cluster)? == "1", "NodePorts are served at 127.0.0.1");
+        Ok(())
+    })?;
     cluster.kill()?;
     cluster.restart()?;
     ensure!(value(&cluster)? == "1");
