@@ -8,6 +8,11 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use serde::{Deserialize, Serialize};
 
+/// A quiet machine's kernel takes and gives back less than this within a step.
+const SETTLED_MB: f64 = 0.5;
+const SETTLING_STEP: Duration = Duration::from_millis(250);
+const SETTLING_STEPS: u32 = 20;
+
 /// A machine, as far as it explains a number.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -100,6 +105,21 @@ pub(crate) fn kernel_memory_mb() -> f64 {
     let meminfo = read("/proc/meminfo");
     let sum: u64 = ["SUnreclaim", "VmallocUsed", "Percpu"].iter().filter_map(|field| kibibytes(&meminfo, field)).sum();
     sum as f64 * 1024.0 / 1e6
+}
+
+/// The same once it stays: a namespace that is gone is taken apart by a worker of the kernel, and a table of a million elements for
+/// seconds. After five of them whatever there is must do, since it is others who are busy.
+pub(crate) fn settled_kernel_memory_mb() -> f64 {
+    let mut last = kernel_memory_mb();
+    for _ in 0..SETTLING_STEPS {
+        std::thread::sleep(SETTLING_STEP);
+        let now = kernel_memory_mb();
+        if (now - last).abs() < SETTLED_MB {
+            return now;
+        }
+        last = now;
+    }
+    last
 }
 
 /// Processor time of the calling thread so far, user and kernel.

@@ -45,7 +45,7 @@ pub(super) fn measure(
         let mut pipeline = Pipeline::start()?;
         let all = || (0..shape.services).flat_map(move |number| Document::of_service(shape, number));
 
-        let before = machine::kernel_memory_mb();
+        let before = machine::settled_kernel_memory_mb();
         let cold = pipeline.list(all())?;
         let kernel_mb = machine::kernel_memory_mb() - before;
         tell(Measurement { name: "cold sync".into(), ..row(&[cold])? }.value("kernel_memory_mb", kernel_mb));

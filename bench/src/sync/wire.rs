@@ -56,7 +56,7 @@ pub(super) fn memory(shape: Shape, churn: u32) -> Result<Kept> {
     let server = stage.api_server()?;
     let mut load = Load::fill(&server, shape).context("filling the API server double")?;
     stage::create_probe(&server)?;
-    let before = machine::kernel_memory_mb();
+    let before = machine::settled_kernel_memory_mb();
     let mut daemon = Subject::start(stage.node(), &server.url())?;
     stage.node().run(move || {
         stage::await_probe()?;
