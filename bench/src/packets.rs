@@ -63,7 +63,7 @@ pub(crate) struct Arguments {
     rounds: u32,
 
     /// How long a round lasts, shared by all that is measured in it
-    #[arg(long, value_name = "SECONDS", default_value_t = 12.0, value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     seconds_per_round: f64,
 
     /// Clients at once where several connect

@@ -43,6 +43,8 @@ struct Log {
 struct Said {
     last: VecDeque<String>,
     synced: u64,
+    /// It will say no more.
+    ended: bool,
 }
 
 #[derive(Deserialize)]
@@ -59,6 +61,8 @@ pub(super) const NODE: &str = "test-node";
 const CLUSTER_CIDR: &str = "10.128.0.0/9";
 /// Lines to show when it fails.
 const KEPT: usize = 12;
+/// For what a proxy said before it ended to be read.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// For a line about something that was seen to have happened.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -101,6 +105,9 @@ impl Proxy {
     pub(super) fn ensure_running(&mut self) -> Result<()> {
         let ended = self.process.child().try_wait().context("asking for the proxy's end")?;
         if let Some(status) = ended {
+            // What it said is on its way still; a child of its own may hold the other end open.
+            let more = |said: &mut Said| !said.ended;
+            let _ = self.log.more.wait_timeout_while(self.log.said(), LAST_WORDS, more);
             bail!("the proxy ended ({status}):\n{}", self.last_words());
         }
         Ok(())
@@ -143,6 +150,8 @@ impl Log {
             drop(said);
             self.more.notify_all();
         }
+        self.said().ended = true;
+        self.more.notify_all();
     }
 }
 

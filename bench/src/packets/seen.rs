@@ -30,15 +30,18 @@ pub(super) struct Seen {
 
 /// Exchanges before it counts.
 const WARM_UP: u32 = 16;
+/// Exchanges that a slot has at least.
+const FEWEST: u64 = 8;
 /// Latencies from 16 ns to 4 s in three digits: what is slower was lost.
 const SHORTEST: u64 = 16;
 const LONGEST: u64 = 4_000_000_000;
 const DIGITS: u8 = 3;
 
 impl Counting {
-    /// Since it began to count.
-    pub(super) fn elapsed(&self) -> Duration {
-        self.begun.elapsed()
+    /// Whether the slot goes on: for its time, and until there is something to take the middle of, should somebody else have had the
+    /// processor meanwhile.
+    pub(super) fn goes_on(&self, until: Duration) -> bool {
+        self.begun.elapsed() < until || self.seen.latency.len() + self.seen.lost < FEWEST
     }
 
     /// Takes note of an exchange.
@@ -143,6 +146,15 @@ mod tests {
         let median = seen.median().unwrap();
         assert!((median - 50_000.0).abs() < 100.0, "{median}");
         assert!(seen.latency.max() < 100_000);
+    }
+
+    #[test]
+    fn a_slot_whose_time_is_up_still_has_a_few() {
+        let mut counting = Seen::begin();
+        while counting.goes_on(Duration::ZERO) {
+            counting.count(Ok(Duration::from_micros(1)), |_| true).unwrap();
+        }
+        assert_eq!(counting.end().latency.len(), FEWEST);
     }
 
     #[test]

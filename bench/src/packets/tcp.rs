@@ -18,7 +18,7 @@ use super::source_ports::SourcePorts;
 /// One connection after the other, both ends in this thread. The latency is that of `connect`, from SYN to SYN-ACK.
 pub(super) fn one(backends: &Backends, target: &mut Target, ports: &mut SourcePorts, until: Duration) -> io::Result<Seen> {
     let mut seen = Seen::begin();
-    while seen.elapsed() < until
+    while seen.goes_on(until)
         && let Some(port) = ports.next()
     {
         let Some(socket) = bound(port)? else { continue };
@@ -63,7 +63,7 @@ pub(super) fn answers(backends: &Backends, to: SocketAddr, port: u16, patience: 
 
 fn client(mut target: Target, mut ports: SourcePorts, until: Duration) -> io::Result<Seen> {
     let mut seen = Seen::begin();
-    while seen.elapsed() < until
+    while seen.goes_on(until)
         && let Some(port) = ports.next()
     {
         let Some(socket) = bound(port)? else { continue };

@@ -11,7 +11,7 @@ use super::source_ports::SourcePorts;
 /// A flow for each question, as resolvers do: what is timed runs from `connect` to the answer, so every packet of it is a first one.
 pub(super) fn fresh(backends: &Backends, target: &mut Target, ports: &mut SourcePorts, until: Duration) -> io::Result<Seen> {
     let mut seen = Seen::begin();
-    while seen.elapsed() < until
+    while seen.goes_on(until)
         && let Some(port) = ports.next()
     {
         let Some(socket) = bound(port)? else { continue };
@@ -35,7 +35,7 @@ pub(super) fn established(
     let _ = ask(backends, &socket, 0);
     let mut seen = Seen::begin();
     let mut number = 0;
-    while seen.elapsed() < until {
+    while seen.goes_on(until) {
         number += 1;
         let begun = Instant::now();
         let asked = ask(backends, &socket, number);
