@@ -29,9 +29,9 @@ fn daemon() -> PathBuf {
 }
 
 /// A program of a few lines of shell.
-fn script(path: PathBuf, body: &str) -> String {
-    fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("writing a script");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("making it executable");
+fn script(path: &Path, body: &str) -> String {
+    fs::write(path, format!("#!/bin/sh\n{body}\n")).expect("writing a script");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("making it executable");
     path.to_string_lossy().into_owned()
 }
 
@@ -72,8 +72,8 @@ fn a_short_run_measures_every_subject_beside_the_straight_one() {
 #[test]
 fn a_peer_that_is_no_kube_proxy_is_refused_by_name() {
     let directory = tempfile::tempdir().unwrap();
-    let other = script(directory.path().join("other"), "echo sheave 0.1.0");
-    let failing = script(directory.path().join("failing"), "echo Kubernetes v1.36.2; exit 3");
+    let other = script(&directory.path().join("other"), "echo sheave 0.1.0");
+    let failing = script(&directory.path().join("failing"), "echo Kubernetes v1.36.2; exit 3");
     let unreadable = directory.path().join("plain");
     fs::write(&unreadable, "no program").unwrap();
     for (peer, said) in [
@@ -97,7 +97,7 @@ fn a_peer_is_measured_on_the_same_objects() {
 exec {} run --source kube --api-server "$4" --node-name "$6" --cluster-cidr 10.128.0.0/9"#,
         daemon().display()
     );
-    let peer = script(directory.path().join("kube-proxy"), &body);
+    let peer = script(&directory.path().join("kube-proxy"), &body);
     let arguments = ["--services", "10", "--rounds", "1", "--seconds-per-round", "2", "--output", "json"];
     let output = bench(&arguments).args(["--kube-proxy", &peer, "--kube-proxy-mode", "iptables"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -113,7 +113,7 @@ fn a_proxy_that_ends_is_told_with_its_last_words() {
     let directory = tempfile::tempdir().unwrap();
     let body = r#"[ "$1" = --version ] && exec echo Kubernetes v1.36.2
 echo no such luck >&2; exit 7"#;
-    let peer = script(directory.path().join("kube-proxy"), body);
+    let peer = script(&directory.path().join("kube-proxy"), body);
     let error = error_of(&bench(&["--services", "10", "--kube-proxy", &peer]).output().unwrap());
     assert!(error.contains("kube-proxy v1.36.2 nftables") && error.contains("no such luck"), "{error}");
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use sheave_lab::{Host, Lab, Namespace};
 use sheave_tests::apiserver::load::{Load, Shape};
@@ -146,12 +148,11 @@ impl Site {
 }
 
 /// Binds the calling thread, and those that it starts, to a processor.
-fn bind_to(processor: Option<usize>) -> Result<()> {
+pub(super) fn bind_to(processor: Option<usize>) -> Result<()> {
     let Some(processor) = processor else { return Ok(()) };
-    let mut set = nix::sched::CpuSet::new();
-    set.set(processor).with_context(|| format!("processor {processor}"))?;
-    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set)
-        .with_context(|| format!("binding to processor {processor}"))
+    let mut set = CpuSet::new();
+    let bound = set.set(processor).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+    bound.with_context(|| format!("--processor {processor}: it cannot be had"))
 }
 
 /// The node and the measured Service. Its endpoints are ports of one pod: a slice has one number for a named port, so there is a
