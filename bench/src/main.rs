@@ -5,6 +5,7 @@
 
 mod allocations;
 mod machine;
+mod packets;
 mod progress;
 mod results;
 mod session;
@@ -34,6 +35,8 @@ enum Command {
     Memory(sync::memory::Arguments),
     /// Cold sync, single changes and memory, against an API server double and the real kernel
     Sync(sync::Arguments),
+    /// First packets, connections and questions through Services, beside the same straight to the pod
+    Packets(packets::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +55,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
             measure("memory", &arguments.destination, |session| sync::memory::measure(arguments, session))
         }
         Command::Sync(arguments) => measure("sync", &arguments.destination, |session| sync::measure(arguments, session)),
+        Command::Packets(arguments) => measure("packets", &arguments.destination, |session| packets::measure(arguments, session)),
     }
 }
 

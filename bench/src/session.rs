@@ -80,6 +80,11 @@ impl Session {
         self.with(|results| results.measurements.push(measurement));
     }
 
+    /// Puts measurements in the place of all there were: of numbers that become better as a run goes on.
+    pub(crate) fn replace(&self, measurements: Vec<Measurement>) {
+        self.with(|results| results.measurements = measurements);
+    }
+
     /// Prints and keeps what has been measured. A failure is not nothing: what was measured until then is kept, too, as of a run that
     /// was cut off; then this returns the failure.
     ///

@@ -1,0 +1,251 @@
+//! `sheave-bench packets`: what a Service costs a packet.
+//!
+//! ```text
+//!                                      node under test
+//!  outside ── router ── NodePort, VIP ──▶ ┌───────┐
+//!                          ClusterIP ──▶  │ rules │ ──▶ a pod that answers
+//!  a pod on the node ───── ClusterIP ──▶  └───────┘          ▲
+//!       each of them also straight to the pod's address ─────┘
+//! ```
+//! There is such a network for each proxy and number of Services, all at the same time, and one without any proxy. A *round* visits
+//! every network, subject and measure once, for some milliseconds, in random order; what is compared is the same client going straight
+//! to the pod, in the same round, in the network without rules (`to_bare`: what the rules cost, conntrack included) and in the same
+//! network (`to_straight`: what the Service costs whoever has the rules anyway).
+
+mod conntrack;
+mod exchange;
+mod peer;
+mod proxy;
+mod results;
+mod rounds;
+mod seen;
+mod site;
+mod source_ports;
+mod spread;
+mod subject;
+mod tcp;
+mod udp;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::{Args, ValueEnum};
+
+use crate::machine;
+use crate::progress::Progress;
+use crate::say;
+use crate::session::{Destination, Session};
+
+use peer::{KubeProxy, Mode};
+use proxy::Server;
+use rounds::Plan;
+use site::{Effort, Site};
+use source_ports::SourcePorts;
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// What carries the traffic of sheave
+    #[arg(long, value_name = "PLANE", value_delimiter = ',', default_value = "nftables")]
+    plane: Vec<Plane>,
+
+    /// Numbers of Services, each in a network of its own
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "10,1000,10000,30000",
+        value_parser = clap::value_parser!(u32).range(1..=SERVICES_MAX))]
+    services: Vec<u32>,
+
+    /// Endpoints of each Service
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+    endpoints_per_service: u16,
+
+    /// How often everything is measured; ratios are the middle ones of so many
+    #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rounds: u32,
+
+    /// How long a round lasts, shared by all that is measured in it
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
+    seconds_per_round: f64,
+
+    /// Clients at once where several connect
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    clients: u16,
+
+    /// Of the order within the rounds
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+
+    /// Processor that clients and servers are bound to; not bound without
+    #[arg(long, value_name = "N")]
+    processor: Option<usize>,
+
+    /// A kube-proxy to measure beside sheave, on the same objects
+    #[arg(long, value_name = "FILE")]
+    kube_proxy: Option<PathBuf>,
+
+    /// Its mode
+    #[arg(long, value_name = "MODE", default_value = "nftables", requires = "kube_proxy")]
+    kube_proxy_mode: Mode,
+
+    #[command(flatten)]
+    pub(crate) destination: Destination,
+}
+
+/// A plane of sheave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Plane {
+    Nftables,
+}
+
+/// What the address plan of the load holds.
+const SERVICES_MAX: i64 = 500_000;
+/// Memory of a Service and of an endpoint in API server double, daemon and kernel together: 255 MB were seen for 30,000 of three.
+const SERVICE_BYTES: u64 = 6_000;
+const ENDPOINT_BYTES: u64 = 1_000;
+
+impl Plane {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+        }
+    }
+}
+
+impl Arguments {
+    /// Whose rules are measured.
+    fn servers(&self) -> Result<Vec<Server>> {
+        let mut servers: Vec<Server> = self.plane.iter().map(|plane| Server::Sheave(*plane)).collect();
+        match &self.kube_proxy {
+            Some(program) => servers.push(Server::KubeProxy(KubeProxy::identify(program, self.kube_proxy_mode)?)),
+            None => say("no --kube-proxy was given: sheave is compared with pods that are addressed directly only"),
+        }
+        Ok(servers)
+    }
+
+    /// What all networks take together.
+    fn bytes(&self, servers: usize) -> u64 {
+        let services: u64 = self.services.iter().map(|services| u64::from(*services)).sum();
+        let each = SERVICE_BYTES + ENDPOINT_BYTES * u64::from(self.endpoints_per_service);
+        services * each * u64::try_from(servers).unwrap_or(u64::MAX)
+    }
+
+    fn ensure_memory(&self, servers: usize) -> Result<()> {
+        let needed = self.bytes(servers) / 1_000_000;
+        // Where the kernel does not say, it is not known to be too little.
+        let Some(available) = machine::available_memory_mb() else { return Ok(()) };
+        ensure!(
+            needed <= available,
+            "--services {}: these networks take some {needed} MB together, and {available} MB are available",
+            self.services.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+        );
+        Ok(())
+    }
+}
+
+/// Runs all of it.
+///
+/// # Errors
+/// Missing rights, a size that does not fit, and whatever does not come out as it must: a bench of something broken is no bench.
+pub(crate) fn measure(arguments: &Arguments, session: &Session) -> Result<()> {
+    let servers = arguments.servers()?;
+    arguments.ensure_memory(servers.len())?;
+    conntrack::ensure_room(SourcePorts::total())?;
+    ensure_processor(arguments.processor)?;
+    let mut sizes = arguments.services.clone();
+    sizes.sort_unstable();
+    sizes.dedup();
+
+    let endpoints = arguments.endpoints_per_service;
+    let building = Progress::new(1 + sizes.len() * servers.len());
+    building.begin("a network without rules");
+    let mut sites = vec![Site::bare(endpoints)?];
+    building.done();
+    for &services in &sizes {
+        for server in &servers {
+            building.begin(&format!("{services} Services, {}", server.name()));
+            sites.push(
+                Site::ruled(server, services, endpoints).with_context(|| format!("{services} Services, {}", server.name()))?,
+            );
+            building.done();
+        }
+    }
+    drop(building);
+
+    let cells = rounds::cells(&sites).len();
+    let lasting = rounds::slot(arguments.seconds_per_round, cells);
+    let effort = Effort { lasting, clients: arguments.clients, processor: arguments.processor };
+    let plan = Plan { rounds: arguments.rounds, seed: arguments.seed, effort };
+    say(&format!("{} rounds of {cells} slots of {:.0} ms", plan.rounds, lasting.as_secs_f64() * 1e3));
+    let legend: Vec<_> = sites.iter().map(results::Rules::of).collect();
+    let progress = Progress::new(cells * usize::try_from(plan.rounds).unwrap_or(usize::MAX));
+    let record = rounds::run(
+        &mut sites,
+        plan,
+        |round| progress.begin(&format!("round {} of {}", round + 1, plan.rounds)),
+        || progress.done(),
+        |record| session.replace(results::measurements(record, &legend)),
+    )?;
+    results::add_figures(session, &record, &legend);
+    Ok(())
+}
+
+/// Tries on a thread that ends: this one is to stay free.
+fn ensure_processor(processor: Option<usize>) -> Result<()> {
+    let tried = std::thread::spawn(move || site::bind_to(processor)).join();
+    tried.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
+    if (0.01..=86_400.0).contains(&seconds) { Ok(seconds) } else { Err("between 0.01 and 86400".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn parse(arguments: &[&str]) -> Result<Arguments, String> {
+        let line = ["packets"].iter().chain(arguments);
+        Cli::try_parse_from(line).map(|cli| cli.arguments).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn sizes_are_a_list_and_each_is_judged() {
+        assert_eq!(parse(&["--services", "10,30000"]).unwrap().services, [10, 30_000]);
+        for bad in ["0", "10,", "10,many", "500001", "-1"] {
+            assert!(parse(&["--services", bad]).is_err(), "{bad}");
+        }
+        for bad in ["0", "nan", "inf", "-1", "1e9"] {
+            assert!(parse(&["--seconds-per-round", bad]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_processor_that_is_not_there_is_told_before_anything_is_built() {
+        assert!(ensure_processor(None).is_ok());
+        let error = ensure_processor(Some(1_000_000)).unwrap_err();
+        assert!(format!("{error:#}").contains("--processor 1000000"), "{error:#}");
+    }
+
+    #[test]
+    fn a_mode_without_a_kube_proxy_is_refused() {
+        assert!(parse(&["--kube-proxy-mode", "iptables"]).unwrap_err().contains("--kube-proxy"));
+        let arguments = parse(&["--kube-proxy", "/x", "--kube-proxy-mode", "iptables"]).unwrap();
+        assert_eq!(arguments.kube_proxy_mode, Mode::Iptables);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_before_anything_is_built() {
+        let sizes = vec!["500000"; 2_000].join(",");
+        let error = parse(&["--services", &sizes, "--endpoints-per-service", "100"]).unwrap().ensure_memory(1).unwrap_err();
+        assert!(error.to_string().contains("MB are available"), "{error}");
+        assert!(parse(&[]).unwrap().ensure_memory(1).is_ok(), "the defaults fit every machine that can run the tests");
+    }
+}
