@@ -132,7 +132,10 @@ fn a_dead_api_server_is_passed_over() -> anyhow::Result<()> {
 
 fn conflicts_and_invalid_fields_are_events_on_the_service() -> anyhow::Result<()> {
     let served = ApiCluster::start()?;
-    // The VIP of `web`, which is older.
+    // The VIP of `web`, which is older. Creation is told in whole seconds, and of two of the same second the UID decides, which is drawn.
+    let web = served.api.get("services", "ns", "web").context("it was applied")?;
+    let second: jiff::Timestamp = web["metadata"]["creationTimestamp"].as_str().context("every object has one")?.parse()?;
+    eventually("the next second", || Ok(jiff::Timestamp::now().as_second() > second.as_second()))?;
     served.services([&service("thief", "172.30.0.60", LOCAL).vip(traffic::VIP)])?;
     let mut odd = service("odd", "172.30.0.61", LOCAL).spec("loadBalancerSourceRanges", json!(["not a range"])).documents();
     odd[0]["metadata"]["namespace"] = "ns".into();
