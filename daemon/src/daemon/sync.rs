@@ -6,6 +6,8 @@
 //! It runs on a thread of its own, since the kernel answers before `sendmsg` returns. Everything that waits in the channel when
 //! it comes round is one sync, so a burst costs one commit, and a lone change waits for nobody.
 
+mod rest_of_lists;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::rest_of_lists::RestOfLists;
 use super::instruments::{Instruments, Took};
 use super::localnet::Localnet;
 use super::misgivings::{Misgivings, Surroundings};
@@ -22,7 +25,7 @@ use super::outage::{Matter, Outage};
 use super::report::{Reporter, with_causes};
 use super::stale_flows::{self, StaleFlows, Suspects};
 use super::watchman::Watchman;
-use crate::config::{Options, SourceOptions};
+use crate::config::Options;
 use crate::dataplane::{Commit, Damage, Dataplane, PlaneError};
 use crate::health::ProxyHealth;
 use crate::metrics::Metrics;
@@ -36,15 +39,9 @@ use crate::table::Published;
 /// Changes taken in before a sync, at most: a bound on how long a busy stream can hold back a commit.
 const MOST_CHANGES_PER_SYNC: usize = 16_384;
 
-/// How long the first load waits for the Node, the ServiceCIDRs and other proxies' Services, once all else is there.
-const REST_OF_THE_LISTS: Duration = Duration::from_secs(5);
-
 /// Deferred work that failed is tried again after this, then after the double, up to the longest.
 const FINISH_AGAIN: Duration = Duration::from_secs(1);
 const FINISH_AT_LATEST: Duration = Duration::from_secs(30);
-
-/// Under this name `/healthz` tells that there is no Node of ours.
-const NODE: &str = "node";
 
 const AFFINITY: Matter = Matter {
     whose: "affinity entries of removed backends",
@@ -119,13 +116,7 @@ pub struct SyncLoop {
     flows_doubtful: bool,
     /// UDP frontends that changed or went since the last good commit. A load says nothing of those that are gone.
     suspect_flows: Suspects,
-    /// How long the first load waits for the rest of the lists, from when both kinds were complete.
-    first_complete: Option<Instant>,
-    /// The same as long as it waits.
-    uninformed_until: Option<Instant>,
-    told_uninformed: bool,
-    /// There is no Node of our name, and that was told.
-    told_no_node: bool,
+    rest_of_lists: RestOfLists,
     /// Who waits for our rules to be complete.
     first_commit: Option<oneshot::Sender<()>>,
     /// When the plane's deferred work is due: affinity entries of removed backends.
@@ -156,10 +147,7 @@ impl SyncLoop {
             retry_at: None,
             flows_doubtful: false,
             suspect_flows: Suspects::default(),
-            first_complete: None,
-            uninformed_until: None,
-            told_uninformed: false,
-            told_no_node: false,
+            rest_of_lists: RestOfLists::default(),
             first_commit: None,
             unfinished: None,
             held_until: None,
@@ -219,7 +207,7 @@ impl SyncLoop {
                 },
                 () = sleep_until(self.retry_at), if self.retry_at.is_some() => self.retry_at = None,
                 () = sleep_until(self.held_until), if self.held_until.is_some() => self.held_until = None,
-                () = sleep_until(self.uninformed_until), if self.uninformed_until.is_some() => self.uninformed_until = None,
+                () = sleep_until(self.rest_of_lists.until()), if self.rest_of_lists.until().is_some() => self.rest_of_lists.elapsed(),
                 // Deferred work waits until nothing else does.
                 () = sleep_until(self.unfinished), if self.unfinished.is_some() => {
                     self.finish();
@@ -305,7 +293,11 @@ impl SyncLoop {
             return;
         }
         // Until the first complete list of both kinds nothing in the kernel is touched.
-        if !self.reconciler.index().is_complete() || self.retry_at.is_some() || self.waits_for_the_rest() {
+        let index = self.reconciler.index();
+        if !index.is_complete() || self.retry_at.is_some() {
+            return;
+        }
+        if self.kernel == Kernel::Unloaded && self.rest_of_lists.are_awaited(index) {
             return;
         }
         let started = Instant::now();
@@ -350,23 +342,6 @@ impl SyncLoop {
         self.outputs.reporter.notices(committed.notices_raised, committed.notices_cleared, index);
         let misgivings = self.misgivings.look(changed, index, self.reconciler.table());
         self.outputs.reporter.misgivings(misgivings, index);
-    }
-
-    /// Before the first load, whether to wait a little longer for what is listed beside Services and EndpointSlices. A stream that
-    /// does not come (no permission for nodes, say) must not keep Services from working for ever.
-    fn waits_for_the_rest(&mut self) -> bool {
-        if self.kernel != Kernel::Unloaded || self.reconciler.index().is_informed() {
-            return false;
-        }
-        let deadline = *self.first_complete.get_or_insert_with(|| Instant::now() + REST_OF_THE_LISTS);
-        let waits = Instant::now() < deadline;
-        self.uninformed_until = waits.then_some(deadline);
-        if !waits && !std::mem::replace(&mut self.told_uninformed, true) {
-            tracing::warn!(
-                "the Node, the ServiceCIDRs or other proxies' Services are not listed yet: rules are written without them"
-            );
-        }
-        waits
     }
 
     /// A refused change is most often the first sign of a table that somebody flushed: what helps is at hand.
@@ -420,7 +395,7 @@ impl SyncLoop {
             self.localnet.follow(true);
         }
         self.finish_soon();
-        self.look_for_the_node();
+        self.rest_of_lists.look(self.reconciler.index());
         self.outputs.reporter.commit_succeeded();
         self.outputs.reporter.replaced(commit);
         self.outputs.reporter.fitting(commit, self.reconciler.index());
@@ -449,33 +424,6 @@ impl SyncLoop {
                 known.push(mark);
             }
         });
-    }
-
-    /// Tells, once, that the lists are complete and ours is not among the Nodes: nearly always the name is wrong. Without it
-    /// `/healthz` says no for ever, and everything that asks which backends are on this node has no answer.
-    fn look_for_the_node(&mut self) {
-        let index = self.reconciler.index();
-        if std::mem::take(&mut self.told_uninformed) {
-            if index.is_informed() {
-                tracing::info!("the Node, the ServiceCIDRs and other proxies' Services are listed now");
-            } else {
-                self.told_uninformed = true;
-            }
-        }
-        let missing = index.is_informed() && index.node().is_none() && matches!(self.options.source, SourceOptions::Kube(_));
-        let name = &self.options.node_name;
-        match (missing, self.told_no_node) {
-            (true, false) => {
-                tracing::warn!(node = %name, "there is no Node of this name: check --hostname-override, or nodeName of the pod");
-                self.outputs.health.problem(NODE, Some(format!("there is no Node named {name}")));
-            }
-            (false, true) => {
-                tracing::info!(node = %name, "the Node is there");
-                self.outputs.health.problem(NODE, None);
-            }
-            (true, true) | (false, false) => {}
-        }
-        self.told_no_node = missing;
     }
 
     fn look_for_stale_flows(&mut self) {

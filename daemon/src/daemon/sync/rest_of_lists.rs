@@ -1,0 +1,55 @@
+//! What is listed beside Services and EndpointSlices: the Node, the ServiceCIDRs and other proxies' Services.
+
+use std::time::{Duration, Instant};
+
+use crate::model::Index;
+
+/// How long the first load waits for them, once all else is there.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The wait for them, and what was told of it. A stream that does not come (no permission for nodes, say) must not keep Services from
+/// working for ever.
+#[derive(Default)]
+pub(super) struct RestOfLists {
+    /// How long the first load waits, from when both kinds were complete.
+    deadline: Option<Instant>,
+    /// The same as long as it waits.
+    until: Option<Instant>,
+    told_missing: bool,
+}
+
+impl RestOfLists {
+    /// When to look again.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.until
+    }
+
+    /// It is time: [`are_awaited`](Self::are_awaited) decides anew.
+    pub(super) fn elapsed(&mut self) {
+        self.until = None;
+    }
+
+    /// Before the first load, whether to wait a little longer.
+    pub(super) fn are_awaited(&mut self, index: &Index) -> bool {
+        if index.is_informed() {
+            return false;
+        }
+        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
+        let waits = Instant::now() < deadline;
+        self.until = waits.then_some(deadline);
+        if !waits && !std::mem::replace(&mut self.told_missing, true) {
+            tracing::warn!(
+                "the Node, the ServiceCIDRs or other proxies' Services are not listed yet: rules are written without them"
+            );
+        }
+        waits
+    }
+
+    /// Tells, once, that they came after all.
+    pub(super) fn look(&mut self, index: &Index) {
+        if self.told_missing && index.is_informed() {
+            self.told_missing = false;
+            tracing::info!("the Node, the ServiceCIDRs and other proxies' Services are listed now");
+        }
+    }
+}
