@@ -318,11 +318,10 @@ mod tests {
             assert!(matches!(look(Listeners::Ignore), Ok(Look::Nothing)));
             assert!(run("nft", "add table ip kube-proxy") && run("ip", "link set lo up"));
             assert!(matches!(look(Listeners::Ignore), Ok(Look::LeftOver(_))));
-            let mut kube_proxy = Command::new("python3")
-                .args([
-                    "-c",
-                    "import socket,sys; s=socket.create_server(('127.0.0.1',10256)); print(flush=True); sys.stdin.read()",
-                ])
+            // Perl is on every Debian (perl-base is essential).
+            let listen = r#"my $s = IO::Socket::INET->new(LocalAddr => "127.0.0.1:10256", Listen => 1) or die $@; $| = 1; print "\n"; <STDIN>"#;
+            let mut kube_proxy = Command::new("perl")
+                .args(["-MIO::Socket::INET", "-e", listen])
                 .stdin(std::process::Stdio::piped())
                 .stdout(std::process::Stdio::piped())
                 .spawn()
