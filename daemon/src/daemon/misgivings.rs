@@ -33,8 +33,9 @@ pub(super) struct Misgivings {
     /// The surroundings changed: every Service has to be looked at again.
     all: bool,
     said: HashMap<ServiceKey, Vec<Notice>>,
-    /// `healthCheckNodePort`s, which this daemon answers as well.
+    /// `healthCheckNodePort`s, which this daemon answers as well, and whose they are; and the other way round.
     health_checks: HashMap<u16, ServiceKey>,
+    checked_at: HashMap<ServiceKey, u16>,
 }
 
 /// What holds from now on, and what no longer does.
@@ -70,15 +71,27 @@ impl Misgivings {
 
     /// Looks at the Services that changed, the table being settled.
     pub(super) fn look(&mut self, changed: Vec<ServiceKey>, index: &Index, table: &ServiceTable) -> News {
-        let looked_at = if std::mem::take(&mut self.all) {
-            // Those that are gone are among the changed.
-            changed.into_iter().chain(index.services().map(|service| service.key.clone())).collect()
+        let mut looked_at: Vec<ServiceKey> = if std::mem::take(&mut self.all) {
+            let gone = changed.into_iter().filter(|key| index.service(key).is_none());
+            gone.chain(index.services().map(|service| service.key.clone())).collect()
         } else {
             changed
         };
+        // All before any is noted: a port may pass from one to another.
         for key in &looked_at {
-            self.note_health_check(key, table);
+            if let Some(port) = self.checked_at.remove(key) {
+                self.health_checks.remove(&port);
+            }
         }
+        for key in &looked_at {
+            if let Some(check) = table.health_check_of(key) {
+                self.health_checks.insert(check.port.get(), key.clone());
+                self.checked_at.insert(key.clone(), check.port.get());
+            }
+        }
+        // The other party of a port that two want did not change, and what was said may be over.
+        let others: Vec<_> = looked_at.iter().flat_map(|key| self.other_parties(key, index, table)).collect();
+        looked_at.extend(others.into_iter().chain(self.said.keys().cloned()));
         let mut news = News::default();
         for key in looked_at {
             let found = index.service(&key).map(|service| self.judge(service, table)).unwrap_or_default();
@@ -94,13 +107,12 @@ impl Misgivings {
         news
     }
 
-    fn note_health_check(&mut self, key: &ServiceKey, table: &ServiceTable) {
-        if !self.health_checks.is_empty() {
-            self.health_checks.retain(|_, owner| owner != key);
-        }
-        if let Some(check) = table.health_check_of(key) {
-            self.health_checks.insert(check.port.get(), key.clone());
-        }
+    /// Who has the healthCheckNodePort of a Service as a nodePort, and the other way round.
+    fn other_parties(&self, key: &ServiceKey, index: &Index, table: &ServiceTable) -> Vec<ServiceKey> {
+        let holders = self.checked_at.get(key).and_then(|port| holder(*port, table));
+        let node_ports = index.service(key).into_iter().flat_map(|service| &service.ports).map(|port| port.node_port);
+        let checks = node_ports.filter_map(|port| self.health_checks.get(&port));
+        holders.into_iter().chain(checks).filter(|other| *other != key).cloned().collect()
     }
 
     fn judge(&self, service: &Service, table: &ServiceTable) -> Vec<Notice> {
@@ -135,10 +147,8 @@ impl Misgivings {
         }
         if let Some(check) = table.health_check_of(&service.key) {
             let port = check.port.get();
-            let node_port = |family| FrontendAddress::NodePort { family, protocol: Protocol::Tcp, port };
-            if let Some(holder) = Family::ALL.iter().find_map(|&family| table.holder(&node_port(family))) {
-                let what =
-                    format!("{port} is a nodePort of {}: a load balancer that asks there gets that Service", holder.id.service);
+            if let Some(holder) = holder(port, table) {
+                let what = format!("{port} is a nodePort of {holder}: a load balancer that asks there gets that Service");
                 note("PortOverlap", "spec.healthCheckNodePort", what);
             }
         }
@@ -177,6 +187,13 @@ impl Misgivings {
         let server = self.surroundings.listening.get(&port).map(|path| (*path).to_owned());
         server.or_else(|| self.health_checks.get(&port).map(|service| format!("the healthCheckNodePort of {service}")))
     }
+}
+
+/// Whose nodePort over TCP a port is.
+fn holder(port: u16, table: &ServiceTable) -> Option<&ServiceKey> {
+    let node_port = |family| FrontendAddress::NodePort { family, protocol: Protocol::Tcp, port };
+    let holder = Family::ALL.iter().find_map(|&family| table.holder(&node_port(family)))?;
+    Some(&holder.id.service)
 }
 
 #[cfg(test)]

@@ -395,7 +395,8 @@ impl SyncLoop {
             self.localnet.follow(true);
         }
         self.finish_soon();
-        self.rest_of_lists.look(self.reconciler.index());
+        // Whose the flows of Services that went before this process began are, can be told from now on.
+        self.flows_doubtful |= self.rest_of_lists.have_come(self.reconciler.index());
         self.outputs.reporter.commit_succeeded();
         self.outputs.reporter.replaced(commit);
         self.outputs.reporter.fitting(commit, self.reconciler.index());

@@ -128,3 +128,28 @@ fn ports_at_which_the_daemon_answers_are_named() {
         ]
     );
 }
+
+/// Whichever comes first, and whichever goes.
+#[test]
+fn the_other_party_of_a_port_is_told_as_well() {
+    let checked = || Service {
+        kind: ServiceType::LoadBalancer,
+        external_traffic_policy: TrafficPolicy::Local,
+        health_check_node_port: 31_000,
+        ..samples::service(key("lb"), ip("10.96.0.1"))
+    };
+    let holding = || {
+        let mut service = samples::service(key("c"), ip("10.96.0.4"));
+        service.ports[0].node_port = 31_000;
+        service
+    };
+    for order in [[checked(), holding()], [holding(), checked()]] {
+        let mut world = World::new();
+        let [first, second] = order;
+        let (going, name) = (second.key.clone(), first.key.clone());
+        assert_eq!(world.put([first]), (vec![], 0));
+        assert_eq!(world.put([second]).0.len(), 2, "both");
+        world.reconciler.apply(Change::Deleted(crate::source::Kind::Service, going));
+        assert_eq!(world.look(), (vec![], 2), "{name} alone");
+    }
+}

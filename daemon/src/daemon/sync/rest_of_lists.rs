@@ -45,11 +45,13 @@ impl RestOfLists {
         waits
     }
 
-    /// Tells, once, that they came after all.
-    pub(super) fn look(&mut self, index: &Index) {
-        if self.told_missing && index.is_informed() {
+    /// Whether they came after all, since this was asked last. Tells so.
+    pub(super) fn have_come(&mut self, index: &Index) -> bool {
+        let come = self.told_missing && index.is_informed();
+        if come {
             self.told_missing = false;
             tracing::info!("the Node, the ServiceCIDRs and other proxies' Services are listed now");
         }
+        come
     }
 }

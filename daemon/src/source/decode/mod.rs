@@ -19,6 +19,7 @@ mod tests;
 use field::{Field, Text};
 use problems::Problems;
 use wire::{Document, Metadata};
+pub(crate) use wishes::trust_the_server;
 
 use super::{Kind, Object};
 use crate::model::{Interner, ObjectKey, Problem};

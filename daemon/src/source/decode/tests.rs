@@ -218,6 +218,18 @@ fn cluster_ips_follow_ip_families() {
     assert_eq!(ips(json!({"clusterIP": "::ffff:10.0.0.1", "ipFamilies": ["IPv4"]})), ("10.0.0.1".into(), false, 0));
 }
 
+/// A cluster newer than this daemon must not see a warning of each node for each Service.
+#[test]
+fn a_traffic_distribution_that_an_api_server_let_in_is_not_complained_of() {
+    let spec = json!({"trafficDistribution": "PreferSameRack", "ports": [{"port": 80, "targetPort": 99_999}]});
+    let service = service(&with_spec(spec, json!({})));
+    assert_eq!(service.problems.len(), 2);
+    let mut object = Object::Service(Box::new(service));
+    trust_the_server(&mut object);
+    let Object::Service(service) = object else { unreachable!("it was one") };
+    assert_eq!(service.problems.len(), 1, "{:?}", service.problems);
+}
+
 #[test]
 fn what_a_service_wishes_of_others_is_judged_and_costs_nothing() {
     let told = |annotations: Value, spec: Value| {

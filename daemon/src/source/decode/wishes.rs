@@ -2,6 +2,7 @@
 //!
 //! Nothing here is read by a service proxy. Where traffic goes is said by the slices' addresses, ports and hints alone.
 
+use super::Object;
 use super::field::{Field, Text};
 use super::problems::{Path, Problems};
 use super::service::port_number;
@@ -10,9 +11,19 @@ use super::wire::{Annotations, TargetPort};
 /// What an operator has to know about all of them.
 const WHAT_COUNTS: &str = "traffic goes by the hints of the EndpointSlices";
 
+const DISTRIBUTION: &str = "spec.trafficDistribution";
+
+/// Takes back what was said of a value that an API server has let in, which knows them all: one that is not known here is of a later
+/// Kubernetes, and every node would complain of it.
+pub(crate) fn trust_the_server(object: &mut Object) {
+    if let Object::Service(service) | Object::ForeignService(service) = object {
+        service.problems.retain(|problem| problem.field != DISTRIBUTION);
+    }
+}
+
 /// `spec.trafficDistribution` (KEP-4444, KEP-3015) and the annotation before it (KEP-2433).
 pub(super) fn note_unknown(annotations: Field<Annotations<'_>>, distribution: Field<Text<'_>>, problems: &mut Problems) {
-    let path = format_args!("spec.trafficDistribution");
+    let path = format_args!("{DISTRIBUTION}");
     match problems.take(path, distribution).as_deref() {
         None | Some("" | "PreferClose" | "PreferSameZone" | "PreferSameNode") => {}
         Some(other) => {

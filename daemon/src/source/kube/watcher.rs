@@ -381,7 +381,10 @@ impl Watcher {
         let kind = self.resource.kind;
         let name = document.metadata.get().and_then(|metadata| decode::key(kind, metadata).ok());
         match decode::object(kind, document, &mut self.names) {
-            Ok(Decoded::Object(object)) => Some(Change::Applied(object)),
+            Ok(Decoded::Object(mut object)) => {
+                decode::trust_the_server(&mut object);
+                Some(Change::Applied(object))
+            }
             // It may have been ours a moment ago.
             Ok(Decoded::NotOurs { key, problems }) => {
                 for problem in problems {
