@@ -235,6 +235,7 @@ impl SyncLoop {
                 self.pending_marks.retain(|older| older.stream != mark.stream);
                 self.pending_marks.push(mark);
             }
+            Change::Together(changes) => changes.into_iter().for_each(|change| self.take_one(change)),
             change => {
                 self.instruments.take_in(&change);
                 self.reconciler.apply(change);

@@ -394,11 +394,15 @@ fn address(key: &[u8]) -> Option<IpAddr> {
     v4().or_else(|| <[u8; 16]>::try_from(key).ok().map(IpAddr::from))
 }
 
-/// rtnetlink's client is asynchronous; what looks and removes here is not.
-fn block_on<T>(work: impl Future<Output = T>) -> Result<T, MigrationError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| MigrationError::Process { what: "starting a runtime for rtnetlink", source })?;
-    Ok(runtime.block_on(work))
+/// rtnetlink's client is asynchronous; what looks and removes here is not. On a thread of its own, in the same network namespace: who
+/// looks may be within a runtime already, which takes no second one.
+fn block_on<T: Send>(work: impl Future<Output = T> + Send) -> Result<T, MigrationError> {
+    let work = || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|source| MigrationError::Process { what: "starting a runtime for rtnetlink", source })?;
+        Ok(runtime.block_on(work))
+    };
+    std::thread::scope(|scope| scope.spawn(work).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

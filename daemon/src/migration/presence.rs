@@ -85,12 +85,22 @@ fn processes() -> Vec<Sign> {
     let own = network(Path::new("/proc/thread-self"));
     let mut found = Vec::new();
     for (id, command) in commands().filter(|(_, command)| is_kube_proxy(command)) {
-        // One whose network cannot be seen counts: better a question too many than two masters of the same rules.
-        if network(&Path::new("/proc").join(id.to_string())).is_none_or(|network| Some(network) == own) {
+        // One whose network cannot be seen counts: better a question too many than two masters of the same rules. In a user namespace
+        // other than the machine's first, those are the processes outside of it, whose rules are in other networks.
+        let here = match network(&Path::new("/proc").join(id.to_string())) {
+            Some(network) => Some(network) == own,
+            None => !in_nested_user_namespace(),
+        };
+        if here {
             found.push(Sign::Process { id, command: command.join(" ") });
         }
     }
     found
+}
+
+/// Whether this process is in a user namespace other than the machine's first, which alone maps every user (user_namespaces(7)).
+fn in_nested_user_namespace() -> bool {
+    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 /// Every process that can be seen, with its command line.

@@ -75,6 +75,7 @@ impl Index {
             Change::Applied(Object::ServiceCidr(cidr)) => self.apply_cidr(*cidr),
             Change::Deleted(kind, key) => self.delete(kind, &key),
             Change::Listed(kind) => self.listed(kind),
+            Change::Together(changes) => changes.into_iter().for_each(|change| self.apply(change)),
             // A mark is about the stream, not about objects: the sync loop keeps it until the commit that includes it.
             Change::Mark(_) => {}
         }

@@ -18,6 +18,9 @@ pub enum Change {
     Deleted(Kind, ObjectKey),
     /// The complete list of this kind has been delivered.
     Listed(Kind),
+    /// What belongs together, and is one commit: what differs in a directory of manifests from how it was. Between the slice that
+    /// loses an endpoint and the one that gets it, the endpoint is not gone.
+    Together(Vec<Change>),
     /// Everything up to here has been delivered. After the commit that includes it the loop reports the mark, in the log and to
     /// subscribers: a manifests directory marks each load with its digest, a watch its bookmarks with their resourceVersion.
     Mark(Mark),

@@ -25,6 +25,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     );
     let quiet = scenarios!("migrate":
         back_without_kube_proxy_removes_nothing needs ["nftables", "tool:nft"];
+        back_from_a_mode_that_serves_localhost needs ["nftables", "tool:nft"];
         back_with_sheave_alive_and_no_kube_proxy_removes_nothing needs ["nftables", "tool:nft"];
         back_to_a_kube_proxy_that_waits_for_its_ports needs ["nftables", "tool:nft"];
         back_waits_for_every_cluster_ip needs ["nftables", "tool:nft"];
@@ -155,6 +156,22 @@ fn migrate_back_to_nftables_with_sheave_alive() -> anyhow::Result<()> {
     drop(kube_proxy);
     cluster.restart()?;
     ensure!(!ruleset(&cluster)?.contains("sheave-back"), "the request means nothing any more");
+    Ok(())
+}
+
+/// As kubeadm's configuration has it: `route_localnet` is on for NodePorts at 127.0.0.1, and goes back with the rules.
+fn back_from_a_mode_that_serves_localhost() -> anyhow::Result<()> {
+    let mut cluster = traffic::cluster()?;
+    cluster.start(&[&DETECT_PODS[..], &["--proxy-mode", "iptables"]].concat())?;
+    Mode::Nftables.write_rules(&cluster)?;
+    let _kube_proxy = KubeProxy::start(&cluster)?;
+    let localnet = |cluster: &Cluster| cluster.node().exec("cat", &["/proc/sys/net/ipv4/conf/all/route_localnet"]);
+    ensure!(localnet(&cluster)?.stdout.trim() == "1", "NodePorts are served at 127.0.0.1");
+    Back::start(&cluster)?.ends_well()?;
+    cluster.await_log("our rules are removed", PATIENCE)?;
+    ensure!(localnet(&cluster)?.stdout.trim() == "0", "it was 0 before sheave");
+    ensure!(!ruleset(&cluster)?.replace(REQUEST, "").contains("sheave"), "something of ours is left");
+    ensure!(cluster.terminate()?.success(), "it stands by until it is ended");
     Ok(())
 }
 

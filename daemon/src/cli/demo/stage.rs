@@ -3,7 +3,9 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{ChildStderr, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -36,14 +38,13 @@ pub(super) struct Stage {
 
 struct Daemon {
     process: Process,
-    log: BufReader<ChildStderr>,
+    /// Its lines, read by a thread: a line that does not come must not stop the clock.
+    log: mpsc::Receiver<String>,
 }
 
 /// A line of the daemon's log, as far as it matters here.
 #[derive(Deserialize)]
 struct LogLine {
-    #[serde(default)]
-    message: String,
     mark: Option<String>,
 }
 
@@ -77,11 +78,15 @@ impl Stage {
         let mut command = sheave()?;
         command
             .args(["run", "--node-name", "test-node", "--cluster-cidr", "10.0.0.0/8,fd00:10::/32", "--log-format", "json"])
+            // A load may turn out to change nothing, and is told all the same.
+            .args(["--log", "info,sheave::marks=debug"])
             .arg(format!("--source=manifests={DIRECTORY}"))
             .stderr(Stdio::piped());
         let mut process = self.lab.node().spawn(command)?;
-        let log = process.child().stderr.take().context("the daemon has no log")?;
-        self.daemon = Some(Daemon { process, log: BufReader::new(log) });
+        let lines = BufReader::new(process.child().stderr.take().context("the daemon has no log")?).lines();
+        let (sender, log) = mpsc::channel();
+        thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        self.daemon = Some(Daemon { process, log });
         self.await_synced()?;
         Ok(started.elapsed())
     }
@@ -109,22 +114,23 @@ impl Stage {
         let wanted = manifests::digest(DIRECTORY)?;
         let daemon = self.daemon.as_mut().context("the daemon is not running")?;
         let deadline = Instant::now() + PATIENCE;
-        let mut line = String::new();
         let mut seen = String::new();
-        while Instant::now() < deadline {
-            line.clear();
-            if daemon.log.read_line(&mut line).context("reading the daemon's log")? == 0 {
-                bail!("sheave run ended:\n{seen}");
-            }
-            seen.push_str(&line);
+        loop {
+            let line = match daemon.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Disconnected) => bail!("sheave run ended:\n{seen}"),
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("sheave run did not get there within {PATIENCE:?}; it said:\n{seen}")
+                }
+            };
             if let Ok(said) = serde_json::from_str::<LogLine>(&line)
-                && said.message == "synced"
                 && said.mark.as_deref() == Some(&wanted)
             {
                 return Ok(());
             }
+            seen.push_str(&line);
+            seen.push('\n');
         }
-        bail!("sheave run did not get there within {PATIENCE:?}; it said:\n{seen}");
     }
 
     /// SIGTERM, and the end of the process.

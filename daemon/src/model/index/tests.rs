@@ -60,7 +60,7 @@ impl Plain {
                 }
                 self.listed.insert(name(kind));
             }
-            Change::Mark(_) => {}
+            Change::Mark(_) | Change::Together(_) => {}
         }
     }
 

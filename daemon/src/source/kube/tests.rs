@@ -212,6 +212,7 @@ impl Watch {
             Change::Listing(_) => "listing".into(),
             Change::Listed(_) => "listed".into(),
             Change::Mark(mark) => format!("@{}", mark.point),
+            Change::Together(changes) => panic!("no watch tells {changes:?} at once"),
             Change::Deleted(_, key) => format!("-{key}"),
             Change::Applied(Object::Service(service) | Object::ForeignService(service)) => format!("+{}", service.key.name()),
             Change::Applied(Object::EndpointSlice(slice)) => format!("+{}", slice.key.name()),

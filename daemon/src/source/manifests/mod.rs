@@ -44,8 +44,8 @@ pub struct ManifestOptions {
     pub headless: bool,
 }
 
-/// Watches `path` until cancelled and tells its objects, then its changes, each load followed by a mark of [`STREAM`] whose point is
-/// the [`digest`] of what was read. The task ends when it is cancelled or nobody listens any more.
+/// Watches `path` until cancelled and tells its objects, then its changes, each load in one [`Change::Together`] that ends with a mark of
+/// [`STREAM`] whose point is the [`digest`] of what was read. The task ends when it is cancelled or nobody listens any more.
 pub fn spawn(path: PathBuf, options: ManifestOptions, changes: Sender<Change>, cancel: CancellationToken) -> JoinHandle<()> {
     tokio::spawn(async move {
         cancel.run_until_cancelled(run(path, options, changes)).await;
@@ -81,10 +81,8 @@ async fn run(path: PathBuf, options: ManifestOptions, changes: Sender<Change>) {
                 if std::mem::take(&mut unreadable) {
                     info!("{} is readable again", path.display());
                 }
-                for change in batch {
-                    if changes.send(change).await.is_err() {
-                        return;
-                    }
+                if !batch.is_empty() && changes.send(Change::Together(batch)).await.is_err() {
+                    return;
                 }
             }
             Err(error) => {

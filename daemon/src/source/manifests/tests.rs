@@ -35,21 +35,33 @@ impl Listener {
         self.told.clear();
         loop {
             let next = timeout(Duration::from_secs(10), self.changes.recv()).await;
-            match next.expect("the mark arrives").expect("the source runs") {
-                Change::Mark(Mark { stream, point }) if stream == STREAM && point == wanted => return,
-                Change::Mark(_) => {}
-                Change::Listing(kind) => self.told.push(format!("listing {kind:?}")),
-                Change::Listed(kind) => self.told.push(format!("listed {kind:?}")),
-                Change::Applied(object) => {
-                    let name = name_of(&object);
-                    self.told.push(format!("+{name}"));
-                    self.held.insert(name, object);
-                }
-                Change::Deleted(kind, key) => {
-                    let name = format!("{kind:?} {key}");
-                    self.told.push(format!("-{name}"));
-                    assert!(self.held.remove(&name).is_some(), "{name} was never told");
-                }
+            let Change::Together(load) = next.expect("the mark arrives").expect("the source runs") else {
+                panic!("part of a load on its own");
+            };
+            let Some(Change::Mark(Mark { stream: STREAM, point })) = load.last() else { panic!("a load without its mark") };
+            let current = *point == wanted;
+            load.into_iter().for_each(|change| self.obey(change));
+            if current {
+                return;
+            }
+        }
+    }
+
+    fn obey(&mut self, change: Change) {
+        match change {
+            Change::Together(_) => panic!("one in another"),
+            Change::Mark(_) => {}
+            Change::Listing(kind) => self.told.push(format!("listing {kind:?}")),
+            Change::Listed(kind) => self.told.push(format!("listed {kind:?}")),
+            Change::Applied(object) => {
+                let name = name_of(&object);
+                self.told.push(format!("+{name}"));
+                self.held.insert(name, object);
+            }
+            Change::Deleted(kind, key) => {
+                let name = format!("{kind:?} {key}");
+                self.told.push(format!("-{name}"));
+                assert!(self.held.remove(&name).is_some(), "{name} was never told");
             }
         }
     }
@@ -411,9 +423,9 @@ async fn a_source_ends_when_it_is_told_to() {
     let dir = tempfile::tempdir().unwrap();
     let (sender, mut changes) = mpsc::channel(1);
     let cancel = CancellationToken::new();
-    // A channel of one, and nobody reading: the source is stuck in the middle of a load when the end comes.
     let task = spawn(dir.path().to_owned(), ManifestOptions::default(), sender, cancel.clone());
-    assert_eq!(changes.recv().await, Some(Change::Listing(Kind::Node)));
+    let Some(Change::Together(load)) = changes.recv().await else { panic!("nothing was told") };
+    assert_eq!(load[0], Change::Listing(Kind::Node));
     cancel.cancel();
     timeout(Duration::from_secs(5), task).await.expect("ends").expect("without a panic");
 }
