@@ -9,6 +9,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         without_privilege_one_line_says_so needs ["nftables", "tool:unshare"];
         wrong_usage_ends_with_2;
         help_and_version_end_with_0;
+        the_demo_comes_to_its_end needs ["nftables"];
     )
     .to_vec()
 }
@@ -30,6 +31,15 @@ fn without_privilege_one_line_says_so() -> anyhow::Result<()> {
         ensure!(lines.len() == 1 && lines[0].starts_with("sheave: "), "not one line: {}", done.stderr);
         ensure!(lines[0].contains(cause), "it does not say what is lacking: {}", lines[0]);
     }
+    Ok(())
+}
+
+/// In namespaces that it makes itself.
+fn the_demo_comes_to_its_end() -> anyhow::Result<()> {
+    let program = executable()?;
+    let done = Namespace::new("plain")?.exec(&program.to_string_lossy(), &["demo", "--connections", "2"])?;
+    ends_with(&done, 0)?;
+    ensure!(done.stdout.contains("Nothing of this machine was touched"), "{}", done.stdout);
     Ok(())
 }
 

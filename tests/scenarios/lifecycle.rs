@@ -1,7 +1,7 @@
 //! Services that change what they are, and endpoints of unusual kinds.
 
 use crate::fixture::{Checks, Cluster, DETECT_PODS, Endpoint, Expect, Lane, Service, in_lanes, node, node_in_zone, service_cidr};
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use sheave_tests::scenario::Scenario;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -16,6 +16,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         node_hints;
         external_ips_denied_by_gate;
         a_restart_adopts_what_is_there;
+        endpoints_that_move_between_slices_are_never_gone;
     )
 }
 
@@ -233,5 +234,25 @@ fn a_restart_adopts_what_is_there(lanes: &[Lane]) -> anyhow::Result<()> {
         ask(&cluster, lanes, &Expect::by(&[name])).context("after the restart")?;
     }
     cluster.objects("cluster.yaml", [node(), service_cidr()])?;
+    ask(&cluster, lanes, &Expect::by(&["local"]))
+}
+
+/// One edit of a file is one change, however many objects it has: what one slice loses and another gets was there all the time.
+fn endpoints_that_move_between_slices_are_never_gone(lanes: &[Lane]) -> anyhow::Result<()> {
+    let cluster = Cluster::start()?;
+    let named = |suffix: &str| {
+        let mut documents = web().documents();
+        for slice in &mut documents[1..] {
+            slice["metadata"]["name"] = format!("{}-{suffix}", slice["addressType"]).replace('"', "").to_lowercase().into();
+        }
+        documents
+    };
+    cluster.objects("web.yaml", named("a"))?;
+    let commits = cluster.count_log("synced");
+    for _ in 0..10 {
+        cluster.objects("web.yaml", named("b"))?;
+        cluster.objects("web.yaml", named("a"))?;
+    }
+    ensure!(cluster.count_log("synced") == commits, "something was written for what changes nothing");
     ask(&cluster, lanes, &Expect::by(&["local"]))
 }
