@@ -51,7 +51,8 @@ struct Shared {
 }
 
 impl Session {
-    /// Begins a run, and watches for the interrupt that would end it.
+    /// Begins a run, and watches for the interrupt that would end it. Results that an earlier run has kept in the same file stay until
+    /// this one has measured something.
     ///
     /// # Errors
     /// If nothing can be written where the results are to be kept: better now than after an hour.
@@ -59,7 +60,7 @@ impl Session {
         let results = Results::begin(benchmark);
         let save = destination.save.as_deref().map(|path| file_of(path, &results));
         if let Some(path) = &save {
-            results.write(path)?;
+            try_beside(path, &results)?;
         }
         if results.profile == Profile::Debug {
             say("sheave-bench: THIS IS A DEBUG BUILD, ITS NUMBERS MEAN NOTHING: cargo build --release -p sheave -p sheave-bench");
@@ -92,11 +93,16 @@ impl Session {
     /// The outcome's, and those of writing.
     pub(crate) fn end(&self, outcome: Result<()>) -> Result<()> {
         let Some(results) = self.take(outcome.is_err()) else { return outcome };
-        let nothing = results.legend.is_empty() && results.measurements.is_empty();
-        if outcome.is_ok() || !nothing {
-            self.deliver(&results)?;
+        if outcome.is_err() && is_empty(&results) {
+            self.leave_what_was_there();
+            return outcome;
         }
-        outcome
+        let delivered = self.deliver(&results);
+        if let (Err(_), Err(error)) = (&outcome, &delivered) {
+            // Why the run failed is the answer; this comes on top.
+            say(&format!("sheave-bench: {error:#}"));
+        }
+        outcome.and(delivered)
     }
 
     fn with(&self, change: impl FnOnce(&mut Results)) {
@@ -130,6 +136,15 @@ impl Session {
         writeln!(std::io::stdout(), "{text}").context("writing the result")
     }
 
+    /// A run that has measured nothing replaces nothing.
+    fn leave_what_was_there(&self) {
+        let Some(path) = &self.0.save else { return };
+        let unfinished = unfinished(path);
+        if let Err(error) = std::fs::remove_file(&unfinished) {
+            say(&format!("sheave-bench: {} stays: {error}", unfinished.display()));
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Results>> {
         // Results of a thread that panicked are whole: they are changed by one push at a time.
         self.0.results.lock().unwrap_or_else(PoisonError::into_inner)
@@ -153,7 +168,9 @@ impl Session {
             // Gone already: the run ended at the same moment, and says so itself.
             let Some(results) = session.take(true) else { return };
             say("\nsheave-bench: interrupted; namespaces, rules and processes go with this one");
-            if let Err(error) = session.deliver(&results) {
+            if is_empty(&results) {
+                session.leave_what_was_there();
+            } else if let Err(error) = session.deliver(&results) {
                 say(&format!("sheave-bench: {error:#}"));
             }
             std::process::exit(INTERRUPTED);
@@ -161,6 +178,22 @@ impl Session {
         std::thread::Builder::new().name("interrupts".into()).spawn(watch).context("watching for interrupts")?;
         Ok(())
     }
+}
+
+/// Whether the place can be written to, without touching what is kept there. Should this process be killed, the file says that it was.
+fn try_beside(path: &Path, results: &Results) -> Result<()> {
+    let unfinished = unfinished(path);
+    let results = Results { interrupted: true, ..results.clone() };
+    std::fs::write(&unfinished, results.json()? + "\n").with_context(|| format!("writing {}", unfinished.display()))
+}
+
+/// Where [`Results::write`] writes before it names the file.
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_extension("unfinished")
+}
+
+fn is_empty(results: &Results) -> bool {
+    results.legend.is_empty() && results.measurements.is_empty()
 }
 
 /// A file, or one in a directory, named after what was run and when.
@@ -208,6 +241,35 @@ mod tests {
         assert!(session.end(Err(anyhow::anyhow!("it broke"))).unwrap_err().to_string().contains("it broke"));
         let partial = saved(directory.path());
         assert!(partial.interrupted && partial.measurements.len() == 1, "{partial:?}");
+    }
+
+    #[test]
+    fn what_an_earlier_run_kept_stays_until_something_is_measured() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("results.json");
+        let session = begun(path.clone());
+        session.add("cold_sync_ms", 2.0, None, "");
+        session.end(Ok(())).unwrap();
+
+        let session = begun(path.clone());
+        assert_eq!(Results::read(&path).unwrap().figure("cold_sync_ms"), Some(2.0));
+        let trial = Results::read(&unfinished(&path)).unwrap();
+        assert!(trial.interrupted, "until the end says otherwise");
+        session.end(Err(anyhow::anyhow!("it broke at once"))).unwrap_err();
+        let kept = saved(directory.path());
+        assert!(!kept.interrupted && kept.figure("cold_sync_ms") == Some(2.0), "{kept:?}");
+    }
+
+    #[test]
+    fn why_a_run_failed_is_told_even_if_its_results_cannot_be_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("place");
+        std::fs::create_dir(&place).unwrap();
+        let session = begun(place.join("results.json"));
+        session.measured(Measurement::new("cold sync").value("kernel_ms", 1.0));
+        std::fs::remove_dir_all(&place).unwrap();
+        let error = session.end(Err(anyhow::anyhow!("it broke"))).unwrap_err().to_string();
+        assert!(error.contains("it broke"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,13 @@
 //! The log of one test.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
+
+use tracing::Dispatch;
+use tracing::subscriber::NoSubscriber;
+
+/// While there is one subscriber only, the thread that first comes by a line decides for all whether it is wanted (`has_just_one` in
+/// tracing-core's callsite.rs): a test that captures nothing would silence one that does. So there are always two.
+static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
 
 /// What was logged on this thread since the capture began, as `LEVEL message` lines.
 #[derive(Clone, Default)]
@@ -9,6 +16,7 @@ pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 impl Log {
     /// From now on, until the guard is gone.
     pub(crate) fn capture() -> (Self, tracing::subscriber::DefaultGuard) {
+        LazyLock::force(&SECOND);
         let log = Self::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()

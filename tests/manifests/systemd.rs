@@ -34,4 +34,6 @@ fn the_unit_may_do_what_adoption_asks_for() {
     assert!(set("ExecStart")[0].contains("--adopt"));
     assert_eq!(set("CapabilityBoundingSet"), ["CAP_NET_ADMIN CAP_NET_RAW"]);
     assert_eq!((set("ProtectSystem"), set("ReadWritePaths")), (vec!["strict"], vec!["-/run/xtables.lock"]));
+    // After a boot nobody may have made it yet.
+    assert_eq!(set("ExecStartPre"), ["-+/usr/bin/touch /run/xtables.lock"]);
 }

@@ -360,6 +360,27 @@ fn a_file_is_checked() -> anyhow::Result<()> {
     let done = sheave(&["run", "--config", map.path(), "--source", "manifests=/tmp"])?;
     ends_with(&done, 2)?;
     ensure!(done.stderr.contains("KubeProxyConfiguration.conntrack.min: Invalid value: -1"), "{}", done.stderr);
+    a_refused_file_is_an_object_where_the_log_is_json(map.path(), sheave)
+}
+
+/// Every line is one, the last one as well; with a log that lets no error through, it is said all the same.
+fn a_refused_file_is_an_object_where_the_log_is_json(
+    path: &str,
+    sheave: impl Fn(&[&str]) -> Result<Finished, sheave_lab::Error>,
+) -> anyhow::Result<()> {
+    let run = |flags: &[&str]| sheave(&[&["run", "--config", path], flags].concat());
+    for flags in [&["--log-format=json"][..], &["--logging-format=json"], &["--log-format=json", "--log=nonsense"]] {
+        let done = run(flags)?;
+        ends_with(&done, 2)?;
+        let lines: Vec<serde_json::Value> =
+            done.stderr.lines().map(serde_json::from_str).collect::<Result<_, _>>().context(done.stderr.clone())?;
+        let last = lines.last().context("it says something")?;
+        let message = last["message"].as_str().unwrap_or_default();
+        ensure!(last["level"] == "ERROR" && message.contains("conntrack.min: Invalid value: -1"), "{flags:?}: {last}");
+    }
+    let done = run(&["--log-format=json", "--log=off"])?;
+    ends_with(&done, 2)?;
+    ensure!(done.stderr.contains("conntrack.min: Invalid value: -1"), "{}", done.stderr);
     Ok(())
 }
 

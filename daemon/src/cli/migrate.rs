@@ -77,10 +77,12 @@ fn check(door: &mut KernelNft, output: Format) -> Result<(), Failure> {
 
 #[expect(clippy::print_stdout, reason = "the answer of a command")]
 fn back(door: &mut KernelNft, timeout: Duration) -> Result<(), Failure> {
-    let outcome = rollback::give_back(door, timeout, |waiting| println!("waiting: {waiting}")).map_err(Failure::No)?;
+    let localnet = |door: &mut KernelNft| give_back_localnet(door).context("setting route_localnet back");
+    let outcome = rollback::give_back(door, timeout, localnet, |waiting| println!("waiting: {waiting}")).map_err(Failure::No)?;
     match outcome {
         Outcome::GivenBack => {
-            give_back_localnet(door).context("setting route_localnet back").map_err(Failure::No)?;
+            // A `sheave run` that removed the rules itself may not have been allowed to.
+            localnet(door).map_err(Failure::No)?;
             println!("kube-proxy serves this node; sheave's rules are removed");
         }
         Outcome::NothingHere => println!("nothing of sheave is in this kernel"),

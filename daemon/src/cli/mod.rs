@@ -47,7 +47,7 @@ enum Command {
 }
 
 /// How to talk.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 struct LogOptions {
     /// What to log: a level (error, warn, info, debug, trace), or directives such as `info,sheave::source=debug` [default: info]
     #[arg(long, global = true, value_name = "FILTER", env = "SHEAVE_LOG", help_heading = "Logging")]
@@ -93,7 +93,7 @@ impl Cli {
         let Self { command, log } = self;
         let outcome = match command {
             // Its log may be told by a file how to look.
-            Command::Run(arguments) => arguments.prepare(log).and_then(run::Prepared::run),
+            Command::Run(arguments) => arguments.run(log),
             Command::Config(arguments) => log.start(None).and_then(|_| config::config(arguments)),
             Command::Cleanup(arguments) => log.start(None).and_then(|_| cleanup::cleanup(&arguments)),
             Command::Migrate(arguments) => log.start(None).and_then(|_| migrate::migrate(&arguments)),
@@ -135,14 +135,27 @@ impl LogOptions {
         self.format().or(defaults.map(|defaults| defaults.format)).unwrap_or(Format::Text)
     }
 
-    /// Says a failure in the log if that is JSON: whoever reads it takes every line for an object, the last one as well.
+    /// Says a failure in the log if that is JSON: whoever reads it takes every line for an object, the last one as well. A filter that
+    /// lets no error through is no reason to end without a word.
     fn tell(&self, defaults: Option<LogDefaults>, failure: Failure) -> Failure {
         match self.format_under(defaults) {
-            Format::Text => failure,
-            Format::Json => {
+            Format::Json if tracing::enabled!(tracing::Level::ERROR) => {
                 tracing::error!("{}", failure.text());
                 Failure::Told(failure.code())
             }
+            Format::Json | Format::Text => failure,
+        }
+    }
+
+    /// The same of a failure that comes before the log is open, or is why it does not open.
+    fn tell_unopened(&self, defaults: Option<LogDefaults>, failure: Failure) -> Failure {
+        if self.format_under(defaults) == Format::Text {
+            return failure;
+        }
+        let any_filter = Self { log: None, ..self.clone() };
+        match self.start(defaults).or_else(|_| any_filter.start(defaults)) {
+            Ok(_) => self.tell(defaults, failure),
+            Err(_) => failure,
         }
     }
 }

@@ -12,7 +12,7 @@ use clap::Args;
 use self::flags::KubeProxyFlags;
 use super::{Failure, LogFormat, LogOptions, cleanup};
 use crate::config::{self, ConfigFile, Configuration, Overrides, Settings, SheaveConfiguration, SourceChoice};
-use crate::daemon::{self, with_causes};
+use crate::daemon::{self, DaemonError, with_causes};
 
 /// Flags of `sheave run`. Those of sheave go before a configuration file, those of kube-proxy are ignored beside one.
 #[derive(Debug, Args)]
@@ -86,7 +86,7 @@ struct KlogFlags {
 }
 
 /// What is to be done, once the log is open.
-pub(super) struct Prepared {
+struct Prepared {
     task: Task,
     settings: Settings,
     log: LogOptions,
@@ -100,8 +100,16 @@ enum Task {
 }
 
 impl Arguments {
+    pub(super) fn run(self, log: LogOptions) -> Result<(), Failure> {
+        let log = LogOptions { log_format: log.log_format.or(self.klog.logging_format), ..log };
+        match self.prepare(log.clone()) {
+            Ok(prepared) => prepared.run(),
+            Err(failure) => Err(log.tell_unopened(None, failure)),
+        }
+    }
+
     /// Reads and judges everything. The log is not open yet: how it looks may stand in the file.
-    pub(super) fn prepare(self, log: LogOptions) -> Result<Prepared, Failure> {
+    fn prepare(self, log: LogOptions) -> Result<Prepared, Failure> {
         let overrides = Overrides {
             node_name: node_name(self.node_name)?,
             host_name: host_name()?,
@@ -111,7 +119,7 @@ impl Arguments {
             api_servers: self.api_server.into_iter().chain(self.master).collect(),
             several_cidrs: self.config.is_none(),
             verbosity: self.klog.verbosity,
-            log_format: log.format().or(self.klog.logging_format.map(config::LogFormat::from)),
+            log_format: log.format(),
             log_filter: log.filter_given(),
             streaming_list: self.streaming_list_patience,
         };
@@ -144,30 +152,33 @@ impl Arguments {
 
 impl Prepared {
     /// Opens the log and does it.
-    pub(super) fn run(self) -> Result<(), Failure> {
+    fn run(self) -> Result<(), Failure> {
         let Self { task, settings, log } = self;
-        let defaults = settings.log;
-        let filter = log.start(Some(defaults))?;
+        let defaults = Some(settings.log);
+        let filter = log.start(defaults).map_err(|failure| log.tell_unopened(defaults, failure))?;
         let outcome = match task {
-            Task::Cleanup => return cleanup::cleanup(&cleanup::Arguments::default()),
+            Task::Cleanup => cleanup::cleanup(&cleanup::Arguments::default()),
             Task::WriteConfig(path) => {
                 let written = std::fs::write(&path, config::default_documents());
-                return written.with_context(|| format!("write {}", path.display())).map_err(Failure::No);
+                written.with_context(|| format!("write {}", path.display())).map_err(Failure::No)
             }
             Task::InitOnly => {
                 settings.tell(&mut BTreeSet::new());
-                daemon::init_only(&settings.options)
+                daemon::init_only(&settings.options).map_err(Failure::from)
             }
-            Task::Serve(file) => daemon::run(settings, file.as_ref(), &filter),
+            Task::Serve(file) => daemon::run(settings, file.as_ref(), &filter).map_err(Failure::from),
         };
-        outcome.map_err(|error| {
-            let failure = match error {
-                error if error.is_usage() => Failure::Usage(with_causes(&error)),
-                error if error.is_unreachable() => Failure::Unreachable(error.into()),
-                error => Failure::No(error.into()),
-            };
-            log.tell(Some(defaults), failure)
-        })
+        outcome.map_err(|failure| log.tell(defaults, failure))
+    }
+}
+
+impl From<DaemonError> for Failure {
+    fn from(error: DaemonError) -> Self {
+        match error {
+            error if error.is_usage() => Self::Usage(with_causes(&error)),
+            error if error.is_unreachable() => Self::Unreachable(error.into()),
+            error => Self::No(error.into()),
+        }
     }
 }
 

@@ -93,8 +93,10 @@ pub(super) async fn stand_by(terminate: &mut Signal, interrupt: &mut Signal) {
     let removed_for_good = async {
         until_removed(|| {
             let mut door = KernelNft::open()?;
+            // Before the rules that guard it.
+            localnet::give_back(&mut door)?;
             nftables::cleanup(&mut door)?;
-            localnet::give_back(&mut door)
+            Ok(())
         })
         .await;
         std::future::pending::<()>().await;

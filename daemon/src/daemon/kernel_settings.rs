@@ -10,7 +10,7 @@ mod tests;
 
 mod keeper;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use super::localnet;
 use crate::config::{ConntrackSettings, DetectLocal, KernelSettings, Options};
 use crate::model::Family;
 
-pub(super) use self::keeper::Keeper;
+pub(super) use self::keeper::{Keeper, problem};
 
 /// `/proc/sys`, and what else is a file of one line.
 pub(super) struct Sysctls {
@@ -154,8 +154,8 @@ impl Default for Sysctls {
 }
 
 impl Amiss {
-    /// These are, now. Returns whether any of them has just begun.
-    fn are(&self, matters: BTreeMap<&'static str, String>) -> bool {
+    /// These are, now. Returns those that have just begun.
+    pub(super) fn are(&self, matters: BTreeMap<&'static str, String>) -> BTreeSet<&'static str> {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, text) in &matters {
             if told.get(name) != Some(text) {
@@ -165,12 +165,12 @@ impl Amiss {
         for text in told.iter().filter(|(name, _)| !matters.contains_key(*name)).map(|(_, text)| text) {
             tracing::info!("no longer: {text}");
         }
-        let begun = matters.keys().any(|name| !told.contains_key(name));
+        let begun = matters.keys().copied().filter(|name| !told.contains_key(name)).collect();
         *told = matters;
         begun
     }
 
-    fn is_nothing(&self) -> bool {
+    pub(super) fn is_nothing(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 }
@@ -191,6 +191,13 @@ impl Sysctls {
             tracing::info!("{name} set to {value}, from {before}");
         }
         Ok(())
+    }
+
+    /// Whether a setting may be written, without writing it.
+    pub(super) fn may_make(&self, setting: Setting) -> Result<(), Missed> {
+        let Setting { name, value } = setting;
+        let opened = fs::OpenOptions::new().write(true).open(self.path(name));
+        opened.map(drop).map_err(|source| Missed { name, value, source })
     }
 
     /// Lower than what it has needs CAP_SYS_RESOURCE; without it the process is no worse off than any other.

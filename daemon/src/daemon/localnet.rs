@@ -8,17 +8,28 @@
 #[cfg(test)]
 mod tests;
 
-use super::kernel_settings::{Setting, Sysctls};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+
+use super::kernel_settings::{Amiss, Missed, Setting, Sysctls, problem};
 use super::report::with_causes;
 use crate::dataplane::nftables::LOCALNET_TABLE;
+use crate::health::ProxyHealth;
 use crate::migration::State;
-use crate::netlink::nft::{Batch, CommitError, DoorError, KernelNft, NftDoor as _};
+use crate::netlink::nft::{Batch, CommitError, DoorError, KernelNft, NftDoor};
 
 /// The setting, as the sync loop follows it.
 pub(super) struct Localnet {
     sysctls: Sysctls,
     memory: Box<dyn Memory>,
+    health: Arc<ProxyHealth>,
+    /// What cannot be set, until it can.
+    told: Amiss,
     on: bool,
+    /// It is on and was off before us. What the memory says, which somebody else may flush.
+    set_by_us: bool,
 }
 
 /// Remembers that it was off before us.
@@ -45,15 +56,33 @@ const UNGUARDED: &str = "net.ipv4.conf.all.route_localnet is 1 and sheave does n
 
 /// What to tell of one that is on, by whomever, when the rules that guard it are gone.
 pub(crate) fn unguarded_localnet() -> Option<&'static str> {
-    unguarded(&Sysctls::default())
+    still_on(&Sysctls::default())
 }
 
-/// The same where these settings are. One that was off before us is set back by whoever no longer wants it.
+/// The same of a daemon that does not need it. One that was off before us is set back by the sync loop, or told there.
 pub(super) fn unguarded(sysctls: &Sysctls) -> Option<&'static str> {
-    (sysctls.read(ROUTE_LOCALNET) == Some(1) && !InKernel.was_off()).then_some(UNGUARDED)
+    unguarded_but_for(&InKernel, sysctls)
 }
 
-/// Sets it back if it was off before us, for rules that go for good. Not for a kube-proxy that takes over in iptables mode: it serves
+fn unguarded_but_for(memory: &dyn Memory, sysctls: &Sysctls) -> Option<&'static str> {
+    // Asked first: the sync loop sets it back, and then forgets.
+    if memory.was_off() { None } else { still_on(sysctls) }
+}
+
+fn still_on(sysctls: &Sysctls) -> Option<&'static str> {
+    (sysctls.read(ROUTE_LOCALNET) == Some(1)).then_some(UNGUARDED)
+}
+
+/// The setting that [`give_back`] would set to 0, if it would.
+///
+/// # Errors
+/// See [`MigrationError`](crate::migration::MigrationError).
+pub(crate) fn would_give_back(door: &mut KernelNft) -> anyhow::Result<Option<&'static str>> {
+    let ours = door.table_exists(LOCALNET_TABLE)? && Sysctls::default().read(ROUTE_LOCALNET) == Some(1);
+    Ok((ours && !State::look(door)?.may_serve_localhost()).then_some(ROUTE_LOCALNET))
+}
+
+/// Sets it back if it was off before us, for rules that go for good: before they go, since they guard it. Not for a kube-proxy that takes over in iptables mode: it serves
 /// NodePorts at 127.0.0.1 as well, guards the address itself, and looks at the setting at its start only.
 ///
 /// # Errors
@@ -64,78 +93,97 @@ pub(crate) fn give_back(door: &mut KernelNft) -> anyhow::Result<()> {
     }
     if State::look(door)?.may_serve_localhost() {
         tracing::info!("{ROUTE_LOCALNET} stays 1, for kube-proxy");
-    } else if !set(&Sysctls::default(), OFF) {
+    } else if let Err(missed) = Sysctls::default().make(OFF) {
         // What is remembered may help whoever is allowed to.
+        tracing::warn!("{missed}");
         return Ok(());
     }
     Ok(InKernel::write(door, false)?)
 }
 
-/// Whether it could be set; if not, somebody is told.
-fn set(sysctls: &Sysctls, setting: Setting) -> bool {
-    let made = sysctls.make(setting);
-    if let Err(missed) = &made {
-        tracing::warn!("{missed}");
-    }
-    made.is_ok()
-}
-
 impl Localnet {
-    /// As a process before this one has left it.
-    pub(super) fn resume() -> Self {
-        Self::new(Sysctls::default(), Box::new(InKernel))
+    /// As a process before this one has left it. What cannot be set is told once, and in `problems` while it lasts.
+    pub(super) fn resume(health: Arc<ProxyHealth>, told: Amiss) -> Self {
+        Self::new(Sysctls::default(), Box::new(InKernel), health, told)
     }
 
-    fn new(sysctls: Sysctls, memory: Box<dyn Memory>) -> Self {
-        let on = memory.was_off() && sysctls.read(ROUTE_LOCALNET) == Some(1);
-        Self { sysctls, memory, on }
+    /// One that remembers nothing of an earlier process.
+    pub(super) fn forgetful(health: Arc<ProxyHealth>) -> Self {
+        Self::new(Sysctls::default(), Box::new(Here::default()), health, Amiss::default())
+    }
+
+    fn new(sysctls: Sysctls, mut memory: Box<dyn Memory>, health: Arc<ProxyHealth>, told: Amiss) -> Self {
+        let was_off = memory.was_off();
+        let is_off = sysctls.read(ROUTE_LOCALNET) == Some(0);
+        if was_off && is_off {
+            // Ended between the two, or somebody has set it back: nothing is left to do.
+            memory.remember(false);
+        }
+        let set_by_us = was_off && !is_off;
+        Self { sysctls, memory, health, told, on: set_by_us, set_by_us }
     }
 
     /// Turns it on or off again. The rules that keep others from 127.0.0.0/8 are in force whenever it is on: on comes after them,
-    /// off before they go. One that somebody else turned on stays on, and somebody has to be told. Returns whether it is on without
-    /// the rules.
-    pub(super) fn follow(&mut self, wanted: bool) -> bool {
-        if wanted == self.on {
-            return false;
+    /// off before they go. One that somebody else turned on stays on, which is the [`Keeper`](super::kernel_settings::Keeper)'s to
+    /// tell. What fails is told, and tried again at the next call.
+    pub(super) fn follow(&mut self, wanted: bool) {
+        if wanted == self.on && self.told.is_nothing() {
+            return;
         }
-        self.on = wanted;
-        if wanted {
-            if self.sysctls.read(ROUTE_LOCALNET) == Some(0) {
-                // First of all: a process that ends between the two has turned nothing on.
-                self.memory.remember(true);
-                if !set(&self.sysctls, ON) {
-                    self.memory.remember(false);
-                }
-            }
-            return false;
+        let turned = if wanted { self.turn_on() } else { self.turn_off() };
+        let missed = turned.err().map(|missed| missed.to_string());
+        if missed.is_none() {
+            self.on = wanted;
         }
-        if self.memory.was_off() && set(&self.sysctls, OFF) {
-            self.memory.remember(false);
-        }
-        let unguarded = self.sysctls.read(ROUTE_LOCALNET) == Some(1);
-        if unguarded {
-            tracing::warn!("{UNGUARDED}");
-        }
-        unguarded
+        self.health.problem(&problem(ROUTE_LOCALNET), missed.clone());
+        self.told.are(missed.map(|text| (ROUTE_LOCALNET, text)).into_iter().collect::<BTreeMap<_, _>>());
     }
-}
 
-impl Default for Localnet {
-    /// One that remembers nothing of an earlier process.
-    fn default() -> Self {
-        Self { sysctls: Sysctls::default(), memory: Box::new(Here::default()), on: false }
+    /// Remembers what it was once more: whoever took our rules may have taken the memory as well (`nft flush ruleset`).
+    pub(super) fn remember_again(&mut self) {
+        if self.set_by_us {
+            self.memory.remember(true);
+        }
+    }
+
+    fn turn_on(&mut self) -> Result<(), Missed> {
+        if self.sysctls.read(ROUTE_LOCALNET).is_some_and(|value| value != 0) {
+            return Ok(());
+        }
+        // Most who may not set it never may, and this is asked at every commit: nothing is written to the kernel's tables for that.
+        self.sysctls.may_make(ON)?;
+        // First of all: a process that ends between the two has turned nothing on.
+        self.remember(true);
+        self.sysctls.make(ON).inspect_err(|_| self.remember(false))
+    }
+
+    fn turn_off(&mut self) -> Result<(), Missed> {
+        if self.set_by_us {
+            self.sysctls.make(OFF)?;
+            self.remember(false);
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, was_off: bool) {
+        self.set_by_us = was_off;
+        self.memory.remember(was_off);
     }
 }
 
 impl InKernel {
-    fn write(door: &mut KernelNft, was_off: bool) -> Result<(), CommitError> {
+    fn write(door: &mut dyn NftDoor, was_off: bool) -> Result<(), CommitError> {
         let mut batch = Batch::new();
         if was_off {
             batch.add_table(LOCALNET_TABLE, None);
         } else {
             batch.delete_table(LOCALNET_TABLE);
         }
-        door.commit(batch).map(drop)
+        match door.commit(batch) {
+            // Somebody else was faster: `sheave migrate back` and the daemon that it asks to stand down both give back.
+            Err(refused) if !was_off && refused.errno() == Some(Errno::ENOENT) => Ok(()),
+            outcome => outcome.map(drop),
+        }
     }
 }
 

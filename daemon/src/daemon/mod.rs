@@ -38,7 +38,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use localnet::{give_back as give_back_localnet, unguarded_localnet};
+pub(crate) use localnet::{give_back as give_back_localnet, unguarded_localnet, would_give_back as would_give_back_localnet};
 pub use report::Reporter;
 pub(crate) use report::with_causes;
 use servers::Listening;
@@ -292,8 +292,9 @@ async fn serve(
         let watching = absent_node::watch_over(options.clone(), health.clone(), absent_node::PATIENCE);
         tokio::spawn(cancel.clone().run_until_cancelled_owned(watching));
     }
+    let localnet = Localnet::resume(health.clone(), told.localnet.clone());
     let sync_loop = SyncLoop::new(options.clone(), Box::new(plane), outputs);
-    let mut sync_loop = sync_loop.watched_by(watchman).with_localnet(Localnet::resume());
+    let mut sync_loop = sync_loop.watched_by(watchman).with_localnet(localnet);
     if let Some(reason) = no_ipv6 {
         tracing::info!("{reason}: only IPv4 is served");
         sync_loop = sync_loop.without_ipv6();

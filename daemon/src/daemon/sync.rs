@@ -138,6 +138,7 @@ impl SyncLoop {
             plane,
             instruments: Instruments::new(outputs.metrics.clone(), outputs.health.clone()),
             finishing: Outage::new(AFFINITY, outputs.health.clone(), FINISH_AGAIN, FINISH_AT_LATEST),
+            localnet: Localnet::forgetful(outputs.health.clone()),
             outputs,
             watchman: None,
             facts: NodeFacts::default(),
@@ -151,7 +152,6 @@ impl SyncLoop {
             first_commit: None,
             unfinished: None,
             held_until: None,
-            localnet: Localnet::default(),
             misgivings: Misgivings::default(),
         }
     }
@@ -354,9 +354,16 @@ impl SyncLoop {
         })
     }
 
-    /// Writes everything, with the monitor at rest. If somebody else may have changed our table meanwhile, once more.
+    /// Writes everything that is ours.
     fn load(&mut self) -> Result<Commit, PlaneError> {
         self.flows_doubtful = true;
+        let commit = self.load_plane()?;
+        self.localnet.remember_again();
+        Ok(commit)
+    }
+
+    /// With the monitor at rest. If somebody else may have changed our table meanwhile, once more.
+    fn load_plane(&mut self) -> Result<Commit, PlaneError> {
         let Some(watchman) = &mut self.watchman else { return self.plane.load(self.reconciler.table()) };
         watchman.hold()?;
         let rest = watchman.rest();

@@ -9,6 +9,8 @@ use super::kernel_settings::Amiss;
 pub(super) struct Told {
     /// Of the kernel's settings.
     pub(super) kernel: Amiss,
+    /// Of `route_localnet`, which the sync loop sets.
+    pub(super) localnet: Amiss,
     /// Remarks and warnings about the configuration.
     pub(super) configuration: BTreeSet<String>,
 }

@@ -12,7 +12,7 @@ use crate::dataplane::nftables::{self, TABLE};
 use crate::netlink::nft::{Batch, DoorError, ForeignTable, KernelNft, NftDoor as _, TableFamily};
 
 /// The table by which a `sheave run` that is alive is asked to stand down.
-pub(super) const REQUEST_TABLE: &str = "sheave-back";
+pub const REQUEST_TABLE: &str = "sheave-back";
 /// How often it is looked whether kube-proxy has come. Nothing tells: it may program any of four subsystems.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// A `sheave run` that is asked with less time than that could not be awaited.
@@ -90,13 +90,23 @@ pub enum Outcome {
     TooLate(Waiting),
 }
 
-/// Waits until kube-proxy's rules can take over, and removes ours.
+/// Waits until kube-proxy's rules can take over, and removes ours. `before` is called first of all, once they are about to go: it
+/// takes back what they guard.
 ///
 /// A request outlives its fulfilment: the `sheave run` that it was for may be started again by others.
 ///
 /// # Errors
-/// See [`MigrationError`], and those of the removal.
-pub fn give_back(door: &mut KernelNft, limit: Duration, mut told: impl FnMut(&Waiting)) -> anyhow::Result<Outcome> {
+/// See [`MigrationError`], and those of the removal and of `before`.
+pub fn give_back(
+    door: &mut KernelNft,
+    limit: Duration,
+    mut before: impl FnMut(&mut KernelNft) -> anyhow::Result<()>,
+    mut told: impl FnMut(&Waiting),
+) -> anyhow::Result<Outcome> {
+    let mut remove = |door: &mut KernelNft| -> anyhow::Result<Removal> {
+        before(door)?;
+        Ok(remove(door)?)
+    };
     let started = Instant::now();
     let mut last = None;
     let mut asked = false;

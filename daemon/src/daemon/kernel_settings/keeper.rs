@@ -68,13 +68,14 @@ impl Keeper {
         self.missed = missed.keys().copied().collect();
         let mut matters = look_beside(options, &self.sysctls);
         matters.extend(missed);
-        if self.told.are(matters) && !texts.is_empty() {
+        // Matters beside those begin and end without an Event.
+        if !self.told.are(matters).is_disjoint(&self.missed) {
             self.reporter.settings_missed(&texts);
         }
     }
 }
 
 /// As `/healthz` names it.
-fn problem(name: &str) -> String {
+pub(in crate::daemon) fn problem(name: &str) -> String {
     format!("kernel setting {name}")
 }

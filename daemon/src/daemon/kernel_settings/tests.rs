@@ -5,6 +5,7 @@ use crate::captured_log::Log;
 use crate::daemon::Reporter;
 use crate::health::{ProxyHealth, STALE_AFTER};
 use crate::metrics::Metrics;
+use crate::source::kube::EventSink;
 
 fn conntrack() -> ConntrackSettings {
     ConntrackSettings {
@@ -116,8 +117,12 @@ fn what_cannot_be_made_is_named() {
 }
 
 fn keeper(sysctls: Sysctls) -> (Keeper, Arc<ProxyHealth>, Arc<Metrics>) {
+    keeper_with(sysctls, Reporter::default())
+}
+
+fn keeper_with(sysctls: Sysctls, reporter: Reporter) -> (Keeper, Arc<ProxyHealth>, Arc<Metrics>) {
     let (health, metrics) = (Arc::new(ProxyHealth::new(STALE_AFTER, false)), Arc::new(Metrics::new()));
-    let keeper = Keeper::new(health.clone(), metrics.clone(), Reporter::default(), Amiss::default());
+    let keeper = Keeper::new(health.clone(), metrics.clone(), reporter, Amiss::default());
     (keeper.of(sysctls), health, metrics)
 }
 
@@ -148,6 +153,25 @@ fn what_cannot_be_made_is_told_once_and_until_it_is_so() {
     options.kernel.conntrack.udp = Duration::ZERO;
     keeper.look(&options);
     assert_eq!(health.look().problems, Vec::<String>::new());
+}
+
+/// Another matter that begins meanwhile is no reason to say it again.
+#[test]
+fn an_event_is_for_settings_that_have_just_been_missed() {
+    let (root, sysctls) = sysctls(&[("net/ipv4/ip_forward", "1\n"), ("oom_score_adj", "0\n")]);
+    let mut options = plain();
+    options.kernel.conntrack.udp = Duration::from_secs(7);
+    let (events, mut said) = EventSink::recording();
+    let (mut keeper, ..) = keeper_with(sysctls, Reporter::with_events(events, "n".into()));
+    let mut reasons = || std::iter::from_fn(|| said.try_recv().ok()).map(|remark| remark.reason).collect::<Vec<_>>();
+    keeper.look(&options);
+    assert_eq!(reasons(), ["FailedToSetKernelSettings"]);
+    fs::write(root.path().join("net/ipv4/ip_forward"), "0\n").unwrap();
+    keeper.look(&options);
+    assert_eq!(reasons(), [""; 0], "forwarding is another matter");
+    options.kernel.conntrack.udp_stream = Duration::from_secs(7);
+    keeper.look(&options);
+    assert_eq!(reasons(), ["FailedToSetKernelSettings"]);
 }
 
 /// A line for each matter that begins, and one for each that ends; none in between. The score of this process is in the log alone.
