@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use super::iptables::{Chains, Fate, Rule};
 use super::{MigrationError, State};
 use crate::dataplane::nftables;
 use crate::model::Family;
-use crate::netlink::nft::{ForeignRule, ForeignTable, KernelNft, TableFamily};
+use crate::netlink::condition::Condition;
+use crate::netlink::nft::{DoorError, ForeignRule, ForeignTable, KernelNft, TableFamily};
 
 /// An address of a Service's, or a port of the node's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +36,8 @@ pub enum Frontend {
 
 /// kube-proxy's verdict maps, of addresses and of NodePorts: frontends that have an endpoint somewhere.
 const SERVICE_MAPS: [&str; 2] = ["service-ips", "service-nodeports"];
+/// How nft names the map of one rule: `__map%d`.
+const ANONYMOUS: &str = "__map";
 /// Our sets of frontends by the size of their backend set, in whichever pool.
 const CLASS: &str = "class-";
 
@@ -52,8 +56,12 @@ pub(super) fn of_sheave(door: &mut KernelNft) -> Result<BTreeSet<Frontend>, Migr
 /// Frontends that a table of kube-proxy's nftables mode leads to an endpoint.
 pub(super) fn of_table(door: &mut KernelNft, table: &ForeignTable) -> Result<BTreeSet<Frontend>, MigrationError> {
     let family = if table.family == TableFamily::IPV6 { Family::V6 } else { Family::V4 };
-    let rules: Vec<_> = door.rules_in(table)?.iter().map(|rule: &ForeignRule| rule.into()).collect();
-    let chains = super::iptables::Chains::of(&rules);
+    let mut rules = Vec::new();
+    for rule in door.rules_in(table)? {
+        rules.extend(draws(door, table, &rule)?);
+        rules.push(Rule::from(&rule));
+    }
+    let chains = Chains::of(&rules);
     let mut found = BTreeSet::new();
     for map in SERVICE_MAPS {
         let elements = door.elements_in(table, map)?;
@@ -64,6 +72,14 @@ pub(super) fn of_table(door: &mut KernelNft, table: &ForeignTable) -> Result<BTr
         found.extend(served.filter_map(|element| Frontend::parse(family, &element.key)));
     }
     Ok(found)
+}
+
+/// The chains among which a rule draws by a map of its own, as rules that lead there: `numgen random mod 2 vmap { 0 : goto endpoint-a, 1 :
+/// goto endpoint-b }` (`writeServiceToEndpointRules` of pkg/proxy/nftables/proxier.go). Maps with a name are kube-proxy's of frontends.
+fn draws(door: &mut KernelNft, table: &ForeignTable, rule: &ForeignRule) -> Result<Vec<Rule>, DoorError> {
+    let Some(map) = rule.verdict_map().filter(|map| map.starts_with(ANONYMOUS)) else { return Ok(Vec::new()) };
+    let chains = door.elements_in(table, map)?.into_iter().filter_map(|element| element.verdict?.chain);
+    Ok(chains.map(|chain| Rule::new(&rule.chain, Some(&chain), Fate::Other, &[Condition::Other])).collect())
 }
 
 impl State {
@@ -146,7 +162,7 @@ mod tests {
         assert_eq!(parse(Family::V4, &[1, 2, 3]), None);
     }
 
-    /// A table with every ClusterIP and verdict, and not one endpoint.
+    /// A table with every ClusterIP and verdict, and not one endpoint; then with each of the ways in which kube-proxy leads to one.
     #[test]
     fn a_frontend_without_an_endpoint_is_not_served() {
         in_namespace(|| {
@@ -156,16 +172,23 @@ mod tests {
                 set cluster-ips { type ipv4_addr; elements = { 10.96.0.1 }; }
                 chain service-a { }
                 chain external-a { goto service-a; }
+                chain endpoint-a { }
                 map service-ips { type ipv4_addr . inet_proto . inet_service : verdict; elements = { 10.96.0.1 . tcp . 443 : goto service-a }; }
                 map service-nodeports { type inet_proto . inet_service : verdict; elements = { tcp . 30080 : goto external-a }; }
             }"));
             let mut door = KernelNft::open().unwrap();
-            assert_eq!(of_table(&mut door, &table).unwrap(), BTreeSet::new());
+            let mut served = || of_table(&mut door, &table).unwrap().iter().map(ToString::to_string).collect::<Vec<_>>();
+            let both = ["10.96.0.1:443/TCP", "NodePort 30080 of IPv4/TCP"];
+            assert!(served().is_empty());
             assert!(nft(
                 "add rule ip kube-proxy service-a meta l4proto tcp dnat to numgen random mod 1 map { 0 : 10.0.0.1 . 443 }"
             ));
-            let served: Vec<_> = of_table(&mut door, &table).unwrap().iter().map(ToString::to_string).collect();
-            assert_eq!(served, ["10.96.0.1:443/TCP", "NodePort 30080 of IPv4/TCP"]);
+            assert_eq!(served(), both, "a map of endpoints");
+            assert!(nft("flush chain ip kube-proxy service-a"));
+            assert!(nft("add rule ip kube-proxy service-a numgen random mod 1 vmap { 0 : goto endpoint-a }"));
+            assert!(served().is_empty(), "a chain that does not translate");
+            assert!(nft("add rule ip kube-proxy endpoint-a meta l4proto tcp dnat to 10.0.0.1:443"));
+            assert_eq!(served(), both, "a map of chains");
         });
     }
 }

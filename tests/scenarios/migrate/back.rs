@@ -30,6 +30,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         back_to_a_kube_proxy_that_waits_for_its_ports needs ["nftables", "tool:nft"];
         back_waits_for_every_cluster_ip needs ["nftables", "tool:nft"];
         back_waits_for_endpoints needs ["nftables", "tool:nft"];
+        back_waits_for_endpoints_with_chains_of_their_own needs ["nftables", "tool:nft"];
         back_to_iptables_legacy_needs_no_tool_of_its_own needs ["nftables", "tool:nft", "tool:iptables-legacy-restore"];
         back_does_not_wait_for_what_a_stopped_sheave_left needs ["nftables", "tool:nft"];
         back_where_nothing_is_ours_is_done needs ["nftables"];
@@ -244,6 +245,37 @@ fn back_waits_for_every_cluster_ip() -> anyhow::Result<()> {
 
 /// kube-proxy knows every ClusterIP, and no endpoint of one of them.
 fn back_waits_for_endpoints() -> anyhow::Result<()> {
+    back_waits_until(
+        "add rule ip6 kube-proxy service-4P6NPVPV-ns/decoy/tcp/tcp-80 \
+         meta l4proto tcp dnat ip6 to numgen random mod 1 map { 0 : fd00:10:180::9 . 80 }",
+    )
+}
+
+/// As kube-proxy writes a Service with session affinity, and every Service in some of its releases.
+fn back_waits_for_endpoints_with_chains_of_their_own() -> anyhow::Result<()> {
+    back_waits_until(
+        "table ip6 kube-proxy {
+            set affinity-4P6NPVPV-9 { type ipv6_addr; flags dynamic,timeout; timeout 3h; }
+            chain endpoint-4P6NPVPV-9 {
+                ip6 saddr fd00:10:180::9 jump mark-for-masquerade
+                update @affinity-4P6NPVPV-9 { ip6 saddr }
+                meta l4proto tcp dnat ip6 to [fd00:10:180::9]:80
+            }
+            chain service-4P6NPVPV-ns/decoy/tcp/tcp-80 {
+                ip6 saddr @affinity-4P6NPVPV-9 goto endpoint-4P6NPVPV-9
+                numgen random mod 1 vmap { 0 : goto endpoint-4P6NPVPV-9 }
+            }
+        }",
+    )?;
+    back_waits_until(
+        "table ip6 kube-proxy {
+            chain endpoint-4P6NPVPV-9 { meta l4proto tcp dnat ip6 to [fd00:10:180::9]:80; }
+            chain service-4P6NPVPV-ns/decoy/tcp/tcp-80 { numgen random mod 1 vmap { 0 : goto endpoint-4P6NPVPV-9 }; }
+        }",
+    )
+}
+
+fn back_waits_until(endpoint: &str) -> anyhow::Result<()> {
     let mut cluster = traffic::cluster()?;
     cluster.start(&DETECT_PODS)?;
     cluster.terminate()?;
@@ -252,10 +284,7 @@ fn back_waits_for_endpoints() -> anyhow::Result<()> {
     cluster.nft("flush chain ip6 kube-proxy service-4P6NPVPV-ns/decoy/tcp/tcp-80")?;
     let mut back = Back::start(&cluster)?;
     back.says("no endpoint for 2 frontends that sheave's have some for: [fd00:172:30::99]:80/TCP, NodePort 30099 of IPv6/TCP")?;
-    cluster.nft(
-        "add rule ip6 kube-proxy service-4P6NPVPV-ns/decoy/tcp/tcp-80 \
-         meta l4proto tcp dnat ip6 to numgen random mod 1 map { 0 : fd00:10:180::9 . 80 }",
-    )?;
+    cluster.nft(endpoint)?;
     back.ends_well()
 }
 

@@ -115,6 +115,10 @@ pub mod expression {
     pub const CT_KEY: u16 = 2;
     /// `NFT_CT_STATE`
     pub const CT_STATE: u32 = 0;
+    pub const LOOKUP_SET: u16 = 1;
+    pub const LOOKUP_DREG: u16 = 3;
+    /// `NFT_REG_VERDICT`
+    pub const VERDICT_REGISTER: u32 = 0;
     pub const XT_NAME: u16 = 1;
     pub const XT_INFO: u16 = 3;
 }

@@ -70,6 +70,8 @@ pub struct ForeignRule {
 pub enum Expression {
     /// What becomes of the packet.
     Verdict(Verdict),
+    /// A map of this name says what becomes of the packet.
+    VerdictMap(String),
     /// Loads bytes of the network header.
     NetworkHeader {
         /// The first byte.
@@ -283,6 +285,15 @@ impl ForeignRule {
         })
     }
 
+    /// The map that says which chain it sends packets to.
+    #[must_use]
+    pub fn verdict_map(&self) -> Option<&str> {
+        self.expressions.iter().find_map(|expression| match expression {
+            Expression::VerdictMap(map) => Some(map.as_str()),
+            _ => None,
+        })
+    }
+
     /// Whether it ends with this verdict.
     #[must_use]
     pub fn ends_with(&self, verdict: &Verdict) -> bool {
@@ -304,7 +315,7 @@ impl ForeignRule {
     pub fn is_unconditional(&self) -> bool {
         !self.expressions.iter().any(|expression| match expression {
             Expression::Match { name, .. } => name != "comment",
-            Expression::Compare(_) | Expression::Differs(_) => true,
+            Expression::Compare(_) | Expression::Differs(_) | Expression::VerdictMap(_) => true,
             Expression::Other(name) => name != "counter",
             _ => false,
         })
@@ -373,7 +384,7 @@ impl ForeignRule {
                 Expression::Match { name, info } => found.extend(Condition::of_extension(name, info)),
                 Expression::Verdict(_) | Expression::Masquerade | Expression::Nat | Expression::Target(_) => {}
                 Expression::Other(name) if ["counter", "immediate", REJECT].contains(&name.as_str()) => {}
-                Expression::Other(_) => found.push(Condition::Other),
+                Expression::VerdictMap(_) | Expression::Other(_) => found.push(Condition::Other),
             }
         }
         found
@@ -468,6 +479,9 @@ impl Expression {
             },
             "bitwise" => Self::Mask(value(expr::BITWISE_MASK)),
             "ct" if data.u32_be(expr::CT_KEY) == Some(expr::CT_STATE) => Self::ConnectionState,
+            "lookup" if data.u32_be(expr::LOOKUP_DREG) == Some(expr::VERDICT_REGISTER) => {
+                Self::VerdictMap(text(expr::LOOKUP_SET))
+            }
             "masq" => Self::Masquerade,
             "nat" => Self::Nat,
             "match" => {

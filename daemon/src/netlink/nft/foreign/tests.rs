@@ -59,6 +59,23 @@ fn tables_and_chains_of_every_family_are_told_apart() {
 }
 
 #[test]
+fn a_map_of_verdicts_is_told_from_other_lookups() {
+    in_namespace(|| {
+        let mut door = open();
+        nft("table ip nat { chain D {
+            ip daddr @s accept
+            tcp dport vmap { 80 : goto A }
+            tcp dport 81 dnat to numgen random mod 1 map { 0 : 192.0.2.3 }
+        }; }");
+        let rules = door.rules_in(&ForeignTable::new(TableFamily::IPV4, "nat")).unwrap();
+        let maps: Vec<_> = rules.iter().filter(|rule| rule.chain == "D").map(ForeignRule::verdict_map).collect();
+        let [None, Some(map), None] = maps[..] else { panic!("{maps:?}") };
+        let elements = door.elements_in(&ForeignTable::new(TableFamily::IPV4, "nat"), map).unwrap();
+        assert_eq!(elements[0].verdict.as_ref().and_then(|verdict| verdict.chain.as_deref()), Some("A"));
+    });
+}
+
+#[test]
 fn rules_say_where_they_send_and_what_they_look_for() {
     in_namespace(|| {
         let mut door = open();
