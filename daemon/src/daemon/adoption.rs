@@ -184,9 +184,10 @@ impl Adoption {
                 Ok(Look::LeftOver(_)) if handover::is_requested() => IDLE,
                 Ok(Look::LeftOver(_)) => match blocking(remove).await {
                     Ok(removal) => {
-                        self.removed.add(&removal.removed);
-                        match told.of(&removal) {
-                            0 => {
+                        self.removed.add(&removal.for_good);
+                        match (told.of(&removal), &removal.failed) {
+                            (_, Some(error)) => told.failed(error, &mut retry),
+                            (0, None) => {
                                 self.looks = LOOKS;
                                 IDLE
                             }
@@ -265,11 +266,14 @@ impl Told {
 
     /// Says what went and what stays, and how many connections are still carried.
     fn of(&mut self, removal: &Removal) -> u64 {
-        let Removal { removed, left, draining } = removal;
+        let Removal { removed, for_good: _, left, draining, failed: _ } = removal;
         if !removed.is_empty() {
             tracing::info!("kube-proxy's rules are removed: {}", sentence(removed));
         }
-        self.once(Self::LEFT, || left.iter().for_each(|left| tracing::warn!("not removed: {left}")));
+        // One that failed may not have come so far.
+        if !left.is_empty() {
+            self.once(Self::LEFT, || left.iter().for_each(|left| tracing::warn!("not removed: {left}")));
+        }
         if *draining > 0 {
             self.once(Self::DRAINING, || {
                 tracing::info!(

@@ -16,6 +16,8 @@ pub struct Rule {
     pub chain: String,
     /// The chain it sends packets to.
     pub target: Option<String>,
+    /// It is not for all packets.
+    pub conditional: bool,
     /// The one destination address that it looks for.
     pub destination: Option<IpAddr>,
     /// The protocol and the port that it looks for.
@@ -254,6 +256,7 @@ impl Rule {
         Self {
             chain: chain.to_owned(),
             target: target.map(str::to_owned),
+            conditional: !conditions.is_empty(),
             destination: host,
             transport: protocol.and_then(|protocol| u8::try_from(protocol).ok()).zip(port),
             drops_invalid: fate == Fate::Drop && conditions == [Condition::States(INVALID)],

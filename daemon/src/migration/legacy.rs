@@ -4,6 +4,7 @@
 //! The kernel takes an x_tables table whole or not at all, and who may write when is settled by a lock file that the tool knows and a
 //! daemon in a container cannot see. So without the tool we say whose chains are there, and leave them alone.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::io::{self, Write as _};
@@ -83,10 +84,11 @@ fn script(table: &str, chains: &[String], saved: &str) -> String {
     let mut script = format!("*{table}\n");
     // Naming a chain that exists flushes it.
     chains.iter().for_each(|chain| script.push_str(&format!(":{chain} - [0:0]\n")));
-    let is_builtin = |chain: &str| saved.lines().any(|line| is_policy_of(line, chain));
+    let builtin: BTreeSet<&str> = saved.lines().filter_map(built_in).collect();
+    let gone: BTreeSet<&str> = chains.iter().map(String::as_str).collect();
     for rule in saved.lines().filter_map(|line| line.strip_prefix("-A ")) {
         let (chain, target) = chain_and_target(rule);
-        if is_builtin(chain) && target.is_some_and(|target| chains.iter().any(|chain| chain == target)) {
+        if builtin.contains(chain) && target.is_some_and(|target| gone.contains(target)) {
             script.push_str(&format!("-D {rule}\n"));
         }
     }
@@ -95,10 +97,10 @@ fn script(table: &str, chains: &[String], saved: &str) -> String {
     script
 }
 
-/// Whether a line gives a chain a policy: one that somebody made has none.
-fn is_policy_of(line: &str, chain: &str) -> bool {
-    let rest = line.strip_prefix(':').and_then(|line| line.strip_prefix(chain));
-    rest.is_some_and(|rest| rest.starts_with(' ') && !rest.starts_with(" -"))
+/// The chain that a line gives a policy: one that somebody made has none.
+fn built_in(line: &str) -> Option<&str> {
+    let (chain, policy) = line.strip_prefix(':')?.split_once(' ')?;
+    (!policy.starts_with('-')).then_some(chain)
 }
 
 /// Of what follows `-A`. Words in quotes are comments, and nothing is looked for in them.

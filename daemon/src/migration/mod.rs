@@ -223,7 +223,9 @@ impl State {
                     self.dropping_legacy.push(check::legacy_chain(family, FORWARD_HOOK));
                 }
                 let chains = table.chains.iter().map(|chain| chain.name.as_str());
-                let share = iptables::share(chains, |chain| table.is_builtin(chain), &rules);
+                let builtin: BTreeSet<&str> =
+                    table.chains.iter().filter(|chain| chain.policy.is_some()).map(|chain| chain.name.as_str()).collect();
+                let share = iptables::share(chains, |chain| builtin.contains(chain), &rules);
                 if !share.is_empty() {
                     if let Some(error) = legacy::why_not_writable(family) {
                         let reason = error.to_string();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::iptables::Place;
-use super::{Backend, Item, MigrationError, State, block_on, family_word, legacy};
+use super::{Backend, Iptables, Item, MigrationError, State, block_on, family_word, legacy};
 use crate::model::Family;
 use crate::netlink::ipset::Ipset;
 use crate::netlink::ipvs::{self, Ipvs};
@@ -19,46 +19,87 @@ const LET_GO: Duration = Duration::from_millis(20);
 const LET_GO_ATTEMPTS: u32 = 100;
 
 /// What one go removed, and what it left.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Removal {
     /// What is gone.
     pub removed: Vec<Item>,
+    /// That of it which somebody must have written if it is found again: not a table of iptables with chains that others use, which are
+    /// found as soon as nobody uses them any more.
+    pub for_good: Vec<Item>,
     /// What stays, and why; for people.
     pub left: Vec<String>,
     /// Connections that IPVS still carries for kube-proxy's virtual servers. They are not cut: until they have ended, those virtual
     /// servers stay, and another go is due.
     pub draining: u64,
+    /// What ended it before its time.
+    pub failed: Option<MigrationError>,
 }
 
 /// Removes everything of kube-proxy's. Safe to repeat.
 ///
 /// # Errors
-/// See [`MigrationError`]; what was removed by then stays removed.
+/// See [`MigrationError`], if nothing is removed. What fails after that is in [`Removal::failed`], beside what is gone.
 pub fn remove(door: &mut KernelNft) -> Result<Removal, MigrationError> {
     let state = remove_from_nftables(door)?;
-    let mut removal = Removal { removed: state.removable(), ..Removal::default() };
-    remove_from_legacy(&state)?;
-    for iptables in &state.iptables {
-        let kept = iptables.share.kept.iter();
-        removal.left.extend(kept.map(|(chain, by)| {
-            format!("chain {chain} of {} {iptables}: chain {by}, which is not kube-proxy's, jumps to it", iptables.backend.name())
-        }));
-    }
-    removal.left.extend(state.untouchable.iter().map(ToString::to_string));
-
-    removal.draining = remove_virtual_servers(&state)?;
-    if removal.draining > 0 {
-        // The sets say which virtual servers are NodePorts', the interface brings the packets.
-        removal.removed.retain(|item| !matches!(item.kind, "ipset" | "interface" | "ipvs"));
-        return Ok(removal);
-    }
-    if let Some(device) = &state.device {
-        block_on(route::delete_interface(device.index))??;
-    }
-    let busy = destroy_ipsets(&state.ipsets)?;
-    removal.removed.retain(|item| item.kind != "ipset" || !busy.contains(&item.name));
-    removal.left.extend(busy.into_iter().map(|name| format!("ipset {name}: a rule that is not kube-proxy's refers to it")));
+    let items = state.removable();
+    let mut removal = Removal::default();
+    removal.gone(&items, |item| matches!(item.kind, "nftables" | "iptables-nft"));
+    removal.failed = removal.go_on(&state, &items).err();
+    removal.for_good = for_good(&state, &removal.removed);
     Ok(removal)
+}
+
+impl Removal {
+    /// What is not in nf_tables.
+    fn go_on(&mut self, state: &State, items: &[Item]) -> Result<(), MigrationError> {
+        let is_legacy = |iptables: &&Iptables| iptables.backend == Backend::Legacy && state.is_writable(iptables);
+        for iptables in state.iptables.iter().filter(is_legacy) {
+            if !iptables.share.chains.is_empty() {
+                legacy::remove(iptables.family, &iptables.table, &iptables.share.chains)?;
+                self.gone(items, |item| is_of(item, iptables));
+            }
+        }
+        for iptables in &state.iptables {
+            let kept = iptables.share.kept.iter();
+            self.left.extend(kept.map(|(chain, by)| {
+                format!(
+                    "chain {chain} of {} {iptables}: chain {by}, which is not kube-proxy's, jumps to it",
+                    iptables.backend.name()
+                )
+            }));
+        }
+        self.left.extend(state.untouchable.iter().map(ToString::to_string));
+
+        self.draining = remove_virtual_servers(state)?;
+        if self.draining > 0 {
+            // The sets say which virtual servers are NodePorts', the interface brings the packets.
+            return Ok(());
+        }
+        self.gone(items, |item| item.kind == "ipvs");
+        if let Some(device) = &state.device {
+            block_on(route::delete_interface(device.index))??;
+            self.gone(items, |item| item.kind == "interface");
+        }
+        let busy = destroy_ipsets(&state.ipsets)?;
+        self.gone(items, |item| item.kind == "ipset" && !busy.contains(&item.name));
+        self.left.extend(busy.into_iter().map(|name| format!("ipset {name}: a rule that is not kube-proxy's refers to it")));
+        Ok(())
+    }
+
+    fn gone(&mut self, items: &[Item], is: impl Fn(&Item) -> bool) {
+        self.removed.extend(items.iter().filter(|item| is(item)).cloned());
+    }
+}
+
+/// What is not of a table in which chains stay.
+fn for_good(state: &State, removed: &[Item]) -> Vec<Item> {
+    let shared = |item: &Item| state.iptables.iter().any(|iptables| !iptables.share.kept.is_empty() && is_of(item, iptables));
+    removed.iter().filter(|item| !shared(item)).cloned().collect()
+}
+
+/// Whether an item is kube-proxy's share of this table.
+fn is_of(item: &Item, iptables: &Iptables) -> bool {
+    item.kind == iptables.backend.name() && item.name == iptables.to_string()
 }
 
 /// kube-proxy's tables and its share of iptables-nft's, in one transaction that the kernel refuses if anybody changed anything since
@@ -98,15 +139,6 @@ fn transaction(state: &State, generation: u32) -> Batch {
         iptables.share.chains.iter().for_each(|chain| batch.delete_chain(table, chain));
     }
     batch
-}
-
-fn remove_from_legacy(state: &State) -> Result<(), MigrationError> {
-    for iptables in state.iptables.iter().filter(|iptables| iptables.backend == Backend::Legacy && state.is_writable(iptables)) {
-        if !iptables.share.chains.is_empty() {
-            legacy::remove(iptables.family, &iptables.table, &iptables.share.chains)?;
-        }
-    }
-    Ok(())
 }
 
 /// Deletes those that carry nothing any more, and says how many connections the others have. New ones do not come: our rules
@@ -169,6 +201,7 @@ impl std::fmt::Display for super::Untouchable {
 mod tests {
     use super::*;
     use crate::migration::Untouchable;
+    use crate::migration::iptables::Share;
 
     #[test]
     fn of_a_table_that_could_not_be_read_nothing_is_claimed() {
@@ -178,5 +211,27 @@ mod tests {
             untouchable(false).contains("may have chains of kube-proxy's")
                 && untouchable(true).contains("has chains of kube-proxy's")
         );
+    }
+
+    /// Once others no longer use a chain that stayed, its table is found again though nobody wrote to it.
+    #[test]
+    fn a_table_in_which_chains_stay_is_not_gone_for_good() {
+        let table = |name: &str, kept: &[&str]| Iptables {
+            backend: Backend::Nft,
+            family: Family::V4,
+            table: name.to_owned(),
+            share: Share {
+                chains: vec!["KUBE-SERVICES".to_owned()],
+                kept: kept.iter().map(|chain| ((*chain).to_owned(), "CNI-HOSTPORT-SETMARK".to_owned())).collect(),
+                ..Share::default()
+            },
+            drops_forwarded: false,
+        };
+        let iptables = vec![table("nat", &["KUBE-MARK-MASQ"]), table("filter", &[])];
+        let state = State { iptables, ipsets: vec!["KUBE-LOOP-BACK".to_owned()], ..State::default() };
+        let items = state.removable();
+        assert_eq!(items.len(), 3);
+        let names: Vec<_> = for_good(&state, &items).into_iter().map(|item| item.name).collect();
+        assert_eq!(names, ["ip filter", "KUBE-LOOP-BACK"]);
     }
 }

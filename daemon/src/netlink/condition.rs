@@ -11,12 +11,17 @@ pub enum Condition {
     Source(IpNet),
     /// It goes there.
     Destination(IpNet),
-    /// It came in by some interface.
-    InputInterface,
-    /// It leaves by some interface.
-    OutputInterface,
-    /// It has a mark.
-    Mark,
+    /// It came in by this interface.
+    InputInterface(Interface),
+    /// It leaves by this interface.
+    OutputInterface(Interface),
+    /// These bits of its mark have this value.
+    Mark {
+        /// The value.
+        value: u32,
+        /// The bits.
+        mask: u32,
+    },
     /// Its connection is in one of these states: [`INVALID`], [`ESTABLISHED`] and others.
     States(u32),
     /// `IPPROTO_*`.
@@ -25,6 +30,18 @@ pub enum Condition {
     DestinationPort(u16),
     /// Anything else, or the contrary of any of these.
     Other,
+}
+
+/// `IFNAMSIZ`
+const INTERFACE_NAME: usize = 16;
+
+/// An interface by its name, or all whose names begin alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Filled up with zeros.
+    name: [u8; INTERFACE_NAME],
+    /// No more than this is compared.
+    length: usize,
 }
 
 /// `NF_CT_STATE_INVALID_BIT`, `XT_CONNTRACK_STATE_INVALID`.
@@ -55,7 +72,10 @@ impl Condition {
             // `struct xt_sctp_info`, the other way round: ports that are not asked for are zero.
             "sctp" => half(0).map(Self::DestinationPort),
             // `struct xt_mark_mtinfo1`: value, mask, inversion.
-            "mark" if is_zero(8, 1) => Some(Self::Mark),
+            "mark" if is_zero(8, 1) => {
+                let word = |at: usize| info.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
+                word(0).zip(word(4)).map(|(value, mask)| Self::Mark { value, mask })
+            }
             "state" => info.get(..4).and_then(|mask| mask.try_into().ok()).map(|mask| Self::States(u32::from_ne_bytes(mask))),
             "conntrack" if half(MATCH_FLAGS) == Some(BY_STATE) && half(INVERT_FLAGS) == Some(0) => {
                 half(STATE_MASK).map(|mask| Self::States(mask.into()))
@@ -87,6 +107,27 @@ impl Condition {
     }
 }
 
+impl Interface {
+    /// From what a name is compared with: with the zero that ends it, or only its beginning. `None` if no name is so long.
+    #[must_use]
+    pub fn compared_with(bytes: &[u8]) -> Option<Self> {
+        let length = bytes.iter().position(|byte| *byte == 0).map_or(bytes.len(), |end| end + 1);
+        let mut name = [0; INTERFACE_NAME];
+        name.get_mut(..length)?.copy_from_slice(&bytes[..length]);
+        Some(Self { name, length })
+    }
+
+    /// Whether it is this, in iptables' words: `lxc+` are all whose names begin with `lxc`.
+    #[must_use]
+    pub fn is(&self, text: &str) -> bool {
+        let compared = &self.name[..self.length];
+        match text.strip_suffix('+') {
+            Some(beginning) => compared == beginning.as_bytes(),
+            None => compared.split_last() == Some((&0, text.as_bytes())),
+        }
+    }
+}
+
 /// One destination port of any source port.
 fn by_port(source: Option<(u16, u16)>, destination: Option<(u16, u16)>) -> Option<Condition> {
     let (first, last) = destination?;
@@ -106,6 +147,15 @@ mod tests {
         assert_eq!(net(&[10, 0, 0, 1], Some(&[255, 0, 0, 255])), None);
         assert_eq!(net(&[10, 0, 0, 0], Some(&[255, 240, 255, 0])), None);
         assert_eq!(net(&[0, 0, 0, 0], Some(&[0, 0, 0, 0])).as_deref(), Some("0.0.0.0/0"));
+    }
+
+    #[test]
+    fn interfaces_of_one_beginning_are_not_the_one_of_that_name() {
+        let interface = |bytes: &[u8]| Interface::compared_with(bytes).unwrap();
+        let (all, one, padded) = (interface(b"lxc"), interface(b"lxc\0"), interface(b"lxc\0\0\0\0\0\0\0\0\0\0\0\0\0"));
+        assert!(all.is("lxc+") && !all.is("lxc") && one.is("lxc") && !one.is("lxc+") && one == padded);
+        assert!(!interface(b"lxcbr0\0").is("lxc+") && !interface(b"").is("lxc+") && !interface(b"lx").is("lxc+"));
+        assert_eq!(Interface::compared_with(&[b'x'; 17]), None);
     }
 
     #[test]

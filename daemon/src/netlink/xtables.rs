@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::attr::{u16_at, u32_at};
-use super::condition::Condition;
+use super::condition::{Condition, Interface};
 use crate::model::Family;
 
 /// A table as it is in the kernel.
@@ -90,7 +90,7 @@ const ATTEMPTS: usize = 5;
 struct Layout {
     /// Bytes of an address. The source, the destination and the mask of each begin the structure.
     address: usize,
-    /// The first byte of the name of the interface that a packet came in by, and of the other one.
+    /// The first byte of the name of the interface that a packet came in by, and of the other one. The masks come after both.
     interfaces: [usize; 2],
     protocol: usize,
     /// `IPT_INV_*`
@@ -101,6 +101,9 @@ struct Layout {
     matches: usize,
 }
 
+/// `IFNAMSIZ`, and how far behind a name its mask is.
+const INTERFACE_NAME: usize = 16;
+const INTERFACE_MASK: usize = 32;
 /// What is asked for is not, of a source or a destination: `IPT_INV_SRCIP`, `IPT_INV_DSTIP`; of anything.
 const NOT_SOURCE: u8 = 0x08;
 const NOT_DESTINATION: u8 = 0x10;
@@ -248,8 +251,11 @@ impl<'a> Entry<'a> {
         };
         found.extend(network(0, NOT_SOURCE, Condition::Source));
         found.extend(network(1, NOT_DESTINATION, Condition::Destination));
-        for (at, condition) in interfaces.into_iter().zip([Condition::InputInterface, Condition::OutputInterface]) {
-            found.extend(self.bytes.get(at).is_some_and(|first| *first != 0).then_some(condition));
+        let by: [fn(Interface) -> Condition; 2] = [Condition::InputInterface, Condition::OutputInterface];
+        for (at, of) in interfaces.into_iter().zip(by).filter(|(at, _)| self.bytes.get(*at).is_some_and(|first| *first != 0)) {
+            let bytes = |at: usize| self.bytes.get(at..at + INTERFACE_NAME).unwrap_or_default();
+            let compared = bytes(at + INTERFACE_MASK).iter().take_while(|mask| **mask != 0).count();
+            found.push(Interface::compared_with(&bytes(at)[..compared]).map_or(Condition::Other, of));
         }
         match u16_at(self.bytes, protocol).unwrap_or(0) {
             0 => {}
@@ -289,12 +295,6 @@ impl Layout {
 }
 
 impl Table {
-    /// Whether a chain is the table's own.
-    #[must_use]
-    pub fn is_builtin(&self, name: &str) -> bool {
-        self.policy(name).is_some()
-    }
-
     /// The policy of a chain of the table's own.
     #[must_use]
     pub fn policy(&self, name: &str) -> Option<&Target> {
@@ -336,6 +336,10 @@ mod tests {
                 assert!(run("-A mine -m conntrack --ctstate INVALID -j DROP"));
                 assert!(run("-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT"));
                 assert!(run(&format!("-A FORWARD -s {pods} -j ACCEPT")));
+                assert!(run("-A FORWARD -o lxc+ -m mark --mark 0x10000/0x30000 -j ACCEPT"));
+                let interface = |bytes: &[u8]| Interface::compared_with(bytes).unwrap();
+                let marked_for_pods =
+                    [Condition::OutputInterface(interface(b"lxc")), Condition::Mark { value: 0x10000, mask: 0x30000 }];
                 let table = table(family, "filter").unwrap();
                 let chains: Vec<_> = table.chains.iter().map(|chain| (chain.name.as_str(), chain.policy.clone())).collect();
                 assert_eq!(
@@ -356,13 +360,14 @@ mod tests {
                 let to = |name: &str| Target::Chain(name.to_owned());
                 let at_service =
                     [Condition::Destination(service.parse().unwrap()), Condition::Protocol(6), Condition::DestinationPort(80)];
-                let not_at_service = [Condition::Other, Condition::InputInterface];
+                let not_at_service = [Condition::Other, Condition::InputInterface(interface(b"lo\0"))];
                 assert_eq!(
                     table.rules,
                     [
                         rule("FORWARD", &[], to("KUBE-SERVICES")),
                         rule("FORWARD", &[Condition::States(ESTABLISHED)], Target::Accept),
                         rule("FORWARD", &[Condition::Source(pods.parse().unwrap())], Target::Accept),
+                        rule("FORWARD", &marked_for_pods, Target::Accept),
                         rule("KUBE-SERVICES", &at_service, to("mine")),
                         rule("KUBE-SERVICES", &[], Target::Other),
                         rule("mine", &not_at_service, Target::Extension("REJECT".to_owned())),

@@ -13,7 +13,7 @@ use super::door::DoorError;
 use super::element::{OwnedElement, OwnedVerdict};
 use super::kernel::KernelNft;
 use crate::netlink::attr::{self, Fields};
-use crate::netlink::condition::Condition;
+use crate::netlink::condition::{Condition, Interface};
 use crate::netlink::message::{Message, NLM_F_DUMP};
 use crate::netlink::socket::single;
 
@@ -414,8 +414,6 @@ const MARK: u32 = 3;
 /// What it means that something is equal to a value.
 fn equal(loaded: Option<&Expression>, mask: Option<&[u8]>, value: &[u8]) -> Condition {
     /// `enum nft_meta_keys`
-    const IIF: u32 = 4;
-    const OIF: u32 = 5;
     const IIFNAME: u32 = 6;
     const OIFNAME: u32 = 7;
     const L4PROTO: u32 = 16;
@@ -432,9 +430,12 @@ fn equal(loaded: Option<&Expression>, mask: Option<&[u8]>, value: &[u8]) -> Cond
         (Some(Expression::TransportHeader { offset: 2, length: 2 }), &[high, low]) if mask.is_none() => {
             Some(Condition::DestinationPort(u16::from_be_bytes([high, low])))
         }
-        (Some(Expression::Meta(MARK)), _) => Some(Condition::Mark),
-        (Some(Expression::Meta(IIF | IIFNAME)), _) => Some(Condition::InputInterface),
-        (Some(Expression::Meta(OIF | OIFNAME)), _) => Some(Condition::OutputInterface),
+        (Some(Expression::Meta(MARK)), _) => {
+            let mask = mask.map_or(Some(u32::MAX), word);
+            word(value).zip(mask).map(|(value, mask)| Condition::Mark { value, mask })
+        }
+        (Some(Expression::Meta(IIFNAME)), _) => Interface::compared_with(value).map(Condition::InputInterface),
+        (Some(Expression::Meta(OIFNAME)), _) => Interface::compared_with(value).map(Condition::OutputInterface),
         _ => None,
     };
     known.unwrap_or(Condition::Other)
@@ -442,12 +443,18 @@ fn equal(loaded: Option<&Expression>, mask: Option<&[u8]>, value: &[u8]) -> Cond
 
 /// What it means that something is not a value: `ct state` and `meta mark` ask whether any of some bits is set.
 fn differs(loaded: Option<&Expression>, mask: Option<&[u8]>, value: &[u8]) -> Condition {
-    let mask: Option<[u8; 4]> = mask.and_then(|mask| mask.try_into().ok());
-    match (loaded, mask) {
-        (Some(Expression::ConnectionState), Some(mask)) if value == [0; 4] => Condition::States(u32::from_ne_bytes(mask)),
-        (Some(Expression::Meta(MARK)), Some(_)) if value == [0; 4] => Condition::Mark,
+    match (loaded, mask.and_then(word)) {
+        (Some(Expression::ConnectionState), Some(mask)) if value == [0; 4] => Condition::States(mask),
+        (Some(Expression::Meta(MARK)), Some(bit)) if value == [0; 4] && bit.is_power_of_two() => {
+            Condition::Mark { value: bit, mask: bit }
+        }
         _ => Condition::Other,
     }
+}
+
+/// A register, which is in host order.
+fn word(bytes: &[u8]) -> Option<u32> {
+    bytes.try_into().ok().map(u32::from_ne_bytes)
 }
 
 impl Expression {
