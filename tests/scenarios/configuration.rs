@@ -172,11 +172,23 @@ fn route_localnet_is_given_back_after_a_restart() -> anyhow::Result<()> {
         ensure!(value(&cluster)? == "1", "NodePorts are served at 127.0.0.1");
         Ok(())
     })?;
+    // Who flushes everything takes the memory as well, and it is written again.
+    cluster.nft("flush ruleset")?;
+    eventually(|| {
+        ensure!(cluster.nft("list tables")?.contains("table inet sheave-localnet\n"), "not remembered");
+        Ok(())
+    })?;
     cluster.kill()?;
     cluster.restart()?;
     ensure!(value(&cluster)? == "1");
     ensure!(cluster.terminate()?.success());
     ensure!(value(&cluster)? == "1", "the rules stay, and so does what they need");
+    let dry = cluster.sheave(&["cleanup", "--dry-run"])?.stdout;
+    for would in
+        ["set to 0: net.ipv4.conf.all.route_localnet", "remove: table inet sheave\n", "remove: table inet sheave-localnet"]
+    {
+        ensure!(dry.contains(&format!("would {would}")), "{would}: {dry}");
+    }
     ensure!(cluster.sheave(&["cleanup"])?.status.success());
     ensure!(value(&cluster)? == "0", "it was 0 before sheave");
     ensure!(!cluster.nft("list tables")?.contains("sheave"), "something is left");

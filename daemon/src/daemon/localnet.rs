@@ -17,6 +17,7 @@ use super::kernel_settings::{Amiss, Missed, Setting, Sysctls, problem};
 use super::report::with_causes;
 use crate::dataplane::nftables::LOCALNET_TABLE;
 use crate::health::ProxyHealth;
+use crate::metrics::Metrics;
 use crate::migration::State;
 use crate::netlink::nft::{Batch, CommitError, DoorError, KernelNft, NftDoor};
 
@@ -25,8 +26,11 @@ pub(super) struct Localnet {
     sysctls: Sysctls,
     memory: Box<dyn Memory>,
     health: Arc<ProxyHealth>,
+    metrics: Arc<Metrics>,
     /// What cannot be set, until it can.
     told: Amiss,
+    /// It cannot be set: one of the kernel settings that are missed.
+    missed: bool,
     on: bool,
     /// It is on and was off before us. What the memory says, which somebody else may flush.
     set_by_us: bool,
@@ -103,16 +107,16 @@ pub(crate) fn give_back(door: &mut KernelNft) -> anyhow::Result<()> {
 
 impl Localnet {
     /// As a process before this one has left it. What cannot be set is told once, and in `problems` while it lasts.
-    pub(super) fn resume(health: Arc<ProxyHealth>, told: Amiss) -> Self {
-        Self::new(Sysctls::default(), Box::new(InKernel), health, told)
+    pub(super) fn resume(health: Arc<ProxyHealth>, metrics: Arc<Metrics>, told: Amiss) -> Self {
+        Self::new(Sysctls::default(), Box::new(InKernel), health, metrics, told)
     }
 
     /// One that remembers nothing of an earlier process.
-    pub(super) fn forgetful(health: Arc<ProxyHealth>) -> Self {
-        Self::new(Sysctls::default(), Box::new(Here::default()), health, Amiss::default())
+    pub(super) fn forgetful(health: Arc<ProxyHealth>, metrics: Arc<Metrics>) -> Self {
+        Self::new(Sysctls::default(), Box::new(Here::default()), health, metrics, Amiss::default())
     }
 
-    fn new(sysctls: Sysctls, mut memory: Box<dyn Memory>, health: Arc<ProxyHealth>, told: Amiss) -> Self {
+    fn new(sysctls: Sysctls, mut memory: Box<dyn Memory>, health: Arc<ProxyHealth>, metrics: Arc<Metrics>, told: Amiss) -> Self {
         let was_off = memory.was_off();
         let is_off = sysctls.read(ROUTE_LOCALNET) == Some(0);
         if was_off && is_off {
@@ -120,7 +124,7 @@ impl Localnet {
             memory.remember(false);
         }
         let set_by_us = was_off && !is_off;
-        Self { sysctls, memory, health, told, on: set_by_us, set_by_us }
+        Self { sysctls, memory, health, metrics, told, missed: false, on: set_by_us, set_by_us }
     }
 
     /// Turns it on or off again. The rules that keep others from 127.0.0.0/8 are in force whenever it is on: on comes after them,
@@ -135,6 +139,8 @@ impl Localnet {
         if missed.is_none() {
             self.on = wanted;
         }
+        let before = std::mem::replace(&mut self.missed, missed.is_some());
+        self.metrics.kernel_settings_missed.inc_by(i64::from(self.missed) - i64::from(before));
         self.health.problem(&problem(ROUTE_LOCALNET), missed.clone());
         self.told.are(missed.map(|text| (ROUTE_LOCALNET, text)).into_iter().collect::<BTreeMap<_, _>>());
     }

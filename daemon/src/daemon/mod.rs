@@ -292,7 +292,7 @@ async fn serve(
         let watching = absent_node::watch_over(options.clone(), health.clone(), absent_node::PATIENCE);
         tokio::spawn(cancel.clone().run_until_cancelled_owned(watching));
     }
-    let localnet = Localnet::resume(health.clone(), told.localnet.clone());
+    let localnet = Localnet::resume(health.clone(), outputs.metrics.clone(), told.localnet.clone());
     let sync_loop = SyncLoop::new(options.clone(), Box::new(plane), outputs);
     let mut sync_loop = sync_loop.watched_by(watchman).with_localnet(localnet);
     if let Some(reason) = no_ipv6 {

@@ -138,7 +138,7 @@ impl SyncLoop {
             plane,
             instruments: Instruments::new(outputs.metrics.clone(), outputs.health.clone()),
             finishing: Outage::new(AFFINITY, outputs.health.clone(), FINISH_AGAIN, FINISH_AT_LATEST),
-            localnet: Localnet::forgetful(outputs.health.clone()),
+            localnet: Localnet::forgetful(outputs.health.clone(), outputs.metrics.clone()),
             outputs,
             watchman: None,
             facts: NodeFacts::default(),

@@ -63,7 +63,9 @@ impl Keeper {
         for (name, text) in &missed {
             self.health.problem(&problem(name), Some(text.clone()));
         }
-        self.metrics.kernel_settings_missed.set(i64::try_from(missed.len()).unwrap_or(i64::MAX));
+        // The sync loop counts one of its own (`route_localnet`).
+        let count = |settings: usize| i64::try_from(settings).unwrap_or(i64::MAX);
+        self.metrics.kernel_settings_missed.inc_by(count(missed.len()) - count(self.missed.len()));
         let texts: Vec<_> = missed.values().cloned().collect();
         self.missed = missed.keys().copied().collect();
         let mut matters = look_beside(options, &self.sysctls);

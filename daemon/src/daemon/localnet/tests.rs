@@ -26,6 +26,7 @@ struct Node {
     root: tempfile::TempDir,
     kept: Kept,
     health: Arc<ProxyHealth>,
+    metrics: Arc<Metrics>,
     told: Amiss,
 }
 
@@ -40,7 +41,7 @@ impl Node {
     fn without() -> Self {
         let root = tempfile::tempdir().unwrap();
         let health = Arc::new(ProxyHealth::new(STALE_AFTER, false));
-        let node = Self { root, kept: Kept::default(), health, told: Amiss::default() };
+        let node = Self { root, kept: Kept::default(), health, metrics: Arc::new(Metrics::new()), told: Amiss::default() };
         fs::create_dir_all(node.file().parent().unwrap()).unwrap();
         node
     }
@@ -50,7 +51,8 @@ impl Node {
     }
 
     fn daemon(&self) -> Localnet {
-        Localnet::new(self.sysctls(), Box::new(self.kept.clone()), self.health.clone(), self.told.clone())
+        let memory = Box::new(self.kept.clone());
+        Localnet::new(self.sysctls(), memory, self.health.clone(), self.metrics.clone(), self.told.clone())
     }
 
     fn file(&self) -> PathBuf {
@@ -136,14 +138,16 @@ fn what_cannot_be_set_is_a_problem_until_it_can() {
         assert_eq!(node.problems(), [format!("kernel setting net.ipv4.conf.all.route_localnet: {text}")]);
         assert!(!node.kept.was_off(), "it is not ours");
     }
+    assert_eq!(node.metrics.kernel_settings_missed.get(), 1);
     // Another configuration, the same process.
-    node.daemon().follow(true);
+    Localnet { metrics: Arc::new(Metrics::new()), ..node.daemon() }.follow(true);
     assert_eq!(log.lines(), [format!("WARN {text}")]);
 
     fs::remove_dir(node.file()).unwrap();
     fs::write(node.file(), "0").unwrap();
     localnet.follow(true);
     assert_eq!((node.value().as_str(), node.problems(), node.kept.was_off()), ("1", Vec::new(), true));
+    assert_eq!(node.metrics.kernel_settings_missed.get(), 0);
     let changed = "INFO net.ipv4.conf.all.route_localnet set to 1, from 0".to_owned();
     assert_eq!(log.lines()[1..], [changed, format!("INFO no longer: {text}")]);
 }
