@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::section::{Cell, Exhibit, Kind, Section, Table};
+use super::section::{Exhibit, Section, Table};
 
 /// All of it, as a document of its own.
 pub(super) fn of(sections: &[Section<'_>]) -> String {
@@ -40,10 +40,7 @@ pub(super) fn section(section: &Section<'_>) -> String {
 }
 
 fn table(text: &mut String, table: &Table) {
-    let aligned = |column: usize| {
-        let number = |row: &Vec<Cell>| row.get(column).is_some_and(|cell| matches!(cell.kind, Kind::Number | Kind::Share(_)));
-        if column > 0 && table.rows.iter().any(number) { "---:" } else { "---" }
-    };
+    let aligned = |column: usize| if column == 0 || table.is_words(column) { "---" } else { "---:" };
     let columns = 0..table.head.len();
     line(text, table.head.iter().map(|head| escaped(head)));
     line(text, columns.map(|column| aligned(column).to_owned()));

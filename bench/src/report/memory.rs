@@ -21,7 +21,7 @@ pub(super) fn section(runs: &Runs) -> Option<Section<'_>> {
     let run = runs.of("memory").next()?;
     let rows: Vec<_> = run.measurements().filter_map(|row| Some((size(row, "endpoints")?, &row.values))).collect();
     let mut table =
-        Table::new("Resident memory of `sheave run`", std::iter::once("endpoints").chain(COLUMNS.map(|(_, head)| head)));
+        Table::new("Resident memory of the daemon", std::iter::once("endpoints").chain(COLUMNS.map(|(_, head)| head)));
     for (endpoints, values) in &rows {
         let cell = |(name, _): (&str, &str)| Cell::number(values.get(name).map(|value| digits(*value)).unwrap_or_default());
         table.rows.push(std::iter::once(Cell::number(count(*endpoints))).chain(COLUMNS.map(cell)).collect());

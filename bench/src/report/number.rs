@@ -5,16 +5,33 @@ use crate::table::significant;
 /// Names end in a unit: see [`crate::results`].
 const UNITS: [(&str, &str); 6] =
     [("_per_second", " per second"), ("_bytes", " bytes"), ("_ns", " ns"), ("_us", " µs"), ("_ms", " ms"), ("_mb", " MB")];
+/// Three digits after the point tell no less from nothing.
+const LEAST: f64 = 0.001;
 
-/// A value with the unit that its name ends in.
+/// A measured value with the unit that its name ends in.
 pub(super) fn with_unit(name: &str, value: f64) -> String {
-    let unit = UNITS.iter().find(|(ending, _)| name.ends_with(ending)).map_or("", |(_, unit)| unit);
-    digits(value) + unit
+    match unit(name) {
+        "" if value.fract() == 0.0 => count(value),
+        unit => digits(value) + unit,
+    }
+}
+
+/// A value that was chosen, to its last digit.
+pub(super) fn exact_with_unit(name: &str, value: f64) -> String {
+    grouped(&value.to_string()) + unit(name)
+}
+
+fn unit(name: &str) -> &'static str {
+    UNITS.iter().find(|(ending, _)| name.ends_with(ending)).map_or("", |(_, unit)| unit)
 }
 
 /// Three digits that mean something, thousands apart.
 pub(super) fn digits(value: f64) -> String {
-    if value == 0.0 { "0".to_owned() } else { grouped(&significant(value)) }
+    match value.abs() {
+        0.0 => "0".to_owned(),
+        size if size < LEAST => format!("<{LEAST}"),
+        _ => grouped(&significant(value)),
+    }
 }
 
 /// A whole number, thousands apart.
@@ -51,6 +68,9 @@ mod tests {
         assert_eq!(with_unit("cold_sync_ms", 483.2), "483 ms");
         assert_eq!(with_unit("p50_us", 16.93), "16.9 µs");
         assert_eq!(with_unit("first_packet_growth", 1.001), "1.00");
+        assert_eq!([0.000_4, 0.001].map(digits), ["<0.001", "0.001"]);
+        assert_eq!([exact_with_unit("x_ms", 0.5), exact_with_unit("x_ms", 3_000.0)], ["0.5 ms", "3,000 ms"]);
+        assert_eq!(with_unit("kernel_elements", 265_040.0), "265,040");
         assert_eq!(percent(0.896), "90 %");
     }
 }

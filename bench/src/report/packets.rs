@@ -115,7 +115,8 @@ fn latencies(seen: &Seen<'_>, (measure, called): (&str, &str)) -> Table {
     for series in &seen.series {
         let bare = seen.at(measure, ("none", series.1), 0.0).and_then(p50).map(digits).unwrap_or_default();
         let cell = |services: &f64| {
-            let found = seen.at(measure, *series, *services).and_then(|row| Some((p50(row)?, row.values.get("p50_to_straight")?)));
+            let found =
+                seen.at(measure, *series, *services).and_then(|row| Some((p50(row)?, row.values.get("p50_to_straight")?)));
             let straight = series.1.starts_with("straight");
             found.map_or_else(String::new, |(latency, ratio)| match straight {
                 true => digits(latency),
@@ -137,7 +138,8 @@ fn percentiles(seen: &Seen<'_>, services: f64) -> Table {
         let Some(found) = seen.at(DRAWN, *series, services) else { continue };
         let told = told(found);
         let exchanges = found.samples.get("exchanges").and_then(|exchanges| exchanges.first());
-        let mut row = vec![Cell::words(seen.name(*series)), Cell::number(exchanges.map(|number| count(*number)).unwrap_or_default())];
+        let mut row =
+            vec![Cell::words(seen.name(*series)), Cell::number(exchanges.map(|number| count(*number)).unwrap_or_default())];
         row.extend(PERCENTILES.iter().map(|wanted| {
             let latency = told.iter().find(|(percent, _)| percent == wanted).map(|(_, latency)| digits(*latency));
             Cell::number(latency.unwrap_or_default())

@@ -103,7 +103,7 @@ fn table(table: &Table) -> Markup {
         div.scroll tabindex="0" role="region" aria-label=(table.caption) {
             table {
                 caption { (table.caption) }
-                thead { tr { @for head in &table.head { th scope="col" { (head) } } } }
+                thead { tr { @for (column, head) in table.head.iter().enumerate() { th.words[table.is_words(column)] scope="col" { (head) } } } }
                 tbody {
                     @for row in &table.rows {
                         tr {
@@ -125,7 +125,7 @@ fn data(cell: &Cell) -> Markup {
         Kind::Number => html! { td { (text) } },
         Kind::Share(share) => {
             let class = if share <= 1.0 { "bar" } else { "bar over" };
-            html! { td.share { span class=(class) style={ "--share:" (percent(share.clamp(0.0, 1.0)).replace(' ', "")) } {} (text) } }
+            html! { td.share { span class=(class) style={ "--share:" (percent(share.clamp(0.0, 1.0)).replace(' ', "")) } {} span.part { (text) } } }
         }
         Kind::Verdict(Verdict::Kept) => html! { td.words.kept { (text) } },
         Kind::Verdict(Verdict::Missed) => html! { td.words.missed { (text) } },

@@ -9,9 +9,11 @@ use plotters::coord::Shift;
 use plotters::coord::cartesian::Cartesian2d;
 use plotters::coord::types::RangedCoordf64;
 use plotters::drawing::DrawingArea;
-use plotters::prelude::{Circle, Color as _, IntoDrawingArea as _, IntoFont as _, LineSeries, RGBColor, Rectangle, SVGBackend, Text};
+use plotters::prelude::{
+    Circle, Color as _, IntoDrawingArea as _, IntoFont as _, LineSeries, RGBColor, Rectangle, SVGBackend, Text,
+};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{ShapeStyle, TextStyle, TRANSPARENT};
+use plotters::style::{ShapeStyle, TRANSPARENT, TextStyle};
 
 /// A picture of numbers that stand in a table, too.
 #[derive(Debug)]
@@ -23,8 +25,15 @@ pub(super) struct Plot {
 #[derive(Debug)]
 pub(super) enum Drawing {
     /// Each bar is made of the same parts, one after the other.
-    Bars { parts: Vec<String>, bars: Vec<Bar> },
-    Lines { x: Axis, y: Axis, lines: Vec<Line> },
+    Bars {
+        parts: Vec<String>,
+        bars: Vec<Bar>,
+    },
+    Lines {
+        x: Axis,
+        y: Axis,
+        lines: Vec<Line>,
+    },
 }
 
 #[derive(Debug)]
@@ -117,7 +126,8 @@ impl Scale {
 
     /// From where to where an axis goes that has to hold these places.
     fn range(self, places: impl Iterator<Item = f64>) -> (f64, f64) {
-        let (least, most) = places.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), place| (least.min(place), most.max(place)));
+        let (least, most) =
+            places.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), place| (least.min(place), most.max(place)));
         if least > most {
             return (0.0, 1.0);
         }
@@ -157,6 +167,7 @@ fn draw_bars(area: &Area<'_>, bars: &[Bar]) -> Result<()> {
     let (_, most) = Scale::Linear.range(bars.iter().map(sum).filter(|sum| *sum <= LARGEST));
     let count = f64::from(u32::try_from(bars.len())?);
     let mut chart = ChartBuilder::on(area)
+        .margin_left(8 * UNIT)
         .margin_right(8 * UNIT)
         .x_label_area_size(34 * UNIT)
         .build_cartesian_2d(0.0..most, 0.0..count)
@@ -165,9 +176,9 @@ fn draw_bars(area: &Area<'_>, bars: &[Bar]) -> Result<()> {
     for (bar, place) in bars.iter().zip((0_u32..).map(f64::from)) {
         // The first stands on top. A name has the upper half of its place.
         let (floor, ceiling) = (count - place - 0.9, count - place - 0.48);
-        let mut from = 0.0;
+        let mut from = 0.0_f64;
         let boxes = bar.parts.iter().enumerate().filter(|(_, part)| **part > 0.0).map(|(colour, part)| {
-            let left = from;
+            let left = from.min(most);
             from += part.min(LARGEST);
             Rectangle::new([(left, floor), (from.min(most), ceiling)], filled(colour))
         });

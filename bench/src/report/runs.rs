@@ -44,9 +44,7 @@ impl Runs {
         let skipped = runs.skipped.iter().map(|skipped| format!("\nleft out: {skipped}")).collect::<String>();
         ensure!(!runs.runs.is_empty(), "there are no results in {}{skipped}", named.join(", "));
         // All are UTC in one format, so that text sorts as time does; of one second, the name decides.
-        runs.runs.sort_by(|one, other| {
-            (&other.results.started, &other.file).cmp(&(&one.results.started, &one.file))
-        });
+        runs.runs.sort_by(|one, other| (&other.results.started, &other.file).cmp(&(&one.results.started, &one.file)));
         Ok(runs)
     }
 

@@ -65,4 +65,9 @@ impl Table {
     pub(super) fn new<'h>(caption: impl Into<String>, head: impl IntoIterator<Item = &'h str>) -> Self {
         Self { caption: caption.into(), head: head.into_iter().map(ToOwned::to_owned).collect(), rows: Vec::new() }
     }
+
+    /// Whether a column is read rather than compared.
+    pub(super) fn is_words(&self, column: usize) -> bool {
+        self.rows.first().and_then(|row| row.get(column)).is_some_and(|cell| matches!(cell.kind, Kind::Words | Kind::Verdict(_)))
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::results::Measurement;
 
-use super::number::{count, digits};
+use super::number::{count, digits, with_unit};
 use super::plot::{Bar, Drawing, Plot};
 use super::runs::{Run, Runs, size, word};
 use super::section::{Cell, Exhibit, Section, Table};
@@ -48,11 +48,12 @@ pub(super) fn section(runs: &Runs) -> Option<Section<'_>> {
         caption: "Cold sync by its stages, milliseconds".to_owned(),
         drawing: Drawing::Bars { parts: STAGES.map(str::to_owned).into(), bars },
     })];
+    exhibits.push(Exhibit::Table(figures(&clusters)));
     exhibits.extend(clusters.iter().map(|cluster| Exhibit::Table(table(cluster))));
     Some(Section {
         id: "stages",
         title: "Where the time of a sync goes",
-        lead: "Every operation in process, on one thread, from the JSON of an object to the kernel's acknowledgement. Milliseconds: \
+        lead: "First what a daemon did, a process of its own (docs/performance.md says from when to when); then every operation in process, on one thread, from the JSON of an object to the kernel's acknowledgement. Milliseconds: \
                percentiles of the whole, means of the stages; elements and bytes are what the kernel is sent."
             .to_owned(),
         exhibits,
@@ -76,6 +77,21 @@ fn clusters(runs: &Runs) -> Vec<Cluster<'_>> {
     }
     clusters.sort_by(|one, other| one.endpoints.total_cmp(&other.endpoints).then_with(|| one.mix.cmp(&other.mix)));
     clusters
+}
+
+/// The numbers that stand for each run: of the daemon, an API server double and the kernel together.
+fn figures(clusters: &[Cluster<'_>]) -> Table {
+    let heads: Vec<String> = clusters.iter().map(Cluster::describe).collect();
+    let mut table = Table::new("A daemon of its own", std::iter::once("figure").chain(heads.iter().map(String::as_str)));
+    // What only repeats a size has no meaning of its own.
+    let legend = clusters.first().map(|cluster| cluster.run.results.legend.as_slice()).unwrap_or_default();
+    for told in legend.iter().filter(|told| !told.meaning.is_empty()) {
+        let cells = clusters.iter().map(|cluster| {
+            Cell::number(cluster.run.figure(&told.name).map(|value| with_unit(&told.name, value)).unwrap_or_default())
+        });
+        table.rows.push(std::iter::once(Cell::words(&told.name)).chain(cells).collect());
+    }
+    table
 }
 
 fn table(cluster: &Cluster<'_>) -> Table {
