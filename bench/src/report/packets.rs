@@ -71,7 +71,7 @@ pub(super) fn section(runs: &Runs) -> Option<Section<'_>> {
         id: "packets",
         title: "What a Service costs a packet",
         lead: "Middle latency in microseconds; in brackets its ratio to the same client going straight to the pod through the same rules, \
-               the middle one of all rounds. The first rows go straight; without rules, there is no conntrack either."
+               the middle one of all rounds. Rows that go straight have none. Without rules there is no conntrack either."
             .to_owned(),
         exhibits,
         sources: vec![run],

@@ -139,6 +139,15 @@ impl Scale {
         }
     }
 
+    /// How many labels an axis of this length has room for, or has.
+    fn labels(self, length: f64) -> usize {
+        match self {
+            Self::Linear => 7,
+            // One for each decade, as long as they fit: between two of them there is no round number.
+            Self::Logarithmic | Self::Nines => (1_u8..9).find(|count| f64::from(*count) > length).unwrap_or(9).into(),
+        }
+    }
+
     /// At a place; nothing where there is no round number.
     fn label(self, place: f64) -> String {
         let whole = (place - place.round()).abs() < 1e-6;
@@ -172,7 +181,7 @@ fn draw_bars(area: &Area<'_>, bars: &[Bar]) -> Result<()> {
         .x_label_area_size(34 * UNIT)
         .build_cartesian_2d(0.0..most, 0.0..count)
         .map_err(|error| anyhow!("{error}"))?;
-    mesh(&mut chart, ("ms", Scale::Linear), None)?;
+    mesh(&mut chart, ("ms", Scale::Linear, most), None)?;
     for (bar, place) in bars.iter().zip((0_u32..).map(f64::from)) {
         // The first stands on top. A name has the upper half of its place.
         let (floor, ceiling) = (count - place - 0.9, count - place - 0.48);
@@ -203,7 +212,7 @@ fn draw_lines(area: &Area<'_>, x: &Axis, y: &Axis, lines: &[Line]) -> Result<()>
         .y_label_area_size(52 * UNIT)
         .build_cartesian_2d(left..right, bottom..top)
         .map_err(|error| anyhow!("{error}"))?;
-    mesh(&mut chart, (&x.name, x.scale), Some((&y.name, y.scale)))?;
+    mesh(&mut chart, (&x.name, x.scale, right - left), Some((&y.name, y.scale, top - bottom)))?;
     for (colour, points) in placed.into_iter().enumerate() {
         let dots: Vec<_> = points.iter().map(|point| Circle::new(*point, 3 * UNIT, filled(colour))).collect();
         let style = ShapeStyle { color: role(colour).to_rgba(), filled: false, stroke_width: 2 * UNIT.unsigned_abs() };
@@ -213,10 +222,10 @@ fn draw_lines(area: &Area<'_>, x: &Axis, y: &Axis, lines: &[Line]) -> Result<()>
     Ok(())
 }
 
-/// Grid and axes; without `y`, only the horizontal one.
-fn mesh(chart: &mut Chart<'_, '_>, x: (&str, Scale), y: Option<(&str, Scale)>) -> Result<()> {
+/// Grid and axes, each with its name, its scale and how long it is; without `y`, only the horizontal one.
+fn mesh(chart: &mut Chart<'_, '_>, x: (&str, Scale, f64), y: Option<(&str, Scale, f64)>) -> Result<()> {
     let across = |place: &f64| x.1.label(*place);
-    let up = |place: &f64| y.map(|(_, scale)| scale.label(*place)).unwrap_or_default();
+    let up = |place: &f64| y.map(|(_, scale, _)| scale.label(*place)).unwrap_or_default();
     let thin = ShapeStyle { color: GRID.to_rgba(), filled: false, stroke_width: UNIT.unsigned_abs() };
     let mut mesh = chart.configure_mesh();
     mesh.label_style(text(HPos::Left, VPos::Top))
@@ -224,13 +233,14 @@ fn mesh(chart: &mut Chart<'_, '_>, x: (&str, Scale), y: Option<(&str, Scale)>) -
         .axis_style(thin)
         .bold_line_style(thin)
         .light_line_style(TRANSPARENT)
-        .x_labels(7)
-        .y_labels(7)
+        .set_all_tick_mark_size(5 * UNIT)
+        .x_labels(x.1.labels(x.2))
+        .y_labels(y.map_or(0, |(_, scale, length)| scale.labels(length)))
         .x_label_formatter(&across)
         .y_label_formatter(&up)
         .x_desc(x.0);
     match y {
-        Some((name, _)) => mesh.y_desc(name),
+        Some((name, ..)) => mesh.y_desc(name),
         None => mesh.disable_y_mesh().disable_y_axis(),
     };
     mesh.draw().map_err(|error| anyhow!("{error}"))
