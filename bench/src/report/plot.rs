@@ -77,6 +77,8 @@ const INK: RGBColor = RGBColor(0xc1, 0, 0);
 const GRID: RGBColor = RGBColor(0xc2, 0, 0);
 /// No number of a result is larger, and an axis that ends there can still be divided.
 const LARGEST: f64 = 1e15;
+/// And none but zero is smaller: below, an axis could not be divided either.
+const SMALLEST: f64 = 1e-9;
 
 type Area<'s> = DrawingArea<SVGBackend<'s>, Shift>;
 type Chart<'c, 's> = ChartContext<'c, SVGBackend<'s>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
@@ -117,6 +119,7 @@ impl Scale {
     /// `None` for what has no place on it.
     fn place(self, value: f64) -> Option<f64> {
         let place = match self {
+            Self::Linear if value.abs() < SMALLEST => 0.0,
             Self::Linear => value,
             Self::Logarithmic => value.log10(),
             Self::Nines => -(1.0 - value / 100.0).log10(),
@@ -173,7 +176,7 @@ fn short(value: f64) -> String {
 
 fn draw_bars(area: &Area<'_>, bars: &[Bar]) -> Result<()> {
     let sum = |bar: &Bar| bar.parts.iter().filter(|part| **part > 0.0).sum::<f64>();
-    let (_, most) = Scale::Linear.range(bars.iter().map(sum).filter(|sum| *sum <= LARGEST));
+    let (_, most) = Scale::Linear.range(bars.iter().map(sum).filter_map(|sum| Scale::Linear.place(sum)));
     let count = f64::from(u32::try_from(bars.len())?);
     let mut chart = ChartBuilder::on(area)
         .margin_left(8 * UNIT)

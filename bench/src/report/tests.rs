@@ -176,7 +176,9 @@ fn numbers_without_a_place_are_left_out_of_a_plot() {
     let axis = |scale| plot::Axis { name: "x".into(), scale };
     let strange =
         vec![(0.0, -1.0), (1.0, f64::MAX), (f64::NAN, 1.0), (f64::INFINITY, 1.0), (100.0, 5.0), (1e300, 2.0), (-1e-300, 2.0)];
-    for points in [vec![], vec![(1.0, 1.0)], vec![(0.0, 0.0), (0.0, 0.0)], strange] {
+    for points in
+        [vec![], vec![(1.0, 1.0)], vec![(1e-320, 1e-320), (2e-320, f64::MIN_POSITIVE)], vec![(0.0, 0.0), (0.0, 0.0)], strange]
+    {
         for (x, y) in [
             (plot::Scale::Linear, plot::Scale::Linear),
             (plot::Scale::Logarithmic, plot::Scale::Logarithmic),
