@@ -43,8 +43,13 @@ fn results() -> PathBuf {
 }
 
 fn report(results: &Path, page: &Path) {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_sheave-bench")).arg("report").arg(results).arg("--output").arg(page).output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_sheave-bench"))
+        .arg("report")
+        .arg(results)
+        .arg("--output")
+        .arg(page)
+        .output()
+        .expect("running the bench");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -54,17 +59,21 @@ fn look(browser: &mut Browser, page: &Path, width: u32, scheme: &str) -> Value {
     let seen = browser.evaluate(PROBE);
     let case = format!("{width} px, {scheme}");
     assert_eq!(seen["width"], width, "{case}: the page is as wide as the screen");
-    assert!(seen["scrolls_to"].as_u64().unwrap() <= u64::from(width), "{case}: it scrolls sideways: {}", seen["outside"]);
+    assert!(
+        seen["scrolls_to"].as_u64().expect("a number") <= u64::from(width),
+        "{case}: it scrolls sideways: {}",
+        seen["outside"]
+    );
     assert_eq!(seen["outside"], json!([]), "{case}");
     assert_eq!((&seen["scripts"], &seen["headless"]), (&json!(0), &json!(0)), "{case}");
-    for drawing in seen["drawings"].as_array().unwrap() {
-        let [across, up] = [0, 1].map(|side| drawing["box"][side].as_f64().unwrap());
+    for drawing in seen["drawings"].as_array().expect("a list") {
+        let [across, up] = [0, 1].map(|side| drawing["box"][side].as_f64().expect("a number"));
         assert!(across >= 280.0 && up >= 80.0, "{case}: {drawing}");
-        assert!(drawing["shapes"].as_u64().unwrap() >= 3, "{case}: {drawing}");
+        assert!(drawing["shapes"].as_u64().expect("a number") >= 3, "{case}: {drawing}");
         assert_eq!(drawing["foreign"], 0, "{case}: a colour that the style sheet does not know: {}", drawing["name"]);
-        let mut texts = drawing["texts"].as_array().unwrap().iter().filter(|text| text[0] != "");
+        let mut texts = drawing["texts"].as_array().expect("a list").iter().filter(|text| text[0] != "");
         assert!(texts.clone().count() >= 4, "{case}: {drawing}");
-        assert!(texts.all(|text| text[1].as_f64().unwrap() >= 9.0), "{case}: too small to read: {drawing}");
+        assert!(texts.all(|text| text[1].as_f64().expect("a number") >= 9.0), "{case}: too small to read: {drawing}");
     }
     let complaints = browser.complaints();
     assert!(complaints.is_empty(), "{case}: {complaints:?}");
@@ -75,7 +84,7 @@ fn look(browser: &mut Browser, page: &Path, width: u32, scheme: &str) -> Value {
 fn brightness(colour: &Value) -> u32 {
     colour
         .as_str()
-        .unwrap()
+        .expect("a colour")
         .split(|character: char| !character.is_ascii_digit())
         .filter_map(|part| part.parse::<u32>().ok())
         .sum()
