@@ -7,6 +7,7 @@ mod allocations;
 mod machine;
 mod packets;
 mod progress;
+mod report;
 mod results;
 mod session;
 mod statistics;
@@ -37,6 +38,8 @@ enum Command {
     Sync(sync::Arguments),
     /// First packets, connections and questions through Services, beside the same straight to the pod
     Packets(packets::Arguments),
+    /// Saved results as one page of HTML, and as tables of the documentation
+    Report(report::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +59,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         }
         Command::Sync(arguments) => measure("sync", &arguments.destination, |session| sync::measure(arguments, session)),
         Command::Packets(arguments) => measure("packets", &arguments.destination, |session| packets::measure(arguments, session)),
+        Command::Report(arguments) => report::write(arguments),
     }
 }
 

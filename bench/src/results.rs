@@ -203,7 +203,6 @@ impl Results {
     ///
     /// # Errors
     /// For a file that is not there, is no result, or is one of a later schema.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the subcommands that compare and report"))]
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
         let results: Self =

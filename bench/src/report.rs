@@ -1,0 +1,98 @@
+//! `sheave-bench report`: saved results as a page for people, and as tables for the documentation.
+//!
+//! ```text
+//! bench/results/*.json ──► Runs ──► SECTIONS ──┬──► page      one HTML file: no script, nothing from elsewhere
+//!                                              ├──► markdown  the same tables, without plots
+//!                                              └──► blocks    those tables at the places that a document has for them
+//! ```
+//! A section is a function from all runs to tables and plots; what does not concern it, it passes over. A new kind of benchmark is
+//! one more module and one more line in [`SECTIONS`].
+
+mod blocks;
+mod growth;
+mod markdown;
+mod memory;
+mod number;
+mod packets;
+mod page;
+mod plot;
+mod promises;
+mod runs;
+mod section;
+mod stages;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+
+use crate::say;
+
+use runs::Runs;
+use section::Section;
+
+/// All of the report, in its order.
+const SECTIONS: [fn(&Runs) -> Option<Section<'_>>; 5] =
+    [promises::section, stages::section, growth::section, packets::section, memory::section];
+
+/// What to read and where to write.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Saved results, or directories of them
+    #[arg(value_name = "FILE|DIRECTORY", default_value = "bench/results")]
+    results: Vec<PathBuf>,
+
+    /// Write the page, one file of HTML, here
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["markdown", "docs"])]
+    output: Option<PathBuf>,
+
+    /// Write its tables as Markdown here
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+
+    /// Renew the tables within this document: each stands between `<!-- results: SECTION -->` and `<!-- end of results -->`
+    #[arg(long, value_name = "FILE")]
+    docs: Vec<PathBuf>,
+}
+
+/// Reads, and writes what was asked for.
+///
+/// # Errors
+/// If there is nothing to read, or something cannot be written. A file that is no result is named and passed over.
+pub(crate) fn write(arguments: &Arguments) -> Result<()> {
+    let Arguments { results, output, markdown, docs } = arguments;
+    let runs = Runs::read(results)?;
+    for skipped in &runs.skipped {
+        say(&format!("left out: {skipped}"));
+    }
+    let sections = sections(&runs);
+    if let Some(path) = output {
+        save(path, &page::of(&sections, &runs)?)?;
+    }
+    if let Some(path) = markdown {
+        save(path, &markdown::of(&sections))?;
+    }
+    for path in docs {
+        let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        let renewed = blocks::renew(&text, &sections).with_context(|| path.display().to_string())?;
+        if renewed != text {
+            save(path, &renewed)?;
+        }
+    }
+    Ok(())
+}
+
+/// What these runs have something to say about.
+fn sections(runs: &Runs) -> Vec<Section<'_>> {
+    SECTIONS.iter().filter_map(|section| section(runs)).collect()
+}
+
+fn save(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+    say(&format!("written: {}", path.display()));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

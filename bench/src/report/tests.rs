@@ -1,0 +1,195 @@
+//! What the report says of good, bad and hostile files, and that the documentation says the same.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn committed() -> Runs {
+    Runs::read(&[repository().join("bench/results")]).unwrap()
+}
+
+/// A saved run of `sync` at the size that budgets are for.
+fn sync() -> Value {
+    let stages = json!({"p50_ms": 400.0, "p99_ms": 410.0, "decode_ms": 100.0, "kernel_ms": 300.0, "elements": 1_000.0});
+    json!({
+        "schema": 1, "benchmark": "sync", "command_line": "sheave-bench sync", "started": "2026-01-01T00:00:00Z",
+        "machine": {"cpus": 2, "model": "a model", "memory_mb": 1_000, "kernel": "6.1"}, "versions": {"sheave": "0.1.0"},
+        "profile": "release", "load_before": 0.5, "load_after": 1.5, "interrupted": false,
+        "cold_sync_ms": 250, "change_p99_ms": 3.5, "services": 5_000, "endpoints_per_service": 50,
+        "measurements": [{"name": "cold sync", "at": {"services": 5_000, "endpoints": 250_000, "mix": "plain"}, "values": stages}]
+    })
+}
+
+fn runs(files: &[Value]) -> Runs {
+    let directory = tempfile::tempdir().unwrap();
+    for (place, file) in files.iter().enumerate() {
+        fs::write(directory.path().join(format!("{place}.json")), file.to_string()).unwrap();
+    }
+    Runs::read(&[directory.path().to_owned()]).unwrap()
+}
+
+#[test]
+fn the_documents_say_what_the_committed_results_say() {
+    let runs = committed();
+    assert_eq!(runs.skipped, Vec::<String>::new());
+    for name in ["README.md", "docs/performance.md"] {
+        let document = fs::read_to_string(repository().join(name)).unwrap();
+        let renewed = blocks::renew(&document, &sections(&runs)).unwrap();
+        assert!(document == renewed, "{name} says something else than bench/results: `make bench-docs` writes it anew");
+    }
+}
+
+/// Numbers that these documents may name in their own words: how something is measured, or what has to be there for it.
+const DEFINITIONS: [&str; 7] = ["2 GB", "3 ms", "70 %", "20 %", "10 %", "5 %", "1 %"];
+const UNITS: [&str; 9] = ["ns", "us", "µs", "ms", "s", "KB", "MB", "GB", "%"];
+
+#[test]
+fn no_measured_number_is_written_by_hand() {
+    for name in ["README.md", "docs/performance.md"] {
+        let document = fs::read_to_string(repository().join(name)).unwrap();
+        let prose = blocks::prose(&document);
+        let words: Vec<&str> =
+            prose.split_whitespace().map(|word| word.trim_matches(['(', ')', ',', '.', ';', ':', '`', '|'])).collect();
+        let measured =
+            words.windows(2).filter(|pair| pair[0].starts_with(|first: char| first.is_ascii_digit()) && UNITS.contains(&pair[1]));
+        let unknown: Vec<String> =
+            measured.map(|pair| pair.join(" ")).filter(|said| !DEFINITIONS.contains(&said.as_str())).collect();
+        assert!(unknown.is_empty(), "{name} names {unknown:?} outside of its results: no committed file stands behind that");
+    }
+}
+
+#[test]
+fn a_promise_is_answered_by_a_run_of_its_size_and_by_no_other() {
+    let mut small = sync();
+    small["services"] = json!(50);
+    small["started"] = json!("2026-01-02T00:00:00Z");
+    small["cold_sync_ms"] = json!(1);
+    let text = markdown::of(&sections(&runs(&[sync(), small])));
+    assert!(text.contains("| cold sync, 5,000 Services × 50 endpoints | 250 ms | ≤ 500 ms | 50 % | kept | 0 |"), "{text}");
+    assert!(text.contains("| one endpoint changed, p99 | 3.50 ms | ≤ 3 ms | 117 % | MISSED | 0 |"), "{text}");
+    assert!(text.contains("| cold sync, 1,000,000 endpoints |  | ≤ 3,000 ms |  | not measured |  |"), "{text}");
+    assert!(text.contains("1 of 2 budgets that were measured are kept, 1 missed"), "{text}");
+}
+
+#[test]
+fn the_newest_run_speaks() {
+    let mut later = sync();
+    later["started"] = json!("2026-01-02T00:00:00Z");
+    later["cold_sync_ms"] = json!(300);
+    let text = markdown::of(&sections(&runs(&[later, sync()])));
+    assert!(text.contains("| 300 ms | ≤ 500 ms |") && !text.contains("| 250 ms |"), "{text}");
+}
+
+#[test]
+fn what_is_broken_foreign_cut_off_or_for_trying_out_is_named_and_left_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let keep = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
+    let with = |name: &str, value: Value| {
+        let mut file = sync();
+        file[name] = value;
+        file.to_string()
+    };
+    keep("good.json", &sync().to_string());
+    keep("broken.json", "{\"schema\": 1,");
+    keep("foreign.json", "[\"<script>\"]");
+    keep("later.json", &with("schema", json!(99)));
+    keep("cut.json", &with("interrupted", json!(true)));
+    keep("trial.json", &with("profile", json!("debug")));
+    keep("note.txt", "no result");
+    let runs = Runs::read(&[directory.path().to_owned(), directory.path().join("missing.json")]).unwrap();
+    for name in ["broken.json", "foreign.json", "later.json", "cut.json", "trial.json", "missing.json"] {
+        assert!(runs.skipped.iter().any(|skipped| skipped.contains(name)), "{name}: {:?}", runs.skipped);
+    }
+    assert_eq!((runs.skipped.len(), runs.iter().count()), (6, 1));
+    assert!(page::of(&sections(&runs), &runs).unwrap().contains("broken.json"));
+
+    let error = Runs::read(&[directory.path().join("cut.json")]).unwrap_err().to_string();
+    assert!(error.contains("no results") && error.contains("interrupted"), "{error}");
+}
+
+#[test]
+fn nothing_from_a_file_becomes_markup() {
+    const MARKUP: &str = "</code></style><script>x</script>\"'><img src=x onerror=x>|`\n# head";
+    let mut hostile = sync();
+    for field in ["command_line", "started", "benchmark"] {
+        hostile[field] = json!(format!("sync{MARKUP}"));
+    }
+    hostile["benchmark"] = json!("sync");
+    hostile["machine"]["model"] = json!(MARKUP);
+    hostile["versions"]["nft"] = json!(MARKUP);
+    hostile["measurements"][0]["name"] = json!(MARKUP);
+    let mut other = hostile.clone();
+    other["measurements"][0]["name"] = json!("cold sync");
+    other["measurements"][0]["at"]["mix"] = json!(MARKUP);
+    let mut packets = hostile.clone();
+    packets["benchmark"] = json!("packets");
+    packets["measurements"] =
+        json!([{"name": "udp_first", "at": {"rules": MARKUP, "subject": MARKUP, "services": 10}, "values": {"p50_us": 1.0}}]);
+    let runs = runs(&[hostile, other, packets]);
+    let sections = sections(&runs);
+    assert!(sections.len() >= 3, "{sections:?}");
+    let page = page::of(&sections, &runs).unwrap();
+    assert!(page.contains("&lt;script&gt;"), "it is told as text");
+    for bad in ["<script", "<img", "</code></style>"] {
+        assert!(!page.contains(bad), "{bad}");
+    }
+    assert_eq!(page.matches("</style>").count(), 1);
+    let text = markdown::of(&sections);
+    assert!(
+        !text.contains("\n# head") && text.matches("<script").count() == text.matches("`sync</code></style><script").count(),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_block_must_be_whole_and_of_a_section() {
+    let runs = runs(&[sync()]);
+    let sections = sections(&runs);
+    let renew = |document: &str| blocks::renew(document, &sections);
+    let document = "before\n<!-- results: promises -->\noutdated\n<!-- end of results -->\nafter <!-- a comment -->\n";
+    let once = renew(document).unwrap();
+    assert!(
+        once.starts_with("before\n<!-- results: promises -->\n")
+            && once.ends_with("<!-- end of results -->\nafter <!-- a comment -->\n")
+    );
+    assert!(once.contains("| 250 ms |") && !once.contains("outdated"), "{once}");
+    assert_eq!(renew(&once).unwrap(), once);
+    assert_eq!(blocks::prose(document), "before\n\nafter <!-- a comment -->\n");
+    for (bad, why) in [
+        ("no block", "there is no"),
+        ("<!-- results: promises -->\nno end", "have no"),
+        ("<!-- results: wishes -->\n<!-- end of results -->", "only for promises"),
+        ("<!-- results: promises", "without its"),
+    ] {
+        assert!(format!("{:#}", renew(bad).unwrap_err()).contains(why), "{bad}");
+    }
+}
+
+#[test]
+fn numbers_without_a_place_are_left_out_of_a_plot() {
+    let axis = |scale| plot::Axis { name: "x".into(), scale };
+    let strange =
+        vec![(0.0, -1.0), (1.0, f64::MAX), (f64::NAN, 1.0), (f64::INFINITY, 1.0), (100.0, 5.0), (1e300, 2.0), (-1e-300, 2.0)];
+    for points in
+        [vec![], vec![(1.0, 1.0)], vec![(1e-320, 1e-320), (2e-320, f64::MIN_POSITIVE)], vec![(0.0, 0.0), (0.0, 0.0)], strange]
+    {
+        for (x, y) in [
+            (plot::Scale::Linear, plot::Scale::Linear),
+            (plot::Scale::Logarithmic, plot::Scale::Logarithmic),
+            (plot::Scale::Nines, plot::Scale::Linear),
+        ] {
+            let lines = vec![plot::Line { name: "a line".into(), points: points.clone() }];
+            let drawing = plot::Drawing::Lines { x: axis(x), y: axis(y), lines };
+            assert!(plot::Plot { caption: "c".into(), drawing }.svg().unwrap().starts_with("<svg "), "{points:?}");
+        }
+        let bars = vec![plot::Bar { name: "a bar".into(), parts: points.iter().map(|(_, up)| *up).collect() }];
+        let drawing = plot::Drawing::Bars { parts: vec!["a part".into()], bars };
+        assert!(plot::Plot { caption: "c".into(), drawing }.svg().unwrap().ends_with("</svg>\n"), "{points:?}");
+    }
+}
