@@ -222,10 +222,11 @@ async fn serve(
     };
     if handover::is_requested() {
         if !handover::kube_proxy_is_gone().await {
+            // First: who reads the next line may look for what is left.
+            drop(hold);
             tracing::info!(
                 "this node was given back to kube-proxy, which runs: waiting for the end, without serving; `sheave cleanup` forgets it"
             );
-            drop(hold);
             handover::stand_by(terminate, interrupt).await;
             return Ok(End::GivenBack);
         }
