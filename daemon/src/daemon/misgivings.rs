@@ -143,6 +143,10 @@ impl Misgivings {
             if let Some(answers) = self.answers(port.node_port) {
                 let what = format!("{} is where this daemon answers {answers}: who asks there gets this Service", port.node_port);
                 note("PortOverlap", &format!("spec.ports[{place}].nodePort"), what);
+            } else if let Some(missed) = self.missed(port.node_port) {
+                let what =
+                    format!("connections to {} of this node go to this Service, and {missed} gets none there", port.node_port);
+                note("PortOverlap", &format!("spec.ports[{place}].nodePort"), what);
             }
         }
         if let Some(check) = table.health_check_of(&service.key) {

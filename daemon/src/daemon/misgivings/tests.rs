@@ -114,6 +114,7 @@ fn ports_at_which_the_daemon_answers_are_named() {
         node_port("a", "10.96.0.2", 10_256),
         node_port("b", "10.96.0.3", 10_249),
         node_port("c", "10.96.0.4", 31_000),
+        node_port("d", "10.96.0.6", 22),
         ssh,
     ];
     let (told, _) = world.put(services);
@@ -123,6 +124,7 @@ fn ports_at_which_the_daemon_answers_are_named() {
             "default/a spec.ports[0].nodePort: 10256 is where this daemon answers /healthz: who asks there gets this Service",
             "default/b spec.ports[0].nodePort: 10249 is where this daemon answers /metrics: who asks there gets this Service",
             "default/c spec.ports[0].nodePort: 31000 is where this daemon answers the healthCheckNodePort of default/lb: who asks there gets this Service",
+            "default/d spec.ports[0].nodePort: connections to 22 of this node go to this Service, and SSH gets none there",
             "default/lb spec.healthCheckNodePort: 31000 is a nodePort of default/c: a load balancer that asks there gets that Service",
             "default/ssh spec.externalIPs: connections to 192.168.0.2:22 on this node go to this Service, and SSH gets none",
         ]

@@ -168,7 +168,12 @@ pub async fn connect(options: &KubeOptions) -> Result<ApiServers, ConnectError> 
 async fn kubeconfig(path: &Path) -> Result<Config, ConnectError> {
     let failed = |error: KubeconfigError| ConnectError::Kubeconfig { path: path.to_owned(), reason: kubeconfig_reason(&error) };
     let file = Kubeconfig::read_from(path).map_err(failed)?;
-    Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(failed)
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(failed)?;
+    if !names_a_place(&config.cluster_url) {
+        let reason = "clusters[].cluster.server: no host, or a port that there is not".to_owned();
+        return Err(ConnectError::Kubeconfig { path: path.to_owned(), reason });
+    }
+    Ok(config)
 }
 
 /// Which field of the file is wrong, and how. What stands in it is not repeated where it may be a secret.
@@ -202,9 +207,18 @@ fn kubeconfig_reason(error: &KubeconfigError) -> String {
 
 pub(crate) fn parse(url: &str) -> Result<Uri, ConnectError> {
     let trimmed = url.trim().trim_end_matches('/');
-    let parsed =
-        trimmed.parse::<Uri>().ok().filter(|uri| uri.host().is_some() && matches!(uri.scheme_str(), Some("http" | "https")));
+    let parsed = trimmed.parse::<Uri>().ok();
+    let parsed = parsed.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && names_a_place(uri));
     parsed.ok_or_else(|| ConnectError::Url { url: url.to_owned() })
+}
+
+/// Whether it has a host and, if any, a port that there is. A port beyond 65535 would silently be the scheme's own one, and somebody else
+/// would get the token.
+fn names_a_place(uri: &Uri) -> bool {
+    uri.authority().is_some_and(|authority| {
+        let place = authority.as_str().rsplit('@').next().unwrap_or_default();
+        place == authority.host() || authority.port_u16().is_some()
+    })
 }
 
 // === impl Server ===

@@ -670,7 +670,8 @@ async fn credentials_are_in_no_message() {
 
 #[tokio::test]
 async fn options_that_make_no_sense_are_refused_and_say_why() {
-    for url in ["", "127.0.0.1:6443", "ftp://a", "https://", "http://a b"] {
+    for url in ["", "127.0.0.1:6443", "ftp://a", "https://", "http://a b", "https://10.0.0.1:64430000", "https://[fd00::1]:99999"]
+    {
         let error = connect(&options(&[url])).await.expect_err(url);
         assert!(matches!(error, ConnectError::Url { .. }), "{error}");
     }
@@ -693,6 +694,10 @@ async fn a_kubeconfig_that_makes_no_sense_is_named_with_its_field() {
         (
             format!("{context}\nclusters: [{{name: k, cluster: {{server: \"https://a\", certificate-authority: /no/ca}}}}]"),
             "clusters[].cluster.certificate-authority /no/ca: No such file or directory (os error 2)",
+        ),
+        (
+            format!("{context}\nclusters: [{{name: k, cluster: {{server: \"https://10.0.0.1:99999\"}}}}]"),
+            "clusters[].cluster.server: no host, or a port that there is not",
         ),
         ("contexts: 7\n".to_owned(), "not YAML, or not a kubeconfig, at line 1, column 11"),
     ] {
