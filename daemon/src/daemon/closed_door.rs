@@ -48,7 +48,7 @@ fn cause(errno: Option<Errno>, standing: Standing) -> &'static str {
             "this process has CAP_NET_ADMIN, so a security module refuses it (SELinux, AppArmor): its audit log says which rule"
         }
         Some(Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT) => {
-            "this kernel has no netlink of netfilter (CONFIG_NETFILTER_NETLINK)"
+            "this kernel has no netlink of netfilter (CONFIG_NETFILTER_NETLINK, of which CONFIG_NF_TABLES is a part)"
         }
         Some(Errno::EOPNOTSUPP | Errno::EINVAL) => "this kernel has no nf_tables (CONFIG_NF_TABLES), or may not load its module",
         _ => "it takes a kernel with nf_tables (CONFIG_NF_TABLES)",
