@@ -1,5 +1,5 @@
-//! Services that are served as they ask, and take something from somebody by it: the node's own address, a pod's, a port at which this
-//! daemon listens. kube-proxy serves them without a word. An API server would allocate none of it, so it takes manifests, or networks
+//! Services that are served as they ask, and take something from somebody by it, or from themselves: the node's own address, a pod's, a
+//! port at which this daemon listens. kube-proxy serves them without a word. An API server would allocate none of it, so it takes manifests, or networks
 //! that overlap, to come here.
 //!
 //! Looked at after the commit, and only where something changed: the kernel waits for none of it.
@@ -94,7 +94,7 @@ impl Misgivings {
         looked_at.extend(others.into_iter().chain(self.said.keys().cloned()));
         let mut news = News::default();
         for key in looked_at {
-            let found = index.service(&key).map(|service| self.judge(service, table)).unwrap_or_default();
+            let found = index.service(&key).map(|service| self.judge(service, index, table)).unwrap_or_default();
             let known = self.said.get(&key).map_or(&[][..], Vec::as_slice);
             news.raised.extend(found.iter().filter(|notice| !known.contains(notice)).cloned());
             news.cleared.extend(known.iter().filter(|notice| !found.contains(notice)).cloned());
@@ -115,7 +115,7 @@ impl Misgivings {
         holders.into_iter().chain(checks).filter(|other| *other != key).cloned().collect()
     }
 
-    fn judge(&self, service: &Service, table: &ServiceTable) -> Vec<Notice> {
+    fn judge(&self, service: &Service, index: &Index, table: &ServiceTable) -> Vec<Notice> {
         let mut found = Vec::new();
         let mut note = |reason, field: &str, what: String| {
             let notice = Notice { service: service.key.clone(), reason, message: format!("{field}: {what}") };
@@ -126,6 +126,10 @@ impl Misgivings {
         for &ip in &service.cluster_ips {
             if let Some(what) = self.whose(ip, table) {
                 note("AddressOverlap", "spec.clusterIP", what);
+            }
+            if let Some(endpoint) = own_endpoint(service, ip, index, table) {
+                let what = format!("{ip} is the ClusterIP of this very Service: what gets there goes nowhere, and it is served");
+                note("AddressOverlap", &endpoint, what);
             }
         }
         for (field, addresses) in [("spec.externalIPs", &service.external_ips), ("status.loadBalancer.ingress", &service.vips)] {
@@ -191,6 +195,19 @@ impl Misgivings {
         let server = self.surroundings.listening.get(&port).map(|path| (*path).to_owned());
         server.or_else(|| self.health_checks.get(&port).map(|service| format!("the healthCheckNodePort of {service}")))
     }
+}
+
+/// Which endpoint in use has the ClusterIP of its own Service, and is translated to what is never translated again.
+fn own_endpoint(service: &Service, ip: IpAddr, index: &Index, table: &ServiceTable) -> Option<String> {
+    // The slots of a set are a few bytes each, where slices are not.
+    let mut sets = table.ports_of(&service.key).flat_map(|port| [&port.cluster, &port.local]);
+    if !sets.any(|set| set.slots().iter().any(|slot| slot.ip() == ip)) {
+        return None;
+    }
+    index.slices(&service.key).find_map(|slice| {
+        let place = slice.endpoints.iter().position(|endpoint| endpoint.address == ip)?;
+        Some(format!("endpoints[{place}].addresses[0] of EndpointSlice {}", slice.key))
+    })
 }
 
 /// Whose nodePort over TCP a port is.

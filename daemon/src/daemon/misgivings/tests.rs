@@ -68,6 +68,23 @@ fn an_ordinary_service_gives_none_and_neither_does_loopback() {
 }
 
 #[test]
+fn an_endpoint_that_is_its_own_services_cluster_ip_is_named_with_its_slice() {
+    let mut world = World::new();
+    let slice = |addresses: &[&str]| {
+        let endpoints: Vec<_> = addresses.iter().map(|address| samples::endpoint(ip(address))).collect();
+        let slice = samples::slice(ObjectKey::new("default", "web-a"), key("web"), endpoints);
+        Change::Applied(Object::EndpointSlice(Box::new(slice)))
+    };
+    world.reconciler.apply(slice(&["10.244.0.7", "10.96.0.1", "10.96.0.2"]));
+    let (told, _) = world.put([samples::service(key("web"), ip("10.96.0.1")), samples::service(key("other"), ip("10.96.0.2"))]);
+    let expected = "default/web endpoints[1].addresses[0] of EndpointSlice default/web-a: 10.96.0.1 is the ClusterIP of this very \
+                    Service: what gets there goes nowhere, and it is served";
+    assert_eq!(told, [expected]);
+    world.reconciler.apply(slice(&["10.244.0.7", "10.96.0.2"]));
+    assert_eq!(world.look(), (vec![], 1));
+}
+
+#[test]
 fn a_cluster_ip_that_is_somebodys_is_named_once_and_until_it_is_not() {
     let mut world = World::new();
     let local = Endpoint { node: Some("n".into()), ..samples::endpoint(ip("10.244.0.7")) };

@@ -49,6 +49,11 @@ pub(crate) fn special(ip: IpAddr) -> Option<&'static str> {
     }
 }
 
+/// What is odd about an address that is not [`special`] as an endpoint's, in the words that follow "is": nobody's own.
+pub(crate) fn unanswered(ip: IpAddr) -> Option<&'static str> {
+    if ip == Ipv4Addr::BROADCAST { Some("the broadcast address") } else { ip.is_multicast().then_some("a multicast address") }
+}
+
 /// What is wrong with an address as a Service's own, in the words that follow "is".
 pub(crate) fn unfit(ip: IpAddr) -> Option<&'static str> {
     special(ip).or_else(|| ip.is_multicast().then_some("a multicast address"))

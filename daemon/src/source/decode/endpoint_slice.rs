@@ -11,8 +11,11 @@ use super::problems::Problems;
 use super::service::{port_number, protocol};
 use super::wire::{self, Document};
 use super::{DecodeError, Decoded, address, key, timestamp};
-use crate::model::{Conditions, Endpoint, EndpointSlice, Family, Hints, Interner, ObjectKey, ServiceKey, SlicePort};
+use crate::model::{Conditions, Endpoint, EndpointSlice, Family, Hints, Interner, ObjectKey, Problem, ServiceKey, SlicePort};
 use crate::source::{Kind, Object};
+
+/// A slice without the label, or with an empty one, which is somebody else's as long as it is meant so.
+const OF_NOBODY: &str = "not given: the slice belongs to no Service and is left out";
 
 pub(super) fn decode(document: Document<'_, impl Sized>, names: &mut Interner) -> Result<Decoded, DecodeError> {
     let mut problems = Problems::default();
@@ -52,10 +55,23 @@ pub(super) fn decode(document: Document<'_, impl Sized>, names: &mut Interner) -
     }))))
 }
 
-/// The Service by label. A slice may do without, and is then somebody else's.
+/// Whether this is what makes a slice nobody's. An API server lets such slices in, and may hold many: those of other clusters (KEP-1645)
+/// have a label of their own.
+pub(crate) fn is_of_nobody(problem: &Problem) -> bool {
+    problem.reason == OF_NOBODY
+}
+
+/// The Service by label.
 fn owner(key: &ObjectKey, name: Field<Text<'_>>, problems: &mut Problems) -> Option<ServiceKey> {
     let path = format_args!("metadata.labels[kubernetes.io/service-name]");
-    let name = problems.take(path, name).filter(|name| !name.is_empty())?;
+    let name = match name {
+        Field::Wrong(_) => problems.take(path, name)?,
+        name => name.into_value().unwrap_or_default(),
+    };
+    if name.is_empty() {
+        problems.note(path, OF_NOBODY);
+        return None;
+    }
     if name.contains('/') {
         problems.note(path, format!("{name:?} is not the name of a Service: the slice is left out"));
         return None;
@@ -87,7 +103,7 @@ fn ports(list: Field<List<wire::Port<'_>>>, problems: &mut Problems) -> Vec<Slic
     let mut ports = Vec::with_capacity(list.len());
     let mut names = HashSet::with_capacity(list.len());
     for (place, entry) in list.into_iter().enumerate() {
-        let Some(entry) = problems.take(format_args!("ports[{place}]"), entry) else { continue };
+        let Some(entry) = problems.element(format_args!("ports[{place}]"), entry) else { continue };
         let path = format_args!("ports[{place}].port");
         let (Some(name), Some(number)) =
             (problems.take(format_args!("ports[{place}].name"), entry.name), problems.take(path, entry.port))
@@ -163,6 +179,10 @@ fn first_address(place: usize, addresses: Field<First<Text<'_>>>, family: Family
         problems.note(first_path, format!("{address} is {what}: this endpoint is left out"));
         return None;
     }
+    if let Some(what) = address::unanswered(address) {
+        problems
+            .note(first_path, format!("{address} is {what}, at which no pod answers; an API server takes it, and it is served"));
+    }
     if more > 0 {
         problems.note(path, format!("{} addresses: only the first is used", more + 1));
     }
@@ -178,7 +198,7 @@ fn hinted(
     let list = problems.take(path, list).unwrap_or_default();
     let mut hinted = Vec::with_capacity(list.len());
     for entry in list {
-        let name = problems.take(path, entry).and_then(|entry| problems.take(path, entry.name));
+        let name = problems.element(path, entry).and_then(|entry| problems.take(path, entry.name));
         hinted.extend(name.map(|name| names.intern(&name)));
     }
     hinted

@@ -10,12 +10,14 @@ pub(crate) mod field;
 mod node;
 mod problems;
 mod service;
+mod source_ranges;
 pub(crate) mod wire;
 mod wishes;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use endpoint_slice::is_of_nobody;
 use field::{Field, Text};
 use problems::Problems;
 use wire::{Document, Metadata};

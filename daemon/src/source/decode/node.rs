@@ -42,7 +42,7 @@ fn addresses(status: super::wire::Status<'_>, problems: &mut Problems) -> Vec<No
     let list = problems.take(format_args!("status.addresses"), status.addresses).unwrap_or_default();
     let mut addresses = Vec::with_capacity(list.len());
     for (place, entry) in list.into_iter().enumerate() {
-        let Some(entry) = problems.take(format_args!("status.addresses[{place}]"), entry) else { continue };
+        let Some(entry) = problems.element(format_args!("status.addresses[{place}]"), entry) else { continue };
         let kind = match problems.take(format_args!("status.addresses[{place}].type"), entry.r#type).as_deref() {
             Some("InternalIP") => NodeAddressKind::Internal,
             Some("ExternalIP") => NodeAddressKind::External,

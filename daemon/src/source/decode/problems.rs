@@ -40,6 +40,14 @@ impl Problems {
         }
     }
 
+    /// The value of an element of a list, where null is not nothing but a hole.
+    pub(super) fn element<'de, T: Shape<'de>>(&mut self, field: Path<'_>, value: Field<T>) -> Option<T> {
+        if let Field::Absent = value {
+            self.note(field, format!("is null, not {}: ignored", T::WANTED));
+        }
+        self.take(field, value)
+    }
+
     /// All of them, with a last line for those that were too many.
     pub(super) fn into_vec(self) -> Vec<Problem> {
         let Self { mut met, beyond } = self;

@@ -1,6 +1,6 @@
 //! Services (reference for every rule: kube-proxy v1.36.2, `pkg/proxy/serviceport.go`, `pkg/proxy/util`).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use compact_str::CompactString;
@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use super::field::{Field, List, Text};
 use super::problems::Problems;
+use super::source_ranges::source_ranges;
 use super::wire::{Document, Ingress, Port, SessionAffinityConfig};
 use super::{DecodeError, Identity, address, wishes};
 use crate::model::{AffinityTimeout, Family, Protocol, Service, ServicePortSpec, ServiceType, TrafficPolicy};
@@ -36,7 +37,9 @@ pub(super) fn decode(document: Document<'_, impl Sized>) -> Result<Service, Deco
     let kind = service_type(spec.r#type, &mut problems);
     let ClusterIps { addresses, headless } = cluster_ips(spec.cluster_ip, spec.cluster_ips, spec.ip_families, &mut problems);
     let served = !headless && kind != ServiceType::ExternalName;
-    wishes::note_unknown(metadata.annotations, spec.traffic_distribution, &mut problems);
+    let annotations = problems.take(format_args!("metadata.annotations"), metadata.annotations).unwrap_or_default();
+    let source_ranges = source_ranges(spec.load_balancer_source_ranges, annotations.source_ranges, &mut problems);
+    wishes::note_unknown(annotations.topology_mode, annotations.topology_aware_hints, spec.traffic_distribution, &mut problems);
     let external_name = problems.take(format_args!("spec.externalName"), spec.external_name).filter(|name| !name.is_empty());
     let ingress = problems
         .take(format_args!("status.loadBalancer"), status.load_balancer)
@@ -53,7 +56,7 @@ pub(super) fn decode(document: Document<'_, impl Sized>) -> Result<Service, Deco
         external_name: external_name.map(Into::into),
         external_ips: addresses_of("spec.externalIPs", spec.external_ips, &mut problems),
         vips: vips(ingress, &mut problems),
-        source_ranges: networks("spec.loadBalancerSourceRanges", spec.load_balancer_source_ranges, &mut problems),
+        source_ranges,
         internal_traffic_policy: traffic_policy("spec.internalTrafficPolicy", spec.internal_traffic_policy, &mut problems),
         external_traffic_policy: traffic_policy("spec.externalTrafficPolicy", spec.external_traffic_policy, &mut problems),
         affinity: affinity(spec.session_affinity, spec.session_affinity_config, &mut problems),
@@ -95,7 +98,17 @@ fn cluster_ips(
     let many = problems.take(format_args!("spec.clusterIPs"), many).unwrap_or_default();
     let families = families_of(families, problems);
     let first = many.first().and_then(Field::get);
-    if single.as_deref() == Some("None") || first.is_some_and(|ip| ip == "None") {
+    let headless = single.as_deref() == Some("None") || first.is_some_and(|ip| ip == "None");
+    if let (Some(single), Some(first)) = (&single, first)
+        && single != first
+        && address::ip(single).is_none_or(|single| address::ip(first) != Some(single))
+    {
+        let counts = if headless { "the Service is headless" } else { "spec.clusterIPs counts" };
+        let why =
+            format!("{single:?} is not {first:?}, which spec.clusterIPs begins with and an API server demands here; {counts}");
+        problems.note(format_args!("spec.clusterIP"), why);
+    }
+    if headless {
         return ClusterIps { headless: true, ..ClusterIps::default() };
     }
     let is_single = many.is_empty();
@@ -105,7 +118,7 @@ fn cluster_ips(
     for (place, text) in many.into_iter().enumerate() {
         let in_list = format_args!("spec.clusterIPs[{place}]");
         let path = if is_single { format_args!("spec.clusterIP") } else { in_list };
-        let Some(address) = problems.take(path, text).and_then(|text| parsed_ip(path, &text, problems)) else { continue };
+        let Some(address) = problems.element(path, text).and_then(|text| parsed_ip(path, &text, problems)) else { continue };
         // No ServiceCIDR has any of these. Served, it would take from the node what it reaches itself by, port by port.
         if let Some(what) = address::unfit(address) {
             problems.note(path, format!("{address} is {what}, which cannot be a Service's: ignored"));
@@ -134,7 +147,7 @@ fn families_of(list: Field<List<Text<'_>>>, problems: &mut Problems) -> SmallVec
     let mut families = SmallVec::with_capacity(list.len());
     for (place, name) in list.into_iter().enumerate() {
         let path = format_args!("spec.ipFamilies[{place}]");
-        families.push(match problems.take(path, name).as_deref() {
+        families.push(match problems.element(path, name).as_deref() {
             None => None,
             Some("IPv4") => Some(Family::V4),
             Some("IPv6") => Some(Family::V6),
@@ -160,7 +173,7 @@ fn addresses_of(field: &str, list: Field<List<Text<'_>>>, problems: &mut Problem
     let mut addresses = Vec::with_capacity(list.len());
     for (place, text) in list.into_iter().enumerate() {
         let path = format_args!("{field}[{place}]");
-        addresses.extend(problems.take(path, text).and_then(|text| parsed_ip(path, &text, problems)));
+        addresses.extend(problems.element(path, text).and_then(|text| parsed_ip(path, &text, problems)));
     }
     addresses
 }
@@ -171,7 +184,7 @@ pub(super) fn networks(field: &str, list: Field<List<Text<'_>>>, problems: &mut 
     let mut networks = Vec::with_capacity(list.len());
     for (place, text) in list.into_iter().enumerate() {
         let path = format_args!("{field}[{place}]");
-        let Some(text) = problems.take(path, text) else { continue };
+        let Some(text) = problems.element(path, text) else { continue };
         match address::cidr(text.trim()) {
             Some(network) => networks.push(network),
             None => problems.note(path, format!("{text:?} is not a CIDR: ignored")),
@@ -184,7 +197,7 @@ pub(super) fn networks(field: &str, list: Field<List<Text<'_>>>, problems: &mut 
 fn vips(ingress: List<Ingress<'_>>, problems: &mut Problems) -> Vec<IpAddr> {
     let mut vips = Vec::with_capacity(ingress.len());
     for (place, entry) in ingress.into_iter().enumerate() {
-        let Some(entry) = problems.take(format_args!("status.loadBalancer.ingress[{place}]"), entry) else { continue };
+        let Some(entry) = problems.element(format_args!("status.loadBalancer.ingress[{place}]"), entry) else { continue };
         let path = format_args!("status.loadBalancer.ingress[{place}].ip");
         let Some(ip) = problems.take(path, entry.ip).filter(|ip| !ip.is_empty()) else { continue };
         let mode_path = format_args!("status.loadBalancer.ingress[{place}].ipMode");
@@ -290,18 +303,27 @@ fn ports(list: Field<List<Port<'_>>>, kind: ServiceType, served: bool, problems:
 struct Taken {
     ids: HashSet<(CompactString, Protocol)>,
     names: HashSet<CompactString>,
+    /// And the name of the first port that has it.
+    numbers: HashMap<(u16, Protocol), CompactString>,
 }
 
 impl Taken {
-    /// Whether the port can be kept. Everything downstream knows a port by (name, protocol); what else an API server would refuse is
-    /// only said. Two ports of one number are the table's to settle.
+    /// Whether the port can be kept. Everything downstream knows a port by (name, protocol), and of two with one number only one can be
+    /// served: the first. What else an API server would refuse is only said.
     fn take(&mut self, place: usize, port: &ServicePortSpec, several: bool, problems: &mut Problems) -> bool {
-        let ServicePortSpec { name, protocol, port: _, node_port: _ } = port;
+        let ServicePortSpec { name, protocol, port: number, node_port: _ } = port;
         let path = format_args!("spec.ports[{place}].name");
-        if !self.ids.insert((name.clone(), *protocol)) {
+        if self.ids.contains(&(name.clone(), *protocol)) {
             problems.note(path, format!("second {protocol} port named {name:?}: this port is left out"));
             return false;
         }
+        if let Some(first) = self.numbers.get(&(*number, *protocol)) {
+            let why = format!("{protocol} port {number} is that of {first:?} before it, which is served: {name:?} is left out");
+            problems.note(format_args!("spec.ports[{place}].port"), why);
+            return false;
+        }
+        self.ids.insert((name.clone(), *protocol));
+        self.numbers.insert((*number, *protocol), name.clone());
         if several && name.is_empty() {
             problems.note(path, "no name, which an API server demands of a Service with several ports; it is served");
         } else if !self.names.insert(name.clone()) {

@@ -175,8 +175,82 @@ fn addresses_and_ranges_of_upstreams_bad_ip_test() {
     assert_eq!(service.external_ips, ["192.168.99.11".parse::<std::net::IpAddr>().unwrap()]);
     assert_eq!(service.vips, ["1.2.3.4".parse::<std::net::IpAddr>().unwrap()]);
     assert_eq!(service.source_ranges, ["203.0.113.0/25".parse().unwrap(), "10.0.0.0/8".parse().unwrap()]);
-    assert_eq!(fields(&service.problems), ["spec.externalIPs[1]", "spec.loadBalancerSourceRanges[2]"]);
-    assert_eq!(service.problems[0].reason, r#""10.0.0.300" is not an IP address: ignored"#);
+    assert_eq!(fields(&service.problems), ["spec.loadBalancerSourceRanges[2]", "spec.externalIPs[1]"]);
+    assert_eq!(service.problems[1].reason, r#""10.0.0.300" is not an IP address: ignored"#);
+}
+
+/// As for kube-proxy, who lets everyone in as well; but the author meant the opposite, and has to hear of it.
+#[test]
+fn source_ranges_that_filter_nobody_because_they_cannot_be_read_are_said_first() {
+    let told = |ranges: Value| {
+        let service = service(&with_spec(json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ranges}), json!({})));
+        said(&service.problems).first().cloned().unwrap_or_default()
+    };
+    let field = "spec.loadBalancerSourceRanges";
+    let everyone = format!("{field}: no entry can be read: the Service is open to everyone");
+    for ranges in [json!(["10.0.0.0"]), json!(["10.0.0.0/33", "x", 7]), json!([null]), json!([""]), json!(vec!["x"; 40])] {
+        assert_eq!(told(ranges.clone()), everyone, "{ranges}");
+    }
+    assert_eq!(told(json!("10.0.0.0/8")), format!("{field}: cannot be read: the Service is open to everyone"));
+    let by = |family: &str| format!("{field}: no entry of {family} can be read: the Service is open to everyone by {family}");
+    assert_eq!(told(json!(["10.0.0.0/33", "fd00::/8"])), by("IPv4"));
+    assert_eq!(told(json!(["10.0.0.0/8", "fd00::/129"])), by("IPv6"));
+    for ranges in [json!(null), json!([]), json!(["10.0.0.0/8"]), json!(["fd00::/8"])] {
+        assert_eq!(told(ranges.clone()), "", "{ranges}");
+    }
+    assert_eq!(told(json!(["10.0.0.0/8", "x"])), format!(r#"{field}[1]: "x" is not a CIDR: ignored"#));
+}
+
+/// kube-proxy does not read it; junk in it is named all the same, and where no cloud can be at work that nobody reads it.
+#[test]
+fn the_annotation_of_source_ranges_is_judged_and_not_obeyed() {
+    let told = |annotation: &str, spec: Value, by_server: bool| {
+        let mut value = with_spec(spec, json!({}));
+        value["metadata"]["annotations"] = json!({"service.beta.kubernetes.io/load-balancer-source-ranges": annotation});
+        let mut object = Object::Service(Box::new(service(&value)));
+        if by_server {
+            trust_the_server(&mut object);
+        }
+        let Object::Service(service) = object else { unreachable!("it was one") };
+        said(&service.problems)
+    };
+    let path = "metadata.annotations[service.beta.kubernetes.io/load-balancer-source-ranges]";
+    let unread = format!(
+        "{path}: is for a cloud's load balancer, a service proxy does not read it: without spec.loadBalancerSourceRanges the Service is open to everyone"
+    );
+    assert_eq!(told("10.0.0.0/8, 10.1.0.0/16", json!({}), false), [unread.clone()]);
+    assert!(told("10.0.0.0/8", json!({}), true).is_empty());
+    let junk = format!(r#"{path}: " x" is not a CIDR"#);
+    assert_eq!(told("10.0.0.0/8, x", json!({}), false), [unread, junk.clone()]);
+    assert_eq!(told("10.0.0.0/8, x", json!({}), true), [junk.clone()]);
+    assert_eq!(told("10.0.0.0/8, x", json!({"loadBalancerSourceRanges": ["10.0.0.0/8"]}), false), [junk]);
+    assert!(told(" ", json!({}), false).is_empty());
+}
+
+#[test]
+fn a_cluster_ip_beside_another_list_is_said() {
+    let told = |spec: Value| {
+        let service = service(&with_spec(spec, json!({})));
+        (service.cluster_ips.iter().map(ToString::to_string).collect::<Vec<_>>(), said(&service.problems))
+    };
+    let why = r#"spec.clusterIP: "10.0.0.1" is not "10.0.0.2", which spec.clusterIPs begins with and an API server demands here; spec.clusterIPs counts"#;
+    assert_eq!(told(json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.2"]})), (vec!["10.0.0.2".into()], vec![why.into()]));
+    assert_eq!(told(json!({"clusterIP": "10.0.0.01", "clusterIPs": ["10.0.0.1"]})).1, [""; 0]);
+    let headless = r#"spec.clusterIP: "10.0.0.1" is not "None", which spec.clusterIPs begins with and an API server demands here; the Service is headless"#;
+    assert_eq!(told(json!({"clusterIP": "10.0.0.1", "clusterIPs": ["None"]})), (vec![], vec![headless.into()]));
+}
+
+#[test]
+fn null_in_a_list_is_a_hole_that_is_named() {
+    let spec = json!({"clusterIPs": ["10.0.0.1", null], "ipFamilies": ["IPv4", null], "externalIPs": [null], "loadBalancerSourceRanges": [null, "10.0.0.0/8"]});
+    let service = service(&with_spec(spec, json!({"loadBalancer": {"ingress": [null]}})));
+    let holes = said(&service.problems).into_iter().filter(|told| told.contains("is null, not ")).collect::<Vec<_>>();
+    assert_eq!(holes.len(), 5, "{:?}", service.problems);
+    let mut value = with_endpoints(json!([{"addresses": ["10.0.0.1"], "hints": {"forZones": [null]}}]));
+    value["ports"] = json!([null, {"name": "a", "port": 1}]);
+    let slice = slice(&value);
+    assert_eq!((slice.ports.len(), slice.endpoints.len()), (1, 1));
+    assert_eq!(fields(&slice.problems), ["ports[0]", "endpoints[0].hints.forZones"]);
 }
 
 #[test]
@@ -317,6 +391,11 @@ fn what_an_api_server_refuses_of_a_service_is_said_and_served_where_it_can_be() 
             vec![r#"spec.ports[1].name: second TCP port named "a": this port is left out"#],
         ),
         (
+            json!({"ports": [{"name": "b", "port": 80}, {"name": "a", "port": 80}, {"name": "a", "port": 81}, {"name": "u", "port": 80, "protocol": "UDP"}]}),
+            3,
+            vec![r#"spec.ports[1].port: TCP port 80 is that of "b" before it, which is served: "a" is left out"#],
+        ),
+        (
             json!({"ports": [{"name": "a", "port": 80}, {"port": 81}]}),
             2,
             vec!["spec.ports[1].name: no name, which an API server demands of a Service with several ports; it is served"],
@@ -341,11 +420,9 @@ fn a_cluster_ip_that_cannot_be_read_is_named_as_it_was_written() {
 fn endpoints_that_only_the_node_could_reach_are_left_out() {
     let at = |address: &str| json!({"addresses": [address]});
     let refused = ["127.0.0.1", "0.0.0.0", "169.254.169.254", "224.0.0.1"];
-    let slice = slice(&with_endpoints(refused.iter().copied().chain(["10.0.0.1", "239.0.0.1"]).map(at).collect()));
-    assert_eq!(
-        slice.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect::<Vec<_>>(),
-        ["10.0.0.1", "239.0.0.1"]
-    );
+    let served = ["10.0.0.1", "239.0.0.1", "255.255.255.255"];
+    let slice = slice(&with_endpoints(refused.iter().copied().chain(served).map(at).collect()));
+    assert_eq!(slice.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect::<Vec<_>>(), served);
     assert_eq!(
         said(&slice.problems),
         [
@@ -353,6 +430,8 @@ fn endpoints_that_only_the_node_could_reach_are_left_out() {
             "endpoints[1].addresses[0]: 0.0.0.0 is the unspecified address: this endpoint is left out",
             "endpoints[2].addresses[0]: 169.254.169.254 is a link-local address: this endpoint is left out",
             "endpoints[3].addresses[0]: 224.0.0.1 is a link-local multicast address: this endpoint is left out",
+            "endpoints[5].addresses[0]: 239.0.0.1 is a multicast address, at which no pod answers; an API server takes it, and it is served",
+            "endpoints[6].addresses[0]: 255.255.255.255 is the broadcast address, at which no pod answers; an API server takes it, and it is served",
         ]
     );
 }
@@ -491,9 +570,10 @@ fn slices_without_a_service_or_of_names_are_not_ours() {
     lower_case["addressType"] = json!("ipv4");
     let mut untyped = with_endpoints(json!([]));
     untyped["addressType"] = json!(null);
+    let of_nobody = "metadata.labels[kubernetes.io/service-name]: not given: the slice belongs to no Service and is left out";
     for (value, problem) in [
         (fqdn, ""),
-        (orphan, ""),
+        (orphan, of_nobody),
         (numbered, "metadata.labels[kubernetes.io/service-name]: is a number, not a string: ignored"),
         (lower_case, r#"addressType: "ipv4" is not IPv4, IPv6 or FQDN: the slice is left out"#),
         (untyped, "addressType: not given: the slice is left out"),

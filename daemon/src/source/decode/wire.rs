@@ -38,7 +38,7 @@ pub(crate) struct Document<'a, Items = Skipped> {
 pub(crate) type Manifest<'a> = Document<'a, List<Document<'a>>>;
 
 /// Not read, whatever it is.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Skipped;
 
 #[derive(Debug, Default, Deserialize)]
@@ -92,6 +92,9 @@ pub(crate) struct Annotations<'a> {
     /// What `topology-mode` was called before 1.27.
     #[serde(rename = "service.kubernetes.io/topology-aware-hints")]
     pub(crate) topology_aware_hints: Field<Text<'a>>,
+    /// What `loadBalancerSourceRanges` was before it was a field.
+    #[serde(rename = "service.beta.kubernetes.io/load-balancer-source-ranges")]
+    pub(crate) source_ranges: Field<Text<'a>>,
 }
 
 /// `spec` of a Service, a Node or a ServiceCIDR.

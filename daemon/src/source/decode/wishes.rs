@@ -6,7 +6,8 @@ use super::Object;
 use super::field::{Field, Text};
 use super::problems::{Path, Problems};
 use super::service::port_number;
-use super::wire::{Annotations, TargetPort};
+use super::source_ranges;
+use super::wire::TargetPort;
 
 /// What an operator has to know about all of them.
 const WHAT_COUNTS: &str = "traffic goes by the hints of the EndpointSlices";
@@ -14,15 +15,20 @@ const WHAT_COUNTS: &str = "traffic goes by the hints of the EndpointSlices";
 const DISTRIBUTION: &str = "spec.trafficDistribution";
 
 /// Takes back what was said of a value that an API server has let in, which knows them all: one that is not known here is of a later
-/// Kubernetes, and every node would complain of it.
+/// Kubernetes, and every node would complain of it. Likewise of what a cloud may read.
 pub(crate) fn trust_the_server(object: &mut Object) {
     if let Object::Service(service) | Object::ForeignService(service) = object {
-        service.problems.retain(|problem| problem.field != DISTRIBUTION);
+        service.problems.retain(|problem| problem.field != DISTRIBUTION && !source_ranges::is_a_clouds(problem));
     }
 }
 
-/// `spec.trafficDistribution` (KEP-4444, KEP-3015) and the annotation before it (KEP-2433).
-pub(super) fn note_unknown(annotations: Field<Annotations<'_>>, distribution: Field<Text<'_>>, problems: &mut Problems) {
+/// `spec.trafficDistribution` (KEP-4444, KEP-3015) and the annotation before it (KEP-2433), by both of its names.
+pub(super) fn note_unknown(
+    topology_mode: Field<Text<'_>>,
+    topology_aware_hints: Field<Text<'_>>,
+    distribution: Field<Text<'_>>,
+    problems: &mut Problems,
+) {
     let path = format_args!("{DISTRIBUTION}");
     match problems.take(path, distribution).as_deref() {
         None | Some("" | "PreferClose" | "PreferSameZone" | "PreferSameNode") => {}
@@ -31,11 +37,10 @@ pub(super) fn note_unknown(annotations: Field<Annotations<'_>>, distribution: Fi
             problems.note(path, format!("{other:?} is {known}: ignored, {WHAT_COUNTS}"));
         }
     }
-    let annotations = problems.take(format_args!("metadata.annotations"), annotations).unwrap_or_default();
     let mode = format_args!("metadata.annotations[service.kubernetes.io/topology-mode]");
-    note_unknown_mode(mode, annotations.topology_mode, problems);
+    note_unknown_mode(mode, topology_mode, problems);
     let hints = format_args!("metadata.annotations[service.kubernetes.io/topology-aware-hints]");
-    note_unknown_mode(hints, annotations.topology_aware_hints, problems);
+    note_unknown_mode(hints, topology_aware_hints, problems);
 }
 
 /// A value with a domain before it (`example.com/heuristic`) means something to somebody's controller.

@@ -69,6 +69,8 @@ pub(super) struct Watcher {
     unfinished: u32,
     /// A streaming list was refused a moment ago: pages are being tried.
     refused: bool,
+    /// A slice of nobody has been warned of. There may be thousands.
+    told_of_nobody: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +127,7 @@ impl Watcher {
             unpaged: false,
             unfinished: 0,
             refused: false,
+            told_of_nobody: false,
         }
     }
 
@@ -388,7 +391,11 @@ impl Watcher {
             // It may have been ours a moment ago.
             Ok(Decoded::NotOurs { key, problems }) => {
                 for problem in problems {
-                    warn!("{kind:?} {key}: {problem}");
+                    if decode::is_of_nobody(&problem) && std::mem::replace(&mut self.told_of_nobody, true) {
+                        debug!("{kind:?} {key}: {problem}");
+                    } else {
+                        warn!("{kind:?} {key}: {problem}");
+                    }
                 }
                 Some(Change::Deleted(kind, key))
             }

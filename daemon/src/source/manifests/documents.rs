@@ -46,7 +46,8 @@ pub(super) fn read(json: bool, bytes: &[u8]) -> Result<Documents<'_>, ParseError
 
 fn strictly(json: bool, bytes: &[u8]) -> Result<Vec<Field<Manifest<'_>>>, ParseError> {
     if json {
-        return Ok(serde_json::Deserializer::from_slice(bytes).into_iter().collect::<Result<_, _>>()?);
+        let documents = serde_json::Deserializer::from_slice(bytes).into_iter().collect::<Result<_, _>>();
+        return documents.map_err(|error| ParseError::of_json(&error, bytes));
     }
     Ok(serde_saphyr::from_str_multiple_with_options(text(bytes)?, yaml_options(DuplicateKeyPolicy::Error))?)
 }
@@ -55,7 +56,8 @@ fn strictly(json: bool, bytes: &[u8]) -> Result<Vec<Field<Manifest<'_>>>, ParseE
 /// reading is for files that need it.
 fn leniently<'a>(json: bool, bytes: &[u8], first: &ParseError) -> Result<Documents<'a>, ParseError> {
     let trees: Vec<Tree> = if json {
-        serde_json::Deserializer::from_slice(bytes).into_iter().collect::<Result<_, _>>()?
+        let trees = serde_json::Deserializer::from_slice(bytes).into_iter().collect::<Result<_, _>>();
+        trees.map_err(|error| ParseError::of_json(&error, bytes))?
     } else {
         serde_saphyr::from_str_multiple_with_options(text(bytes)?, yaml_options(DuplicateKeyPolicy::LastWins))?
     };
@@ -72,7 +74,7 @@ fn leniently<'a>(json: bool, bytes: &[u8], first: &ParseError) -> Result<Documen
                 beyond += 1;
             }
         }
-        list.push(Field::deserialize(document)?);
+        list.push(Field::deserialize(document).map_err(|error| ParseError::of_json(&error, bytes))?);
     }
     if beyond > 0 {
         repeated.push(format!("and {beyond} more"));
@@ -115,6 +117,32 @@ impl ParseError {
     pub(super) fn of_whole(reason: String) -> Self {
         Self { place: None, reason, repeats: false }
     }
+
+    fn of_json(error: &serde_json::Error, bytes: &[u8]) -> Self {
+        let (line, column) = (error.line(), error.column());
+        let reason = without(error.to_string(), &format!(" at line {line} column {column}"));
+        // serde's derived code has no other way of saying it.
+        let repeats = error.is_data() && reason.starts_with("duplicate field `");
+        let place = if error.is_eof() {
+            // What is missing is missing behind the last that is there, whatever empty lines follow.
+            Some(place_behind(bytes.trim_ascii_end()))
+        } else if column == 0 {
+            // The end of a line is counted as the beginning of the next one.
+            let lines = bytes.split_inclusive(|byte| *byte == b'\n').take(line.saturating_sub(1));
+            let end = lines.map(<[u8]>::len).sum::<usize>().saturating_sub(1);
+            Some(place_behind(&bytes[..end]))
+        } else {
+            Some((line as u64, column as u64))
+        };
+        Self { place, reason, repeats }
+    }
+}
+
+/// Line and column, from 1, of what would follow.
+fn place_behind(text: &[u8]) -> (u64, u64) {
+    let line = 1 + text.iter().filter(|byte| **byte == b'\n').count();
+    let column = 1 + text.iter().rev().take_while(|byte| **byte != b'\n').count();
+    (line as u64, column as u64)
 }
 
 impl fmt::Display for ParseError {
@@ -130,25 +158,48 @@ impl fmt::Display for ParseError {
 
 impl std::error::Error for ParseError {}
 
-impl From<serde_json::Error> for ParseError {
-    fn from(error: serde_json::Error) -> Self {
-        let (line, column) = (error.line(), error.column());
-        let reason = without(error.to_string(), &format!(" at line {line} column {column}"));
-        // serde's derived code has no other way of saying it.
-        let repeats = error.is_data() && reason.starts_with("duplicate field `");
-        Self { place: Some((line as u64, column as u64)), reason, repeats }
-    }
-}
-
 impl From<serde_saphyr::Error> for ParseError {
     fn from(error: serde_saphyr::Error) -> Self {
         let place = error.location().map(|location| (location.line(), location.column()));
         let error = error.without_snippet();
+        if let Some(reason) = beyond(error) {
+            return Self { place, reason: reason.to_owned(), repeats: false };
+        }
         let mut reason = error.to_string();
         if let Some((line, column)) = place {
             reason = without(reason, &format!(" at line {line}, column {column}"));
         }
         Self { place, reason, repeats: matches!(error, serde_saphyr::Error::DuplicateMappingKey { .. }) }
+    }
+}
+
+/// Which of the parser's bounds was met, perhaps by way of an alias, in words of the file instead of the parser's.
+fn beyond(error: &serde_saphyr::Error) -> Option<&'static str> {
+    use serde_saphyr::Error;
+    use serde_saphyr::budget::BudgetBreach as Breach;
+    const MULTIPLIED: &str = "aliases (`*name`) make more of this file than is read: write out what they stand for";
+    const TOO_DEEP: &str = "nested more deeply than is read";
+    match error {
+        Error::AliasError { error, .. } | Error::WithSnippet { error, .. } => beyond(error),
+        Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => Some(MULTIPLIED),
+        Error::RecursiveReferencesRequireWeakTypes { .. } => {
+            Some("an alias (`*name`) stands for something that it is itself part of")
+        }
+        Error::Budget { breach, .. } => match breach {
+            Breach::Aliases { .. }
+            | Breach::AliasAnchorRatio { .. }
+            | Breach::RecordedAnchorEvents { .. }
+            | Breach::RecordedAnchorBytes { .. } => Some(MULTIPLIED),
+            Breach::Anchors { .. } => Some("more anchors (`&name`) than are read"),
+            Breach::MergeKeys { .. } => Some("more merge keys (`<<`) than are read"),
+            Breach::Depth { .. } => Some(TOO_DEEP),
+            _ => None,
+        },
+        // The scanner has a bound of its own, and no name for it.
+        other if other.to_string().starts_with("recursion limit exceeded") => Some(TOO_DEEP),
+        _ => None,
     }
 }
 

@@ -68,18 +68,29 @@ impl Reader<'_> {
         let kind = document.kind.get().map(|kind| kind.clone().into_owned()).unwrap_or_default();
         match (kind.strip_suffix("List"), std::mem::take(&mut document.items)) {
             (Some(of), Field::Is(items)) => {
-                for item in items {
-                    // The items of a typed list (`ServiceList`) need not repeat what they are.
-                    let Field::Is(item) = item else {
-                        self.parsed.warnings.push(format!("an item of a {kind} is not an object: ignored"));
-                        continue;
-                    };
-                    let kind = item.kind.get().map_or(of, AsRef::as_ref).to_owned();
-                    self.object(&kind, item);
+                for (place, item) in items.into_iter().enumerate() {
+                    self.item(of, place, item);
                 }
             }
             _ => self.object(&kind, document),
         }
+    }
+
+    /// The items of a typed list (`ServiceList`, `of` is `Service`) need not repeat what they are.
+    fn item(&mut self, of: &str, place: usize, item: Field<Document<'_>>) {
+        let mut warn = |why: &str| {
+            self.parsed.warnings.push(format!("items[{place}] of document {} ({of}List) {why}: ignored", self.documents));
+        };
+        let item = match item {
+            Field::Is(item) => item,
+            Field::Absent => return warn("is null, not an object"),
+            Field::Wrong(found) => return warn(&format!("is {found}, not an object")),
+        };
+        let kind = item.kind.get().map_or(of, AsRef::as_ref).to_owned();
+        if kind.ends_with("List") && item.items != Field::Absent {
+            return warn(&format!("is a {kind} itself; lists do not nest here, make it a document of its own"));
+        }
+        self.object(&kind, item);
     }
 
     fn object(&mut self, kind: &str, document: Document<'_, impl Sized>) {

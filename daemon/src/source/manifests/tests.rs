@@ -432,18 +432,78 @@ async fn a_source_ends_when_it_is_told_to() {
 
 #[test]
 fn places_of_mistakes_are_named() {
-    let error = |json, text: &str| {
-        parse::parse(json, text.as_bytes(), &ManifestOptions::default(), &mut crate::model::Interner::default())
-            .expect_err("bad")
-            .to_string()
-    };
-    let yaml = error(false, "a: 1\nb: [1, 2\nc: 3\n");
+    let yaml = refused(false, "a: 1\nb: [1, 2\nc: 3\n");
     assert!(yaml.starts_with(|first: char| first.is_ascii_digit()) && yaml.contains(": "), "{yaml}");
-    let json = error(true, "{\"a\": 1}\n{\"b\": x}");
+    let json = refused(true, "{\"a\": 1}\n{\"b\": x}");
     assert!(json.starts_with("2:7: "), "{json}");
     for once in [yaml, json] {
         assert!(!once.contains("at line"), "the place is said twice: {once}");
     }
+}
+
+fn refused(json: bool, text: &str) -> String {
+    parse::parse(json, text.as_bytes(), &ManifestOptions::default(), &mut crate::model::Interner::default())
+        .expect_err("bad")
+        .to_string()
+}
+
+#[test]
+fn a_json_file_that_breaks_off_is_named_where_it_does() {
+    for (text, expected) in [
+        ("{\"kind\": \"Service\",", "1:20: EOF while parsing a value"),
+        ("{\"kind\": \"Service\",\n", "1:20: EOF while parsing a value"),
+        ("{\n  \"kind\": \"Ser", "2:15: EOF while parsing a string"),
+        ("{\"kind\": [\n\n", "1:11: EOF while parsing a list"),
+        ("{\n\"kind\": \"Ser\nvice\"}", "2:13: control character (\\u0000-\\u001F) found while parsing a string"),
+    ] {
+        assert_eq!(refused(true, text), expected, "{text:?}");
+    }
+}
+
+#[test]
+fn aliases_that_make_much_of_little_are_refused_in_plain_words() {
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for n in 1..12 {
+        let last = format!("*a{}", n - 1);
+        bomb += &format!("a{n}: &a{n} [{}]\n", [last.as_str(); 10].join(", "));
+    }
+    let many: String = (0..100_000).map(|n| format!("a{n}: &a{n} 1\n")).collect();
+    let repeated = format!("a: &a 1\nb: [{}]\n", ["*a"; 60_000].join(", "));
+    let multiplied = "aliases (`*name`) make more of this file than is read: write out what they stand for";
+    for (text, expected) in [
+        (bomb, multiplied),
+        (repeated, multiplied),
+        (format!("a: {}1{}", "[".repeat(5_000), "]".repeat(5_000)), "nested more deeply than is read"),
+        (many, "more anchors (`&name`) than are read"),
+        ("a: &a [*a]\n".to_owned(), "an alias (`*name`) stands for something that it is itself part of"),
+    ] {
+        let told = refused(false, &text);
+        assert!(told.starts_with(|place: char| place.is_ascii_digit()) && told.ends_with(&format!(": {expected}")), "{told}");
+    }
+}
+
+#[test]
+fn items_of_a_list_that_are_no_objects_or_lists_themselves_are_named() {
+    let inner =
+        "{kind: List, items: [{kind: Service, metadata: {name: inner}, spec: {clusterIP: 10.0.0.1, ports: [{port: 80}]}}]}";
+    let outer = "{kind: Service, metadata: {name: outer}, spec: {clusterIP: 10.0.0.2, ports: [{port: 80}]}}";
+    let parse::Parsed { objects, warnings, .. } = parsed(false, &format!("kind: List\nitems: [{inner}, null, 5, {outer}]\n"));
+    assert_eq!(objects.iter().map(|(_, key, _)| key.name()).collect::<Vec<_>>(), ["outer"]);
+    assert_eq!(
+        warnings,
+        [
+            "items[0] of document 1 (List) is a List itself; lists do not nest here, make it a document of its own: ignored",
+            "items[1] of document 1 (List) is null, not an object: ignored",
+            "items[2] of document 1 (List) is a number, not an object: ignored",
+        ]
+    );
+    let orphan = "kind: EndpointSlice\nmetadata: {name: web-a}\naddressType: IPv4\n";
+    assert_eq!(
+        parsed(false, orphan).warnings,
+        [
+            "EndpointSlice default/web-a: metadata.labels[kubernetes.io/service-name]: not given: the slice belongs to no Service and is left out"
+        ]
+    );
 }
 
 #[test]

@@ -1,0 +1,67 @@
+//! `spec.loadBalancerSourceRanges`, and the annotation that came before it.
+//!
+//! What cannot be read is no filter, as for kube-proxy. So a list of which nothing is left keeps nobody out, the opposite of what its
+//! author meant: that is said in plain words, and first, since of many problems only some are told.
+
+use ipnet::IpNet;
+
+use super::address;
+use super::field::{Field, List, Text};
+use super::problems::Problems;
+use super::service::networks;
+use crate::model::{Family, Problem};
+
+const FIELD: &str = "spec.loadBalancerSourceRanges";
+const ANNOTATION: &str = "metadata.annotations[service.beta.kubernetes.io/load-balancer-source-ranges]";
+
+/// Not worth a word where a cloud's load balancer reads the annotation.
+const UNREAD: &str = "is for a cloud's load balancer, a service proxy does not read it: without spec.loadBalancerSourceRanges the Service is \
+     open to everyone";
+
+/// The ranges that can be read, of the field alone: kube-proxy does not read the annotation either.
+pub(super) fn source_ranges(list: Field<List<Text<'_>>>, annotation: Field<Text<'_>>, problems: &mut Problems) -> Vec<IpNet> {
+    if let Some(said) = opened(&list) {
+        problems.note(format_args!("{FIELD}"), said);
+    }
+    let is_given = list.get().is_none_or(|list| !list.is_empty()) && list != Field::Absent;
+    note_annotation(annotation, is_given, problems);
+    networks(FIELD, list, problems)
+}
+
+/// Whether this problem is none where a cloud may be at work, which is where an API server let the object in.
+pub(super) fn is_a_clouds(problem: &Problem) -> bool {
+    problem.field == ANNOTATION && problem.reason == UNREAD
+}
+
+/// What it means that entries cannot be read, where somebody is let in by that. Ranges of one family filter nobody of the other, so it
+/// matters which of the two an entry was meant for.
+fn opened(list: &Field<List<Text<'_>>>) -> Option<String> {
+    let entries = match list {
+        Field::Absent => return None,
+        Field::Wrong(_) => return Some("cannot be read: the Service is open to everyone".into()),
+        Field::Is(entries) => entries,
+    };
+    let read = |text: &Text<'_>| address::cidr(text.trim()).map(|network| Family::of(network.addr()));
+    let meant = |text: &Text<'_>| if text.contains(':') { Family::V6 } else { Family::V4 };
+    let texts = || entries.iter().filter_map(Field::get);
+    if !entries.is_empty() && !texts().any(|text| read(text).is_some()) {
+        return Some("no entry can be read: the Service is open to everyone".into());
+    }
+    let lost = |family: &Family| {
+        texts().any(|text| read(text).is_none() && meant(text) == *family) && !texts().any(|text| read(text) == Some(*family))
+    };
+    let family = Family::ALL.into_iter().find(lost)?;
+    Some(format!("no entry of {family} can be read: the Service is open to everyone by {family}"))
+}
+
+/// A list with commas (`GetLoadBalancerSourceRanges` of `k8s.io/cloud-provider`).
+fn note_annotation(annotation: Field<Text<'_>>, field_is_given: bool, problems: &mut Problems) {
+    let path = format_args!("{ANNOTATION}");
+    let Some(text) = problems.take(path, annotation).filter(|text| !text.trim().is_empty()) else { return };
+    if !field_is_given {
+        problems.note(path, UNREAD);
+    }
+    for entry in text.split(',').filter(|entry| address::cidr(entry.trim()).is_none()) {
+        problems.note(path, format!("{entry:?} is not a CIDR"));
+    }
+}
