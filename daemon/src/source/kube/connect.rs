@@ -13,6 +13,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError, LoadDataError
 use kube::{Client, Config};
 use tracing::{debug, info, warn};
 
+use super::failure::{self, Failure};
 use super::meter::{Meter, MeterLayer, MeterPlace};
 
 /// Where a service account's token is, in a pod.
@@ -128,6 +129,8 @@ pub struct ApiServers {
 pub(super) struct Server {
     pub(super) url: String,
     host: String,
+    /// Its name is ours to resolve, and not a proxy's.
+    direct: bool,
     pub(super) client: Client,
     /// It has refused streaming lists, and will do so again.
     pub(super) refuses_streaming: AtomicBool,
@@ -234,16 +237,43 @@ impl Server {
             (false, Some(port)) => format!("{scheme}://{host}:{port}"),
             (false, None) => format!("{scheme}://{host}"),
         };
+        let direct = config.proxy_url.is_none();
         config.cluster_url = url;
         config.connect_timeout = Some(CONNECT);
         config.read_timeout = None;
         // The library would retry 15 times, unseen and for up to 1,000 s each. We back off ourselves, and say so.
         config.default_retry = false;
-        let failed = |error| ConnectError::Client { server: shown.clone(), reason: super::failure::reason(&error) };
+        let failed = |error| ConnectError::Client { server: shown.clone(), reason: failure::reason(&error) };
         let named = shown.split_once("://").map_or(&*shown, |(_, rest)| rest);
         let layer = MeterLayer { host: named.into(), place: meter.clone() };
         let client = ClientBuilder::try_from(config).map_err(failed)?.with_layer(&layer).build();
-        Ok(Self { url: shown, host, client, refuses_streaming: AtomicBool::new(false) })
+        Ok(Self { url: shown, host, direct, client, refuses_streaming: AtomicBool::new(false) })
+    }
+}
+
+impl Server {
+    /// Why a request came to nothing. A connection that takes too long does not say whether it was the resolver's fault, so that is
+    /// asked then.
+    pub(super) async fn failure(&self, error: &kube::Error) -> Failure {
+        if self.direct
+            && failure::is_too_slow(error)
+            && let Err(why) = self.resolve().await
+        {
+            return Failure::Unreachable { server: self.url.clone(), reason: format!("host name cannot be resolved: {why}") };
+        }
+        Failure::of_client(&self.url, error)
+    }
+
+    /// Its addresses, or why they are not known.
+    async fn resolve(&self) -> Result<Vec<IpAddr>, String> {
+        if let Ok(address) = self.host.parse::<IpAddr>() {
+            return Ok(vec![address.to_canonical()]);
+        }
+        match tokio::time::timeout(RESOLVE, tokio::net::lookup_host((self.host.as_str(), 0))).await {
+            Ok(Ok(found)) => Ok(found.map(|address| address.ip().to_canonical()).collect()),
+            Ok(Err(error)) => Err(failure::unresolved(&error)),
+            Err(_) => Err(format!("no answer of the resolver within {} s", RESOLVE.as_secs())),
+        }
     }
 }
 
@@ -271,15 +301,10 @@ impl ApiServers {
     pub async fn api_server_addresses(&self) -> BTreeSet<IpAddr> {
         let mut addresses = BTreeSet::new();
         for server in &self.servers {
-            if let Ok(address) = server.host.parse::<IpAddr>() {
-                addresses.insert(address.to_canonical());
-                continue;
-            }
-            match tokio::time::timeout(RESOLVE, tokio::net::lookup_host((server.host.as_str(), 0))).await {
-                Ok(Ok(found)) => addresses.extend(found.map(|address| address.ip().to_canonical())),
+            match server.resolve().await {
+                Ok(found) => addresses.extend(found),
                 // The watches say so, once, if it is the one in use.
-                Ok(Err(error)) => debug!("API server {} cannot be resolved: {error}", server.host),
-                Err(_) => debug!("API server {} cannot be resolved within {} s", server.host, RESOLVE.as_secs()),
+                Err(why) => debug!("API server {} cannot be resolved: {why}", server.host),
             }
         }
         addresses

@@ -69,10 +69,10 @@ pub(crate) enum Failure {
 }
 
 /// What an outage is, so that it is reported once and not per retry and stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Outage {
-    /// The server as a whole: down, cut off, or failing.
-    Server,
+    /// This server as a whole: down, cut off, or failing. Of several each has its own reason.
+    Server(String),
     /// It does not know us.
     Unauthorized,
     /// It throttles us.
@@ -155,15 +155,66 @@ impl Failure {
         matches!(self, Self::Unreachable { .. } | Self::Silent { .. })
     }
 
-    pub(super) fn outage(&self) -> Outage {
+    /// What somebody should look at who sees this from the beginning on.
+    pub(super) fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Unreachable { .. } | Self::Silent { .. } => Some("check --api-server or the kubeconfig"),
+            Self::Refused { code: 400, message, .. } if message.contains("HTTP request to an HTTPS server") => {
+                Some("it speaks TLS: check that the URL of --api-server or the kubeconfig begins with https://")
+            }
+            Self::Refused { code: 401, .. } => Some(
+                "check the credentials: the token or certificate of the kubeconfig's user, or in a pod of its service account, is missing, \
+                 expired or of another cluster",
+            ),
+            Self::Refused { code: 403, .. } => Some(
+                "check RBAC: the user of these credentials needs the verbs list and watch for it, by a ClusterRole and its binding",
+            ),
+            Self::Refused { code: 404, .. } => Some(
+                "check --api-server or the kubeconfig: at this URL, path included, is no API server, or none that has this resource",
+            ),
+            _ => None,
+        }
+    }
+
+    /// The message names the server.
+    pub(super) fn names_the_server(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Silent { .. })
+    }
+
+    /// `server` is the one that was asked.
+    pub(super) fn outage(&self, server: &str) -> Outage {
         match self {
             Self::Refused { code: 401, .. } => Outage::Unauthorized,
             Self::Refused { code: 429, .. } => Outage::Throttled,
             Self::Refused { code, what, .. } if *code < 500 => Outage::Resource(what),
-            _ => Outage::Server,
+            _ => Outage::Server(server.to_owned()),
         }
     }
 }
+
+/// No connection came about in the time that there was for it, name resolution included.
+pub(super) fn is_too_slow(error: &kube::Error) -> bool {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+            return true;
+        }
+        next = match error.downcast_ref::<kube::Error>() {
+            Some(kube::Error::Service(inner)) => Some(&**inner),
+            _ => error.source(),
+        };
+    }
+    false
+}
+
+/// Why a name has no address, in the resolver's words.
+pub(super) fn unresolved(error: &io::Error) -> String {
+    let own = error.to_string();
+    own.strip_prefix(LOOKUP).unwrap_or(&own).to_owned()
+}
+
+/// What the standard library puts before the resolver's words.
+const LOOKUP: &str = "failed to lookup address information: ";
 
 /// What went wrong, in the words of whoever knows best: the socket, TLS, the resolver. An error of obtaining credentials can quote the
 /// output of a plugin: not repeated.
@@ -182,9 +233,11 @@ pub(super) fn reason(error: &kube::Error) -> String {
         let own = match error.downcast_ref::<io::Error>().map(io::Error::kind) {
             Some(io::ErrorKind::ConnectionRefused) => "connection refused".to_owned(),
             Some(io::ErrorKind::TimedOut) => "no connection in time".to_owned(),
+            _ if error.to_string() == "dns error" => "host name cannot be resolved".to_owned(),
             _ => error.to_string(),
         };
         let wraps = ["client error (", "tcp connect error"].iter().any(|wrapper| own.starts_with(wrapper)) && next.is_some();
+        let own = own.strip_prefix(LOOKUP).map_or_else(|| in_plain_words(&own), ToOwned::to_owned);
         // Most errors already end in the words of their cause.
         if !wraps && !text.contains(&own) {
             if !text.is_empty() {
@@ -194,4 +247,14 @@ pub(super) fn reason(error: &kube::Error) -> String {
         }
     }
     text
+}
+
+/// What TLS and HTTP say of each other, for whoever has mixed them up.
+fn in_plain_words(own: &str) -> String {
+    match own {
+        "received corrupt message of type InvalidContentType" => "it does not speak TLS at this port, as https:// wants it to",
+        "invalid HTTP version parsed" => "it does not speak HTTP at this port, perhaps TLS, which is https://",
+        other => other,
+    }
+    .to_owned()
 }

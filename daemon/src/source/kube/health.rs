@@ -90,20 +90,25 @@ impl Health {
         info!("API server answers again after {:.1} s; every watch has resumed", lasted.as_secs_f64());
     }
 
-    /// An attempt failed. The first of its kind is reported, the others are the same outage.
-    pub(super) fn failed(&self, stream: &'static str, failure: &Failure) {
+    /// An attempt at `server` failed. The first of its kind is reported, the others are the same outage.
+    pub(super) fn failed(&self, stream: &'static str, server: &str, failure: &Failure) {
         let mut inner = self.lock();
         inner.enter(stream, StreamState::Failing { reason: failure.to_string() });
         inner.stream(stream).failures += 1;
         inner.began.get_or_insert_with(Instant::now);
         // No watch has ever worked: more often a wrong address than an outage.
         let never = inner.streams.values().all(|stream| stream.lists == 0);
-        if !inner.reported.insert(failure.outage()) {
+        if !inner.reported.insert(failure.outage(server)) {
             tracing::debug!("watch of {stream} failed: {failure}");
-        } else if never && failure.is_unreachable() {
-            warn!("{failure}; check --api-server or the kubeconfig. What is in force stays; it is asked again until it answers");
+            return;
+        }
+        let advice = failure.advice().filter(|_| never || !failure.is_unreachable()).map(|advice| format!("; {advice}"));
+        let advice = advice.unwrap_or_default();
+        if never && failure.is_unreachable() {
+            warn!("{failure}{advice}. What is in force stays; it is asked again until it answers");
         } else {
-            warn!("watch of {stream} failed: {failure}; what is in force stays, retrying until it works");
+            let at = if failure.names_the_server() { String::new() } else { format!(" at {server}") };
+            warn!("watch of {stream} failed{at}: {failure}{advice}; what is in force stays, retrying until it works");
         }
     }
 }

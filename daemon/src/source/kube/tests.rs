@@ -57,13 +57,13 @@ impl Server {
         Self { url, script, requests }
     }
 
-    /// The port of a server that answers in plain HTTP, whatever it is asked.
-    async fn start_on_port_that_speaks_no_tls() -> u16 {
+    /// The port of a server that has one answer, whatever it is asked.
+    async fn start_on_port_that_says(words: &'static [u8]) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let port = listener.local_addr().expect("bound").port();
         tokio::spawn(async move {
             while let Ok((mut connection, _)) = listener.accept().await {
-                let _ = connection.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+                let _ = connection.write_all(words).await;
             }
         });
         port
@@ -428,7 +428,8 @@ async fn an_outage_is_one_line_and_its_end_another() {
     }
     let lines: Vec<_> = log.lines().into_iter().filter(|line| !line.contains("credentials")).collect();
     assert_eq!(lines.len(), 2, "{lines:#?}");
-    assert!(lines[0].starts_with("WARN watch of services failed: API server refuses services: 503"), "{lines:?}");
+    let expected = format!("WARN watch of services failed at {}: API server refuses services: 503", server.url);
+    assert!(lines[0].starts_with(&expected), "{lines:?}");
     assert!(lines[1].starts_with("INFO API server answers again after"), "{lines:?}");
     assert_eq!(watch.health.streams()[0].failures, 5);
 }
@@ -713,12 +714,21 @@ async fn a_server_that_cannot_be_reached_is_one_line_with_the_reason_and_what_to
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let closed = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let port = |listener: &TcpListener| listener.local_addr().expect("bound").port();
-    let no_tls = Server::start_on_port_that_speaks_no_tls().await;
+    let no_tls = Server::start_on_port_that_says(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+    // A fatal alert: unexpected_message (RFC 8446 6).
+    let tls = Server::start_on_port_that_says(&[21, 3, 3, 0, 2, 2, 10]).await;
     let cases = [
         (format!("http://127.0.0.1:{}", port(&closed)), "cannot be reached: connection refused;"),
         (format!("http://127.0.0.1:{}", port(&silent)), "has been silent for 0 s;"),
-        ("http://no-such-host.invalid:1".to_owned(), "cannot be reached: dns error: "),
-        (format!("https://127.0.0.1:{no_tls}"), "cannot be reached: received corrupt message"),
+        ("http://no-such-host.invalid:1".to_owned(), "cannot be reached: host name cannot be resolved: "),
+        (
+            format!("https://127.0.0.1:{no_tls}"),
+            "cannot be reached: it does not speak TLS at this port, as https:// wants it to;",
+        ),
+        (
+            format!("http://127.0.0.1:{tls}"),
+            "cannot be reached: it does not speak HTTP at this port, perhaps TLS, which is https://;",
+        ),
     ];
     drop(closed);
     for (url, reason) in cases {
@@ -733,6 +743,73 @@ async fn a_server_that_cannot_be_reached_is_one_line_with_the_reason_and_what_to
         assert_eq!(lines.len(), 1, "{lines:#?}");
         assert!(lines[0].starts_with(&format!("WARN API server {url} {reason}")), "{lines:?}");
         assert!(lines[0].contains("check --api-server or the kubeconfig") && !lines[0].contains("ServiceError"), "{lines:?}");
+    }
+}
+
+/// Each has its own reason, and one of them may be what has to be mended.
+#[tokio::test]
+async fn of_several_servers_that_are_down_each_is_named_once() {
+    let closed = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let refusing = format!("http://127.0.0.1:{}", closed.local_addr().expect("bound").port());
+    drop(closed);
+    let failing = Server::start((0..10).map(|_| (ANY, answer("503 Service Unavailable", &json!({}))))).await;
+    let (log, _guard) = Log::capture();
+    let urls = [&*refusing, &failing.url, "http://no-such-host.invalid:1"];
+    let watch = Watch::with(Kind::Service, options(&urls)).await;
+    while watch.health.streams()[0].failures < 7 {
+        tokio::task::yield_now().await;
+    }
+    let lines: Vec<_> = log.lines().into_iter().filter(|line| line.starts_with("WARN")).collect();
+    assert_eq!(lines.len(), 3, "{lines:#?}");
+    for (line, (url, reason)) in lines.iter().zip(urls.into_iter().zip(["connection refused", "503", "cannot be resolved"])) {
+        assert!(line.contains(url) && line.contains(reason), "{url} {reason} in {line}");
+    }
+}
+
+/// A resolver that does not answer takes longer than a connection may: it was told as a connection that took too long.
+#[tokio::test]
+async fn a_connection_that_took_too_long_for_its_name_is_told_as_that() {
+    let slow = || kube::Error::Service(Box::new(std::io::Error::new(std::io::ErrorKind::TimedOut, "deadline has elapsed")));
+    for (url, expected) in [
+        ("http://no-such-host.invalid:1", "http://no-such-host.invalid:1 cannot be reached: host name cannot be resolved: "),
+        ("http://127.0.0.1:1", "http://127.0.0.1:1 cannot be reached: no connection in time"),
+        ("http://localhost:1", "http://localhost:1 cannot be reached: no connection in time"),
+    ] {
+        let servers = connect(&options(&[url])).await.expect("connects");
+        let told = servers.current().1.failure(&slow()).await.to_string();
+        assert!(told.starts_with(&format!("API server {expected}")), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_says_what_to_look_at() {
+    let plain = |head: &str, text: &str| Answer { head: head.into(), chunks: vec![text.into()], end: End::Clean };
+    for (refuse, expected) in [
+        (
+            (|_| answer("401 Unauthorized", &status(401, "Unauthorized", "Unauthorized")))
+                as fn(&dyn Fn(&str, &str) -> Answer) -> Answer,
+            ["401 Unauthorized", "check the credentials: "],
+        ),
+        (|_| answer("403 Forbidden", &status(403, "Forbidden", "cannot list")), ["403 Forbidden: cannot list", "check RBAC: "]),
+        (
+            |plain| plain("404 Not Found", "404 page not found\n"),
+            ["404 Not Found: 404 page not found", "check --api-server or the kubeconfig: "],
+        ),
+        (
+            |plain| plain("400 Bad Request", "Client sent an HTTP request to an HTTPS server.\n"),
+            ["400 Bad Request: Client sent an HTTP request to an HTTPS server.", "begins with https://"],
+        ),
+        (|plain| plain("404 Not Found", "<html>\n<h1>Not Found</h1>"), ["404 Not Found; ", "check --api-server"]),
+    ] {
+        let server = Server::start((0..8).map(|_| (ANY, refuse(&plain)))).await;
+        let (log, _guard) = Log::capture();
+        let watch = Watch::of(Kind::Service, &[&server.url]).await;
+        while watch.health.streams()[0].failures < 2 {
+            tokio::task::yield_now().await;
+        }
+        let lines: Vec<_> = log.lines().into_iter().filter(|line| line.starts_with("WARN")).collect();
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        assert!(expected.iter().all(|expected| lines[0].contains(expected)), "{expected:?} in {lines:?}");
     }
 }
 

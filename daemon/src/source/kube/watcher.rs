@@ -190,7 +190,7 @@ impl Watcher {
                 }
                 failure => {
                     self.refused = false;
-                    self.health.failed(self.resource.stream, &failure);
+                    self.health.failed(self.resource.stream, &server.url, &failure);
                     if failure.is_the_servers() {
                         servers.give_up_on(place);
                     }
@@ -479,7 +479,10 @@ impl Watcher {
         let request = request.map_err(|error| Failure::Garbled { reason: format!("request {uri}: {error}") })?;
         let answer = timeout(patience, server.client.send(request).with_subscriber(NoSubscriber::new())).await;
         let answer = answer.map_err(|_| Failure::Silent { server: server.url.clone(), after: patience })?;
-        let (head, body) = answer.map_err(|error| Failure::of_client(&server.url, &error))?.into_parts();
+        let (head, body) = match answer {
+            Ok(answer) => answer.into_parts(),
+            Err(error) => return Err(server.failure(&error).await),
+        };
         let mut answer = Answer { server: &server.url, body, silence: self.timing.silence };
         if head.status.is_success() {
             return Ok(answer);
@@ -492,11 +495,18 @@ impl Watcher {
                 break;
             }
         }
-        // Not every refusal is a Status: a resource that does not exist is answered in plain text.
+        // Not every refusal is a Status: a resource that does not exist, or HTTP where TLS is spoken, is answered in plain text.
         let status: Field<Document<'_>> = serde_json::from_slice(&text).unwrap_or_default();
-        let status = status.into_value().unwrap_or_default();
+        let plain = std::str::from_utf8(&text).unwrap_or_default().trim();
+        let status = status.into_value().unwrap_or_else(|| Document { message: plain_message(plain), ..Document::default() });
         Err(Failure::of_status(what, head.status.as_u16(), &status, retry_after.map(Duration::from_secs)))
     }
+}
+
+/// One line of a person's words; a page of HTML is none.
+fn plain_message(text: &str) -> Field<Text<'_>> {
+    let line = text.lines().next().unwrap_or_default();
+    if line.is_empty() || line.starts_with(['<', '{', '[']) { Field::Absent } else { Field::Is(Text::Borrowed(line)) }
 }
 
 impl Answer<'_> {
