@@ -13,6 +13,7 @@ use super::rules;
 use super::service::{self, Admission};
 use super::status::{Cause, Status};
 use super::store::{Store, Stored, TableId, Window};
+use super::typed;
 
 /// The store and what it takes to write to it.
 #[derive(Debug)]
@@ -51,6 +52,8 @@ impl Cluster {
         let resource = self.store.resource(id);
         check_type(&resource, &object)?;
         clean(&mut object);
+        metadata(&mut object)?;
+        typed::check(&resource, &object)?;
         let metadata = metadata(&mut object)?;
         if metadata.contains_key("resourceVersion") {
             return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
@@ -93,6 +96,8 @@ impl Cluster {
         clean(&mut object);
         let stored = self.store.get(id, key)?.clone();
         let old = stored.to_json(&resource);
+        metadata(&mut object)?;
+        typed::check(&resource, &object)?;
         let metadata = metadata(&mut object)?;
         check_namespace(&resource, key.namespace(), metadata)?;
         let name = metadata.entry("name").or_insert_with(|| key.name().into());
@@ -176,6 +181,12 @@ impl Cluster {
         };
         let mut object = current;
         patch.apply_to(&mut object);
+        if object.is_object() {
+            // A patch that can be read and leads to nonsense is invalid (`patchResource` of the apiserver's handlers).
+            typed::check(&resource, &object).map_err(|status| {
+                Status::invalid(&resource, key.name(), &[Cause::invalid("patch", &Value::Null, status.message)])
+            })?;
+        }
         Ok((self.update(id, key, object, part)?, false))
     }
 

@@ -10,7 +10,8 @@
 //! deliberately does not do:
 //! - TLS, authorisation, admission webhooks, garbage collection, controllers (nobody makes EndpointSlices of Pods);
 //! - managedFields: server-side apply merges and knows no owners;
-//! - typed decoding: unknown fields are kept, and of the real validation only what a data plane's tests lean on is here;
+//! - pruning: unknown fields are kept, and of the real validation only what a data plane's tests lean on is here;
+//! - waiting 3 s before it refuses a version that it has not reached (`blockTimeout` of the watch cache);
 //! - create on update: a PUT of an object that is not there is 404;
 //! - Events of the core group and of events.k8s.io are two collections.
 //!
@@ -38,6 +39,7 @@ mod status;
 mod store;
 #[cfg(test)]
 mod tests;
+mod typed;
 mod watch;
 
 use std::collections::BTreeMap;

@@ -121,9 +121,9 @@ impl Status {
         Self::new(410, "Expired", format!("too old resource version: {version} ({oldest})"))
     }
 
-    /// 504 of a version that this server has not reached.
+    /// 504 of a version that this server has not reached (`NewTooLargeResourceVersionError` of the apiserver's `storage`).
     pub(super) fn too_large_version(version: u64, current: u64) -> Self {
-        let message = format!("Too large resource version: {version}, current: {current}");
+        let message = format!("Timeout: Too large resource version: {version}, current: {current}");
         let causes = json!([{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]);
         Self { details: json!({"causes": causes, "retryAfterSeconds": 1}), ..Self::new(504, "Timeout", message) }
     }

@@ -107,8 +107,9 @@ pub(super) fn start(
     };
     let Start { cursor, initial, marks_initial_end } = match started {
         Ok(start) => start,
-        // A watch that cannot begin still answers 200: the refusal is its only event.
-        Err(status) if status.code == 410 || status.code == 500 => {
+        // A watch that cannot begin still answers 200: the refusal is its only event. One that asks for the state of a version that
+        // is not there yet is told so in the same way (`newErrWatcher` of the watch cache).
+        Err(status) if matches!(status.code, 410 | 500 | 504) => {
             let line = format!("{{\"type\":\"ERROR\",\"object\":{}}}\n", status.to_json());
             return Ok(Body::text(line));
         }

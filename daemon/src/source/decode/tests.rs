@@ -218,11 +218,11 @@ fn the_annotation_of_source_ranges_is_judged_and_not_obeyed() {
     let unread = format!(
         "{path}: is for a cloud's load balancer, a service proxy does not read it: without spec.loadBalancerSourceRanges the Service is open to everyone"
     );
-    assert_eq!(told("10.0.0.0/8, 10.1.0.0/16", json!({}), false), [unread.clone()]);
+    assert_eq!(told("10.0.0.0/8, 10.1.0.0/16", json!({}), false), std::slice::from_ref(&unread));
     assert!(told("10.0.0.0/8", json!({}), true).is_empty());
     let junk = format!(r#"{path}: " x" is not a CIDR"#);
     assert_eq!(told("10.0.0.0/8, x", json!({}), false), [unread, junk.clone()]);
-    assert_eq!(told("10.0.0.0/8, x", json!({}), true), [junk.clone()]);
+    assert_eq!(told("10.0.0.0/8, x", json!({}), true), std::slice::from_ref(&junk));
     assert_eq!(told("10.0.0.0/8, x", json!({"loadBalancerSourceRanges": ["10.0.0.0/8"]}), false), [junk]);
     assert!(told(" ", json!({}), false).is_empty());
 }

@@ -7,6 +7,8 @@ use super::{Client, PATIENCE, service, start};
 use crate::apiserver::{ApiServer, Config, Resource, Verb, Window};
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
+const KUBERNETES: &str = "/api/v1/namespaces/default/services/kubernetes";
+const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
 
 fn names(list: &Value) -> Vec<&str> {
     list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect()
@@ -24,7 +26,15 @@ async fn bad_input_is_refused_with_a_status_and_harms_nobody() {
         ("POST", SERVICES, "application/json", "{\"metadata\": {\"name\": \"x\", \"namespace\": \"other\"}}", 400),
         ("POST", SERVICES, "application/vnd.kubernetes.protobuf", "k8s", 415),
         ("POST", SERVICES, "application/json", "{}", 422),
-        ("POST", SERVICES, "application/json", "{\"metadata\": {\"name\": \"x\"}, \"spec\": {\"ports\": 5}}", 422),
+        ("POST", SERVICES, "application/json", "{\"metadata\": {\"name\": \"x\"}, \"spec\": {\"ports\": 5}}", 400),
+        ("POST", SERVICES, "application/json", "{\"metadata\": {\"name\": \"x\"}, \"spec\": 5}", 400),
+        ("POST", SERVICES, "application/json", "{\"metadata\": {\"name\": \"x\", \"labels\": [1]}}", 400),
+        ("POST", SLICES, "application/json", "{\"metadata\": {\"name\": \"x\"}, \"endpoints\": [7]}", 400),
+        ("POST", SLICES, "application/json", "{\"metadata\": {\"name\": \"x\"}, \"ports\": [\"http\"]}", 400),
+        ("POST", SLICES, "application/json", "{\"metadata\": {\"name\": \"x\"}, \"addressType\": \"IPv5\"}", 422),
+        ("PUT", KUBERNETES, "application/json", "{\"metadata\": {\"name\": \"kubernetes\"}, \"spec\": {\"ports\": [5]}}", 400),
+        ("PATCH", KUBERNETES, "application/merge-patch+json", "{\"spec\": {\"ports\": [5]}}", 422),
+        ("PATCH", KUBERNETES, "application/merge-patch+json", "{\"spec\": 5}", 422),
         (
             "POST",
             SERVICES,
@@ -65,6 +75,98 @@ async fn bad_input_is_refused_with_a_status_and_harms_nobody() {
         assert_eq!(response.status(), 413);
     }
     assert_eq!(server.list("services").len(), 1);
+}
+
+/// Whatever stands wherever: an answer, and no panic of the server's thread, which would close the connection.
+#[tokio::test]
+async fn no_value_anywhere_in_an_object_goes_without_an_answer() {
+    let (server, _client) = start();
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": "web-a", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}, "annotations": {"a": "b"},
+            "finalizers": ["example.com/a"]},
+        "addressType": "IPv4",
+        "ports": [{"name": "http", "port": 80, "protocol": "TCP"}],
+        "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": true}, "nodeName": "a", "hints": {"forZones": [{"name": "z"}]}}]
+    });
+    let mut whole = service("web");
+    whole["metadata"]["namespace"] = json!("default");
+    whole["spec"] = json!({"type": "LoadBalancer", "clusterIP": "10.96.7.7", "clusterIPs": ["10.96.7.7"], "ipFamilies": ["IPv4"],
+        "ipFamilyPolicy": "SingleStack", "externalIPs": ["1.2.3.4"], "externalTrafficPolicy": "Local", "healthCheckNodePort": 31000,
+        "sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 7}},
+        "ports": [{"name": "http", "port": 80, "protocol": "TCP", "nodePort": 30080, "targetPort": 8080}]});
+    whole["status"] = json!({"loadBalancer": {"ingress": [{"ip": "5.6.7.8"}]}});
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a", "labels": {"a": "b"}},
+        "spec": {"podCIDR": "10.0.0.0/24", "taints": [{"key": "a", "effect": "NoSchedule"}]},
+        "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}], "nodeInfo": {"architecture": "x"}, "capacity": {"cpu": 4}}});
+    for good in [slice, whole, node] {
+        server.apply(&good).expect("it is good");
+        let mut paths = Vec::new();
+        pointers(&good, "", &mut paths);
+        for path in paths {
+            for wrong in [
+                json!({"x": [1]}),
+                json!([[], {}, null]),
+                json!(true),
+                json!(-1.5),
+                json!(u64::MAX),
+                json!(null),
+                json!("\u{1F6A2}"),
+            ] {
+                let mut bad = good.clone();
+                *bad.pointer_mut(&path).expect("it is there") = wrong;
+                // As an update; then as a new object, if it still has a name.
+                let _ = server.apply(&bad);
+                if let Some(metadata) = bad["metadata"].as_object_mut() {
+                    metadata.insert("name".to_owned(), json!("another"));
+                    let _ = server.apply(&bad);
+                }
+            }
+        }
+        server.apply(&good).expect("it is as good as before");
+    }
+}
+
+fn pointers(value: &Value, at: &str, paths: &mut Vec<String>) {
+    let children: Vec<(String, &Value)> = match value {
+        Value::Object(members) => {
+            members.iter().map(|(name, value)| (name.replace('~', "~0").replace('/', "~1"), value)).collect()
+        }
+        Value::Array(items) => items.iter().enumerate().map(|(place, value)| (place.to_string(), value)).collect(),
+        _ => return,
+    };
+    for (name, child) in children {
+        let path = format!("{at}/{name}");
+        pointers(child, &path, paths);
+        paths.push(path);
+    }
+}
+
+/// A list waits for it and is refused; a watch is let in and hears nothing until it is reached; a watch that asks for the state is
+/// refused by an event.
+#[tokio::test]
+async fn a_version_in_the_future_is_refused_to_lists_and_awaited_by_watches() {
+    let (server, client) = start();
+    let revision: u64 = server.revision();
+    let later = revision + 2;
+    for query in [format!("resourceVersion={later}"), format!("resourceVersion={later}&resourceVersionMatch=NotOlderThan")] {
+        let (code, status) = client.get(&format!("/api/v1/services?{query}")).await;
+        assert_eq!((code, &status["reason"]), (504, &json!("Timeout")), "{status}");
+        assert_eq!(status["message"], format!("Timeout: Too large resource version: {later}, current: {revision}"));
+        assert_eq!(status["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
+    }
+    let streaming = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    let mut lines = client.watch(&format!("/api/v1/services?watch=1&{streaming}&resourceVersion={later}")).await;
+    let event = lines.next().await.unwrap().expect("an event");
+    assert_eq!((&event["type"], &event["object"]["code"]), (&json!("ERROR"), &json!(504)), "{event}");
+    assert_eq!(lines.next().await.unwrap(), None);
+
+    let mut lines = client.watch(&format!("/api/v1/services?watch=1&resourceVersion={later}&allowWatchBookmarks=true")).await;
+    for name in ["early", "as-said", "after"] {
+        server.apply(&service(name)).unwrap();
+    }
+    let event = lines.next().await.unwrap().expect("an event");
+    assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!("ADDED"), &json!("after")), "{event}");
 }
 
 #[tokio::test]
