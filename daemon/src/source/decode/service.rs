@@ -284,9 +284,9 @@ fn ports(list: Field<List<Port<'_>>>, kind: ServiceType, served: bool, problems:
         };
         let node_port = port_or_none(format_args!("spec.ports[{place}].nodePort"), entry.node_port, problems);
         wishes::note_unmet_target(format_args!("spec.ports[{place}].targetPort"), entry.target_port, problems);
-        let spec = ServicePortSpec { name: name.into(), protocol, port, node_port };
-        if taken.take(place, &spec, several, problems) {
-            if node_port != 0 && kind == ServiceType::ClusterIp {
+        let mut spec = ServicePortSpec { name: name.into(), protocol, port, node_port };
+        if taken.take(place, &mut spec, several, problems) {
+            if spec.node_port != 0 && kind == ServiceType::ClusterIp {
                 problems.note(
                     format_args!("spec.ports[{place}].nodePort"),
                     format!("{node_port} is given for type ClusterIP, which an API server refuses; it is served"),
@@ -303,15 +303,17 @@ fn ports(list: Field<List<Port<'_>>>, kind: ServiceType, served: bool, problems:
 struct Taken {
     ids: HashSet<(CompactString, Protocol)>,
     names: HashSet<CompactString>,
-    /// And the name of the first port that has it.
+    /// With the name of the first port that has it.
     numbers: HashMap<(u16, Protocol), CompactString>,
+    /// Likewise.
+    node_ports: HashMap<(u16, Protocol), CompactString>,
 }
 
 impl Taken {
     /// Whether the port can be kept. Everything downstream knows a port by (name, protocol), and of two with one number only one can be
-    /// served: the first. What else an API server would refuse is only said.
-    fn take(&mut self, place: usize, port: &ServicePortSpec, several: bool, problems: &mut Problems) -> bool {
-        let ServicePortSpec { name, protocol, port: number, node_port: _ } = port;
+    /// served: the first, be it of a nodePort alone. What else an API server would refuse is only said.
+    fn take(&mut self, place: usize, port: &mut ServicePortSpec, several: bool, problems: &mut Problems) -> bool {
+        let ServicePortSpec { name, protocol, port: number, node_port } = port;
         let path = format_args!("spec.ports[{place}].name");
         if self.ids.contains(&(name.clone(), *protocol)) {
             problems.note(path, format!("second {protocol} port named {name:?}: this port is left out"));
@@ -324,6 +326,16 @@ impl Taken {
         }
         self.ids.insert((name.clone(), *protocol));
         self.numbers.insert((*number, *protocol), name.clone());
+        if *node_port != 0 {
+            if let Some(first) = self.node_ports.get(&(*node_port, *protocol)) {
+                let why =
+                    format!("{protocol} port {node_port} is that of {first:?} before it, which is served: {name:?} has none");
+                problems.note(format_args!("spec.ports[{place}].nodePort"), why);
+                *node_port = 0;
+            } else {
+                self.node_ports.insert((*node_port, *protocol), name.clone());
+            }
+        }
         if several && name.is_empty() {
             problems.note(path, "no name, which an API server demands of a Service with several ports; it is served");
         } else if !self.names.insert(name.clone()) {

@@ -391,6 +391,11 @@ fn what_an_api_server_refuses_of_a_service_is_said_and_served_where_it_can_be() 
             vec![r#"spec.ports[1].name: second TCP port named "a": this port is left out"#],
         ),
         (
+            json!({"type": "NodePort", "ports": [{"name": "b", "port": 80, "nodePort": 30001}, {"name": "a", "port": 81, "nodePort": 30001}]}),
+            2,
+            vec![r#"spec.ports[1].nodePort: TCP port 30001 is that of "b" before it, which is served: "a" has none"#],
+        ),
+        (
             json!({"ports": [{"name": "b", "port": 80}, {"name": "a", "port": 80}, {"name": "a", "port": 81}, {"name": "u", "port": 80, "protocol": "UDP"}]}),
             3,
             vec![r#"spec.ports[1].port: TCP port 80 is that of "b" before it, which is served: "a" is left out"#],

@@ -177,11 +177,12 @@ fn with_defaults<Items>(kind: Kind, mut document: Document<'_, Items>) -> Docume
 fn note_what_nobody_allocates(service: &mut Service) {
     // One that could not be read has been named already.
     let given = service.problems.iter().any(|problem| problem.field.starts_with("spec.clusterIP"));
+    let node_ports_given = service.problems.iter().any(|problem| problem.field.ends_with("].nodePort"));
     let mut note = |field: String, reason: &str| service.problems.push(Problem { field, reason: reason.into() });
     if service.cluster_ips.is_empty() && !given && !service.headless && service.kind != ServiceType::ExternalName {
         note("spec.clusterIP".into(), "no clusterIP: nothing allocates one without an API server");
     }
-    if service.kind == ServiceType::NodePort {
+    if service.kind == ServiceType::NodePort && !node_ports_given {
         for (place, _) in service.ports.iter().enumerate().filter(|(_, port)| port.node_port == 0) {
             note(format!("spec.ports[{place}].nodePort"), "no nodePort: nothing allocates one without an API server");
         }
