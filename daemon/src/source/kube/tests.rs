@@ -549,6 +549,24 @@ async fn a_slice_that_loses_its_service_is_gone() {
     Watch::of(Kind::EndpointSlice, &[&server.url]).await.tells("listing +s listed @2 -default/s").await;
 }
 
+/// An API server may hold thousands that are others' business.
+#[tokio::test]
+async fn of_slices_without_a_service_the_first_is_warned_of() {
+    let (log, _guard) = Log::capture();
+    let slice =
+        |name: &str| json!({"metadata": {"name": name, "namespace": "default", "resourceVersion": "1"}, "addressType": "IPv4"});
+    let events = ["a", "b", "c"].map(|name| event("ADDED", slice(name))).into_iter().chain([end_of_list(2)]);
+    let server = Server::start([(ANY, stream(events, End::Hold))]).await;
+    Watch::of(Kind::EndpointSlice, &[&server.url]).await.tells("listing -default/a -default/b -default/c listed @2").await;
+    let lines: Vec<_> = log.lines().into_iter().filter(|line| line.starts_with("WARN")).collect();
+    assert_eq!(
+        lines,
+        [
+            "WARN EndpointSlice default/a: metadata.labels[kubernetes.io/service-name]: not given: the slice belongs to no Service and is left out"
+        ]
+    );
+}
+
 #[tokio::test]
 async fn a_silent_server_is_left_and_asked_again() {
     let server = Server::start([
