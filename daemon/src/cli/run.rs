@@ -102,9 +102,11 @@ enum Task {
 impl Arguments {
     pub(super) fn run(self, log: LogOptions) -> Result<(), Failure> {
         let log = LogOptions { log_format: log.log_format.or(self.klog.logging_format), ..log };
+        let file = self.config.clone();
         match self.prepare(log.clone()) {
             Ok(prepared) => prepared.run(),
-            Err(failure) => Err(log.tell_unopened(None, failure)),
+            // A file that cannot be used may still say how the last word is to look.
+            Err(failure) => Err(log.tell_unopened(file.as_deref().and_then(config::log_defaults), failure)),
         }
     }
 
