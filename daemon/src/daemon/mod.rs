@@ -186,7 +186,7 @@ pub fn run(mut settings: Settings, file: Option<&ConfigFile>, log: &LogFilter) -
         .enable_all()
         .build()
         .map_err(|source| DaemonError::Process { what: "starting the runtime", source })?;
-    let (mut begun, mut told) = (false, Told::default());
+    let (mut begun, mut told) = (false, Told { log_format: Some(settings.log.format), ..Told::default() });
     let outcome = runtime.block_on(async {
         let mut signals = Signals::listen()?;
         loop {

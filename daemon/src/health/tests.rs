@@ -93,6 +93,22 @@ async fn a_node_that_will_go_gets_no_traffic_and_no_restart() {
     }
 }
 
+/// The last object counts, as in kube-proxy: `OnNodeDelete` of its NodeManager writes a line, and no more.
+#[tokio::test]
+async fn a_node_that_is_gone_is_judged_by_what_it_was_last() {
+    let health = Arc::new(ProxyHealth::new(STALE_AFTER, true));
+    let server = HealthServer::new(health.clone(), Arc::default());
+    health.updated(Timestamp::now(), 1);
+    for (last, status) in
+        [(node(false, &[]), 200), (node(true, &[]), 503), (node(false, &["ToBeDeletedByClusterAutoscaler"]), 503)]
+    {
+        health.node(&last);
+        health.node_absent();
+        assert_eq!(probe(&server, "/healthz").await, (status, healthz(true, status == 200)));
+        assert_eq!(probe(&server, "/livez").await, (200, livez(true)));
+    }
+}
+
 #[tokio::test]
 async fn a_change_that_waits_for_too_long_is_unhealthy_until_it_is_in_the_kernel() {
     let health = Arc::new(ProxyHealth::new(STALE_AFTER, false));
