@@ -313,6 +313,7 @@ fn flags_of_kube_proxy_are_known() -> anyhow::Result<()> {
         "--profiling=false",
         "--master=https://10.0.0.1:6443",
         "--logging-format=json",
+        "--log-flush-frequency=5s",
     ];
     ends_with(&run(&flags)?, 0)?;
     // The size of the connection table is not this namespace's to set.

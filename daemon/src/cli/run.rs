@@ -82,6 +82,9 @@ struct KlogFlags {
     vmodule: Option<String>,
 
     #[arg(long, hide = true)]
+    log_flush_frequency: Option<String>,
+
+    #[arg(long, hide = true)]
     logging_format: Option<LogFormat>,
 }
 
@@ -141,6 +144,9 @@ impl Arguments {
         };
         if self.klog.vmodule.is_some() {
             settings.warnings.push("--vmodule: it names Go files and has no effect; --log takes directives".to_owned());
+        }
+        if self.klog.log_flush_frequency.is_some() {
+            settings.warnings.push("--log-flush-frequency: it has no effect, every line is written at once".to_owned());
         }
         let task = match self.write_config_to {
             Some(path) => Task::WriteConfig(path),

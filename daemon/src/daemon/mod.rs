@@ -286,6 +286,7 @@ async fn serve(
     keeper.look(&options);
     let (in_force, settings_wanted) = watch::channel(options.clone());
     tokio::spawn(cancel.clone().run_until_cancelled_owned(keeper.follow(settings_wanted)));
+    servers::watch_gates(&outputs.metrics, in_force.subscribe());
 
     tracing::info!(node = %options.node_name, plane = plane_name, version = env!("CARGO_PKG_VERSION"), "sheave starts");
     reporter.starting();
