@@ -20,8 +20,7 @@ pub(super) fn trees(text: &str) -> Result<Vec<Tree>, ConfigError> {
         if is_endless(error) {
             return ConfigError::Endless(place);
         }
-        let kind = kind(error);
-        if let Some(tab) = place.and_then(|place| indenting_tab(text, place, kind)) {
+        if let Some(tab) = place.and_then(|place| indenting_tab(text, place, error)) {
             return ConfigError::Yaml { place: Some(tab), reason: "a tab cannot indent YAML, use spaces".to_owned() };
         }
         let reason = plainly(error).map_or_else(|| error.to_string(), str::to_owned);
@@ -64,20 +63,17 @@ fn kind(error: &serde_saphyr::Error) -> Option<&ErrorKind> {
 
 /// The tab in an indentation that a mistake comes of: one before what stands at its place, or one in the lines after it that the
 /// parser took for part of a value.
-fn indenting_tab(text: &str, (line, column): Place, kind: Option<&ErrorKind>) -> Option<Place> {
-    let goes_on = matches!(kind, Some(ErrorKind::TabInPlainScalar | ErrorKind::TabAtBlockScalarStart));
-    let tab_in = |text: &str| text.chars().take_while(|char| char.is_whitespace()).position(|char| char == '\t');
-    let from = usize::try_from(line).ok()?.checked_sub(1)?;
-    let (number, found) = text
-        .lines()
-        .enumerate()
-        .skip(from)
-        .take(if goes_on { usize::MAX } else { 1 })
-        .find_map(|(number, text)| Some((number, (tab_in(text)?, text.len() - text.trim_start().len()))))?;
-    let (tab, indentation) = found;
-    // Further on in its line a mistake has another reason.
-    let column = usize::try_from(column).ok()?;
-    (number > from || column <= indentation + 1).then_some((number as u64 + 1, tab as u64 + 1))
+fn indenting_tab(text: &str, (line, column): Place, error: &serde_saphyr::Error) -> Option<Place> {
+    let first = usize::try_from(line).ok()?.checked_sub(1)?;
+    let goes_on = matches!(kind(error), Some(ErrorKind::TabInPlainScalar | ErrorKind::TabAtBlockScalarStart));
+    let lines = if goes_on { usize::MAX } else { 1 };
+    text.lines().enumerate().skip(first).take(lines).find_map(|(number, text)| {
+        let indentation = &text[..text.len() - text.trim_start().len()];
+        // Further on in its line a mistake has another reason.
+        let before = number > first || column <= indentation.len() as u64 + 1;
+        let tab = indentation.find('\t').filter(|_| before)?;
+        Some((number as u64 + 1, tab as u64 + 1))
+    })
 }
 
 /// What the commonest complaints mean, for people who know no grammar of YAML.
