@@ -20,6 +20,7 @@ pub mod model;
 pub mod netlink;
 pub mod policy;
 pub mod reconciler;
+mod regular_file;
 mod retry;
 pub mod source;
 pub mod table;

@@ -313,6 +313,7 @@ fn flags_of_kube_proxy_are_known() -> anyhow::Result<()> {
         "--profiling=false",
         "--master=https://10.0.0.1:6443",
         "--logging-format=json",
+        "--log-flush-frequency=5s",
     ];
     ends_with(&run(&flags)?, 0)?;
     // The size of the connection table is not this namespace's to set.
@@ -372,16 +373,22 @@ fn a_file_is_checked() -> anyhow::Result<()> {
     let done = sheave(&["run", "--config", map.path(), "--source", "manifests=/tmp"])?;
     ends_with(&done, 2)?;
     ensure!(done.stderr.contains("KubeProxyConfiguration.conntrack.min: Invalid value: -1"), "{}", done.stderr);
-    a_refused_file_is_an_object_where_the_log_is_json(map.path(), sheave)
+    a_refused_file_is_an_object_where_the_log_is_json(&map, sheave)
 }
 
 /// Every line is one, the last one as well; with a log that lets no error through, it is said all the same.
 fn a_refused_file_is_an_object_where_the_log_is_json(
-    path: &str,
+    map: &ConfigMap,
     sheave: impl Fn(&[&str]) -> Result<Finished, sheave_lab::Error>,
 ) -> anyhow::Result<()> {
-    let run = |flags: &[&str]| sheave(&[&["run", "--config", path], flags].concat());
-    for flags in [&["--log-format=json"][..], &["--logging-format=json"], &["--log-format=json", "--log=nonsense"]] {
+    let run = |flags: &[&str]| sheave(&[&["run", "--config", map.path()], flags].concat());
+    for (format, flags) in [
+        ("text", &["--log-format=json"][..]),
+        ("text", &["--logging-format=json"]),
+        ("text", &["--log-format=json", "--log=nonsense"]),
+        ("json", &[]),
+    ] {
+        map.replace(&document(&format!("logging: {{format: {format}}}\nconntrack: {{min: -1}}")))?;
         let done = run(flags)?;
         ends_with(&done, 2)?;
         let lines: Vec<serde_json::Value> =

@@ -1,6 +1,6 @@
 //! `sheave config`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
@@ -23,7 +23,7 @@ enum Command {
     ///
     /// Exit code 0: it can be used; 1: it is wrong; 2: it cannot be read.
     Check {
-        /// The file
+        /// The file; `-` is standard input
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
@@ -41,8 +41,13 @@ pub(super) fn config(arguments: Arguments) -> Result<(), Failure> {
 }
 
 #[expect(clippy::print_stdout, reason = "the answer of a command")]
-fn check(file: &std::path::Path) -> Result<(), Failure> {
-    let documents = match config::read(file) {
+fn check(file: &Path) -> Result<(), Failure> {
+    let read = if file.as_os_str() == "-" {
+        config::read_from(std::io::stdin().lock(), Path::new("standard input"))
+    } else {
+        config::read(file)
+    };
+    let documents = match read {
         Ok(documents) => documents,
         Err(error @ config::ConfigError::Read { .. }) => return Err(Failure::Usage(with_causes(&error))),
         Err(error) => return Err(Failure::No(error.into())),

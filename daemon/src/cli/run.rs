@@ -82,6 +82,9 @@ struct KlogFlags {
     vmodule: Option<String>,
 
     #[arg(long, hide = true)]
+    log_flush_frequency: Option<String>,
+
+    #[arg(long, hide = true)]
     logging_format: Option<LogFormat>,
 }
 
@@ -102,9 +105,11 @@ enum Task {
 impl Arguments {
     pub(super) fn run(self, log: LogOptions) -> Result<(), Failure> {
         let log = LogOptions { log_format: log.log_format.or(self.klog.logging_format), ..log };
+        let file = self.config.clone();
         match self.prepare(log.clone()) {
             Ok(prepared) => prepared.run(),
-            Err(failure) => Err(log.tell_unopened(None, failure)),
+            // A file that cannot be used may still say how the last word is to look.
+            Err(failure) => Err(log.tell_unopened(file.as_deref().and_then(config::log_defaults), failure)),
         }
     }
 
@@ -139,6 +144,9 @@ impl Arguments {
         };
         if self.klog.vmodule.is_some() {
             settings.warnings.push("--vmodule: it names Go files and has no effect; --log takes directives".to_owned());
+        }
+        if self.klog.log_flush_frequency.is_some() {
+            settings.warnings.push("--log-flush-frequency: it has no effect, every line is written at once".to_owned());
         }
         let task = match self.write_config_to {
             Some(path) => Task::WriteConfig(path),

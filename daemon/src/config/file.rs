@@ -1,7 +1,6 @@
 //! A configuration file: one or two YAML documents, strict where it can be, lenient with a warning where it must.
 
-use std::fs::File;
-use std::io::Read as _;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -13,7 +12,8 @@ use super::kube_proxy::KubeProxyConfiguration;
 use super::sheave::SheaveConfiguration;
 use super::sift::Sieve;
 use super::tree::Tree;
-use super::{Configuration, FieldError, Overrides, Settings, interpret, kube_proxy, sheave};
+use super::{Configuration, FieldError, LogDefaults, LogFormat, Overrides, Settings, interpret, kube_proxy, sheave, yaml};
+use crate::regular_file;
 
 /// Bytes of a file. A ConfigMap, where most of them come from, has 1 MiB at most.
 const LARGEST: u64 = 4 << 20;
@@ -58,14 +58,14 @@ pub enum ConfigError {
         line: usize,
     },
     /// It has more values than a configuration can need, or says so by aliases of aliases.
-    #[error("more values than any configuration has{}", at(*.0))]
+    #[error("more values than any configuration has{}", yaml::at(*.0))]
     Endless(Option<(u64, u64)>),
     /// It is not YAML.
-    #[error("not YAML{}: {reason}", at(*place))]
+    #[error("not YAML{}: {reason}", yaml::at(*place))]
     Yaml {
         /// Line and column, from 1, where the parser knows them.
         place: Option<(u64, u64)>,
-        /// From the parser.
+        /// What is wrong there.
         reason: String,
     },
     /// It is YAML, and wrong; all that is.
@@ -104,27 +104,30 @@ fn lines(errors: &[FieldError]) -> String {
     errors.iter().map(FieldError::to_string).collect::<Vec<_>>().join("\n  ")
 }
 
-/// The parser's bounds were met, perhaps by way of an alias.
-fn is_endless(error: &serde_saphyr::Error) -> bool {
-    match error {
-        serde_saphyr::Error::Budget { .. } => true,
-        serde_saphyr::Error::AliasError { error, .. } => is_endless(error),
-        _ => false,
-    }
+/// What a file says of the log, as far as that can be read; it need not be good for anything else.
+#[must_use]
+pub fn log_defaults(path: &Path) -> Option<LogDefaults> {
+    let logging = Configuration::of(&read(path).ok()?).kube_proxy.logging;
+    Some(LogDefaults { format: LogFormat::of(&logging.format)?, verbosity: logging.verbosity })
 }
 
-fn at(place: Option<(u64, u64)>) -> String {
-    place.map_or_else(String::new, |(line, column)| format!(" at line {line}, column {column}"))
-}
-
-/// Reads and decodes a file.
+/// Reads and decodes a file, a regular one.
 ///
 /// # Errors
 /// See [`ConfigError`].
 pub fn read(path: &Path) -> Result<Documents, ConfigError> {
-    let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+    let file = regular_file::open(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    read_from(file, path)
+}
+
+/// Reads and decodes what is to be had there, to its end. Errors call it `path`.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn read_from(input: impl Read, path: &Path) -> Result<Documents, ConfigError> {
     let mut bytes = Vec::new();
-    File::open(path).map_err(failed)?.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
+    let read = input.take(LARGEST + 1).read_to_end(&mut bytes);
+    read.map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     if bytes.len() as u64 > LARGEST {
         return Err(ConfigError::Large { path: path.to_owned() });
     }
@@ -140,30 +143,11 @@ pub fn read(path: &Path) -> Result<Documents, ConfigError> {
 /// # Errors
 /// It is not YAML.
 pub fn parse(text: &str) -> Result<Documents, ConfigError> {
-    let trees: Vec<Tree> = serde_saphyr::from_str_multiple_with_options(text, yaml_options()).map_err(|error| {
-        let place = error.location().map(|location| (location.line(), location.column()));
-        let error = error.without_snippet();
-        if is_endless(error) {
-            return ConfigError::Endless(place);
-        }
-        let reason = error.to_string();
-        // The parser may end with the place as well.
-        let reason = reason.strip_suffix(&at(place)).unwrap_or(&reason).to_owned();
-        ConfigError::Yaml { place, reason }
-    })?;
     let mut reader = Reader::default();
-    for tree in trees.into_iter().filter(|tree| *tree != Tree::Null) {
+    for tree in yaml::trees(text)?.into_iter().filter(|tree| *tree != Tree::Null) {
         reader.document(tree);
     }
     Ok(reader.end())
-}
-
-/// The last of two equal keys counts, as in Kubernetes' lenient decoding; in a [`Tree`] both are seen.
-fn yaml_options() -> serde_saphyr::Options {
-    serde_saphyr::options! {
-        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins,
-        with_snippet: false,
-    }
 }
 
 #[derive(Default)]

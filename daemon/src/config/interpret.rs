@@ -79,7 +79,7 @@ pub fn interpret(configuration: &Configuration, overrides: &Overrides) -> Result
     }
     Ok(Settings {
         remarks: traps::remarks(configuration, mode),
-        warnings: traps::warnings(configuration, mode, &cluster_cidrs),
+        warnings: traps::warnings(configuration, overrides, mode, &cluster_cidrs),
         configz: present::configz(configuration),
         options,
         log,
@@ -105,15 +105,12 @@ impl Interpreter<'_> {
     }
 
     fn log(&mut self) -> LogDefaults {
-        let format = match self.kube_proxy.logging.format.as_str() {
-            "text" => LogFormat::Text,
-            "json" => LogFormat::Json,
-            other => {
-                self.mistakes.not_supported(at("logging.format"), other, &["json", "text"]);
-                LogFormat::Text
-            }
-        };
-        LogDefaults { format, verbosity: self.kube_proxy.logging.verbosity }
+        let logging = &self.kube_proxy.logging;
+        let format = LogFormat::of(&logging.format).unwrap_or_else(|| {
+            self.mistakes.not_supported(at("logging.format"), &logging.format, &["json", "text"]);
+            LogFormat::Text
+        });
+        LogDefaults { format, verbosity: logging.verbosity }
     }
 
     /// The sections of the modes: like kube-proxy, iptables' always, the others' in their mode.

@@ -22,6 +22,7 @@ mod sift;
 mod takes;
 mod traps;
 pub(crate) mod tree;
+mod yaml;
 
 #[cfg(test)]
 mod tests;
@@ -39,7 +40,7 @@ use crate::source::kube::KubeOptions;
 
 pub use duration::GoDuration;
 pub use field_error::{FieldError, FieldProblem};
-pub use file::{ConfigError, Documents, parse, read};
+pub use file::{ConfigError, Documents, log_defaults, parse, read, read_from};
 pub use interpret::interpret;
 pub use kube_proxy::KubeProxyConfiguration;
 pub(crate) use node_name::{EXPECTED as EXPECTED_NODE_NAME, node_name};

@@ -97,8 +97,13 @@ impl LogDefaults {
 }
 
 impl LogFormat {
+    /// The other way round.
+    pub(super) fn of(word: &str) -> Option<Self> {
+        [Self::Text, Self::Json].into_iter().find(|format| format.word() == word)
+    }
+
     /// As `logging.format` has it.
-    pub(super) fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Text => "text",
             Self::Json => "json",

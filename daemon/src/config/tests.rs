@@ -68,6 +68,42 @@ fn a_section_of_another_mode_is_not_judged_as_in_kube_proxy() {
     assert_eq!(errors(&format!("mode: nftables\niptables: {long}")).len(), 1, "iptables' is, always");
 }
 
+/// Nothing would match such a name, and kube-proxy says nothing.
+#[test]
+fn interfaces_have_names_that_the_kernel_gives() {
+    for (mode, field) in [("BridgeInterface", "bridgeInterface"), ("InterfaceNamePrefix", "interfaceNamePrefix")] {
+        let told = |name: &str| errors(&format!("detectLocalMode: {mode}\ndetectLocal: {{{field}: {name:?}}}"));
+        for fine in ["cni0", "veth", "eth0.100", "abcdefghijklmno", "brücke"] {
+            assert_eq!(told(fine), [""; 0], "{fine}");
+        }
+        for wrong in ["a/b c", "a/b", "a b", "a:1", " cni", "cni\t", "abcdefghijklmnop"] {
+            let told = told(wrong);
+            let expected = format!("KubeProxyConfiguration.detectLocal.{field}: Invalid value: {wrong:?}: must be ");
+            assert!(told.len() == 1 && told[0].starts_with(&expected), "{told:?}");
+        }
+    }
+}
+
+#[test]
+fn servers_beside_manifests_are_told_to_be_of_no_use() {
+    let text = |fields: &str| format!("apiVersion: config.sheave.dev/v1alpha1\nkind: SheaveConfiguration\n{fields}");
+    let warnings = |fields: &str, overrides: &Overrides| {
+        let warnings = parse(&text(fields)).unwrap().judge(overrides).unwrap().warnings;
+        warnings.into_iter().filter(|warning| warning.contains("manifests")).collect::<Vec<_>>()
+    };
+    let servers = "apiServers: ['https://a:1', 'https://b:1']\n";
+    let not_used = "https://a:1, https://b:1 not used, objects come from the manifests at /m";
+    let manifests = Overrides { source: Some(SourceChoice::Manifests("/m".into())), ..overrides() };
+    let expected = format!("SheaveConfiguration.apiServers: {not_used}");
+    assert_eq!(warnings(&format!("{servers}manifests: /m"), &overrides()), [&*expected]);
+    assert_eq!(warnings(servers, &manifests), [&*expected]);
+    let flag = Overrides { api_servers: vec!["https://a:1".to_owned(), "https://b:1".to_owned()], ..manifests };
+    assert_eq!(warnings("", &flag), [format!("--api-server: {not_used}")]);
+    let kube = Overrides { source: Some(SourceChoice::Kube), ..overrides() };
+    assert_eq!(warnings(&format!("{servers}manifests: /m"), &kube), [""; 0]);
+    assert_eq!(warnings(servers, &overrides()), [""; 0]);
+}
+
 #[test]
 fn an_empty_list_of_node_port_addresses_means_what_it_meant_in_the_mode() {
     let all = NodePortSelection::Cidrs(Vec::new());

@@ -3,11 +3,11 @@
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::Configuration;
 use super::catalogue::{self, Effect};
 use super::interpret::Mode;
 use super::kube_proxy::{self, KubeProxyConfiguration};
 use super::present::non_defaults;
+use super::{Configuration, Overrides, SheaveConfiguration, sheave};
 use crate::model::Family;
 use crate::source::decode::address;
 
@@ -29,7 +29,7 @@ pub(super) fn remarks(configuration: &Configuration, mode: Mode) -> Vec<String> 
 }
 
 /// What most likely does something else than was meant.
-pub(super) fn warnings(configuration: &Configuration, mode: Mode, cluster_cidrs: &[IpNet]) -> Vec<String> {
+pub(super) fn warnings(configuration: &Configuration, overrides: &Overrides, mode: Mode, cluster_cidrs: &[IpNet]) -> Vec<String> {
     let kube_proxy = &configuration.kube_proxy;
     let mut found = Vec::new();
     without_effect(kube_proxy, mode, &mut found);
@@ -37,7 +37,17 @@ pub(super) fn warnings(configuration: &Configuration, mode: Mode, cluster_cidrs:
     sections(kube_proxy, mode, &mut found);
     detection(kube_proxy, cluster_cidrs, &mut found);
     node_port_families(kube_proxy, &mut found);
-    found.into_iter().map(|text| format!("{}.{text}", kube_proxy::KIND)).collect()
+    let theirs = found.into_iter().map(|text| format!("{}.{text}", kube_proxy::KIND));
+    theirs.chain(unused_servers(&configuration.sheave, overrides)).collect()
+}
+
+/// Whoever names servers and manifests may think that both are served.
+fn unused_servers(sheave: &SheaveConfiguration, overrides: &Overrides) -> Option<String> {
+    let SheaveConfiguration { api_servers, manifests, plane: _ } = sheave;
+    let field = format!("{}.apiServers", sheave::KIND);
+    let field = if overrides.api_servers.is_empty() { &*field } else { "--api-server" };
+    (!api_servers.is_empty() && !manifests.is_empty())
+        .then(|| format!("{field}: {} not used, objects come from the manifests at {manifests}", api_servers.join(", ")))
 }
 
 fn without_effect(kube_proxy: &KubeProxyConfiguration, mode: Mode, found: &mut Vec<String>) {

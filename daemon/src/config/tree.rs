@@ -122,9 +122,18 @@ impl<'de> Visitor<'de> for TreeVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tree, A::Error> {
         let mut entries = Vec::new();
-        while let Some(entry) = map.next_entry()? {
-            entries.push(entry);
+        while let Some((Key(key), value)) = map.next_entry()? {
+            entries.push((key, value));
         }
         Ok(Tree::Object(entries))
+    }
+}
+
+/// The name of a field, as it is written. One that is missing (`: value`) is not told in serde's words, which are about Rust's types.
+struct Key(String);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Option::deserialize(deserializer)?.map(Key).ok_or_else(|| D::Error::custom("no name of a field before the ':'"))
     }
 }

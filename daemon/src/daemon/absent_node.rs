@@ -26,7 +26,7 @@ pub(super) async fn watch_over(options: Arc<Options>, health: Arc<ProxyHealth>, 
         if timeout(patience, there.wait_for(|there| *there == Some(true))).await.is_ok() {
             continue;
         }
-        let text = absent(&options);
+        let text = if health.node_seen() { gone(&options) } else { absent(&options) };
         tracing::warn!("{text}");
         health.problem(PROBLEM, Some(text));
         if there.wait_for(|there| *there == Some(true)).await.is_err() {
@@ -35,6 +35,14 @@ pub(super) async fn watch_over(options: Arc<Options>, health: Arc<ProxyHealth>, 
         health.problem(PROBLEM, None);
         tracing::info!("the Node {:?} is there", options.node_name);
     }
+}
+
+/// The last object counts (kube-proxy 6.6).
+fn gone(options: &Options) -> String {
+    format!(
+        "the API server has no Node {:?} any more: zone, node IPs and podCIDRs, and whether it is eligible for new traffic, stay as they were",
+        options.node_name
+    )
 }
 
 fn absent(options: &Options) -> String {
@@ -97,6 +105,8 @@ mod tests {
         assert_eq!(lines[1], "INFO the Node \"tpyo\" is there");
         health.node_absent();
         until(|| log.lines().len() == 3).await;
+        let gone = "WARN the API server has no Node \"tpyo\" any more: zone, node IPs and podCIDRs";
+        assert!(log.lines()[2].starts_with(gone), "{:?}", log.lines());
         watching.abort();
     }
 

@@ -144,12 +144,11 @@ impl Misgivings {
             }
         }
         for (place, port) in service.ports.iter().enumerate().filter(|(_, port)| port.protocol == Protocol::Tcp) {
-            if let Some(answers) = self.answers(port.node_port) {
-                let what = format!("{} is where this daemon answers {answers}: who asks there gets this Service", port.node_port);
-                note("PortOverlap", &format!("spec.ports[{place}].nodePort"), what);
-            } else if let Some(missed) = self.missed(port.node_port) {
-                let what =
-                    format!("connections to {} of this node go to this Service, and {missed} gets none there", port.node_port);
+            let number = port.node_port;
+            let answers = |path| format!("{number} is where this daemon answers {path}: who asks there gets this Service");
+            let goes = |missed| format!("connections to {number} of this node go to this Service, and {missed} gets none there");
+            let what = self.answers(number).map(answers).or_else(|| missed_most(number).map(goes));
+            if let Some(what) = what {
                 note("PortOverlap", &format!("spec.ports[{place}].nodePort"), what);
             }
         }
@@ -186,8 +185,7 @@ impl Misgivings {
 
     /// What does not get the connections to a port of the node itself.
     fn missed(&self, port: u16) -> Option<String> {
-        let missed_most = || MISSED_MOST.iter().find(|(missed, _)| *missed == port).map(|(_, what)| (*what).to_owned());
-        self.answers(port).map(|what| format!("this daemon's {what}")).or_else(missed_most)
+        self.answers(port).map(|what| format!("this daemon's {what}")).or_else(|| missed_most(port).map(str::to_owned))
     }
 
     /// What this daemon answers at a port.
@@ -208,6 +206,11 @@ fn own_endpoint(service: &Service, ip: IpAddr, index: &Index, table: &ServiceTab
         let place = slice.endpoints.iter().position(|endpoint| endpoint.address == ip)?;
         Some(format!("endpoints[{place}].addresses[0] of EndpointSlice {}", slice.key))
     })
+}
+
+/// What else listens there on a node.
+fn missed_most(port: u16) -> Option<&'static str> {
+    MISSED_MOST.iter().find(|(missed, _)| *missed == port).map(|(_, what)| *what)
 }
 
 /// Whose nodePort over TCP a port is.

@@ -186,7 +186,7 @@ pub fn run(mut settings: Settings, file: Option<&ConfigFile>, log: &LogFilter) -
         .enable_all()
         .build()
         .map_err(|source| DaemonError::Process { what: "starting the runtime", source })?;
-    let (mut begun, mut told) = (false, Told::default());
+    let (mut begun, mut told) = (false, Told { log_format: Some(settings.log.format), ..Told::default() });
     let outcome = runtime.block_on(async {
         let mut signals = Signals::listen()?;
         loop {
@@ -286,6 +286,7 @@ async fn serve(
     keeper.look(&options);
     let (in_force, settings_wanted) = watch::channel(options.clone());
     tokio::spawn(cancel.clone().run_until_cancelled_owned(keeper.follow(settings_wanted)));
+    servers::watch_gates(&outputs.metrics, in_force.subscribe());
 
     tracing::info!(node = %options.node_name, plane = plane_name, version = env!("CARGO_PKG_VERSION"), "sheave starts");
     reporter.starting();

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use super::report::with_causes;
 use super::sync::Control;
 use super::told::Told;
-use crate::config::{ConfigFile, LogDefaults, Options, Servers, Settings, SourceOptions};
+use crate::config::{ConfigFile, LogDefaults, LogFormat, Options, Servers, Settings, SourceOptions};
 use crate::health::ProxyHealth;
 use crate::http_server;
 use crate::log_filter::LogFilter;
@@ -74,7 +74,10 @@ impl Follower<'_> {
         loop {
             watch.arm();
             watch.arm_links();
-            let read = read(self.file, &self.now()).await;
+            let mut read = read(self.file, &self.now()).await;
+            if let Ok((_, settings)) = &mut read {
+                settings.warnings.extend(self.format_that_waits(settings.log.format));
+            }
             self.health.problem(PROBLEM, read.as_ref().err().cloned());
             match read {
                 Ok((Change::Restart, settings)) => {
@@ -128,8 +131,16 @@ impl Follower<'_> {
         _ = self.control.send(Control::Options(next)).await;
     }
 
-    /// What is logged changes at once; a filter that was set over `/debug/flags/v` stays until the file has another verbosity. How lines
-    /// look is settled when the process starts.
+    /// How lines look is settled when the process starts.
+    fn format_that_waits(&self, next: LogFormat) -> Option<String> {
+        let now = self.told.log_format.filter(|now| *now != next)?;
+        let (next, now) = (next.word(), now.word());
+        Some(format!(
+            "KubeProxyConfiguration.logging.format: {next:?} waits for the next start of this process, lines stay {now}"
+        ))
+    }
+
+    /// What is logged changes at once; a filter that was set over `/debug/flags/v` stays until the file has another verbosity.
     fn follow_log(&mut self, next: LogDefaults) {
         let before = std::mem::replace(&mut self.in_force.log, next);
         if next.verbosity != before.verbosity
@@ -137,9 +148,6 @@ impl Follower<'_> {
             && let Err(error) = self.log.set(&next.filter())
         {
             tracing::warn!("logging.verbosity is not taken over: {error}");
-        }
-        if next.format != before.format {
-            tracing::warn!("the configuration has changed: logging.format waits for the next start of this process");
         }
     }
 }
@@ -172,7 +180,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::config::{self, Configuration, DetectLocal, LogFormat, Overrides, SourceChoice, interpret, parse};
+    use crate::config::{self, Configuration, DetectLocal, Overrides, SourceChoice, interpret, parse};
 
     fn options(fields: &str) -> Options {
         let text = format!("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n{fields}");
@@ -226,11 +234,76 @@ mod tests {
                 log: log.clone(),
                 told: &mut Told::default(),
             };
-            let (lines, _until) = crate::captured_log::Log::capture();
-            follower.follow_log(LogDefaults { format: LogFormat::Json, verbosity: 4 });
+            follower.follow_log(LogDefaults { format: LogFormat::Text, verbosity: 4 });
             assert_eq!(log.current(), expected);
-            let waits = lines.lines().into_iter().filter(|line| line.contains("logging.format waits for the next start")).count();
-            assert_eq!(waits, 1);
+        }
+    }
+
+    /// Told once while it lasts; changed back, nothing waits.
+    #[tokio::test]
+    async fn a_format_waits_as_long_as_it_is_another_than_that_of_the_lines() {
+        let (log, _until) = crate::captured_log::Log::capture();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.conf");
+        // With each another field, which the loop hears of when all is told.
+        let write = |fields: &str, step: usize| {
+            let text = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nclusterCIDR: 10.0.0.0/8\n";
+            std::fs::write(&path, format!("{text}conntrack: {{min: {step}}}\n{fields}\n")).unwrap();
+        };
+        write("", 1000);
+        let source = Some(SourceChoice::Manifests(directory.path().join("none")));
+        let overrides = Overrides { host_name: "n".to_owned(), source, ..Overrides::default() };
+        let file = ConfigFile { path: path.clone(), overrides };
+        let now = Arc::new(file.load().unwrap().options);
+        let (control, mut heard) = mpsc::channel(4);
+        let following = tokio::spawn(async move {
+            let health = ProxyHealth::new(Duration::from_secs(60), false);
+            let mut told = Told { log_format: Some(LogFormat::Text), ..Told::default() };
+            let (log, _layer) = LogFilter::new("info").unwrap();
+            let follower = Follower { file: &file, in_force: in_force(now), control, health: &health, log, told: &mut told };
+            follower.run().await
+        });
+        let waits = || log.lines().iter().filter(|line| line.contains("waits for the next start")).count();
+        let (text, json) = ("logging: {format: text}", "logging: {format: json}");
+        for (step, (fields, expected)) in [(json, 1), (json, 1), (text, 1), ("", 1), (json, 2)].into_iter().enumerate() {
+            write(fields, step);
+            assert!(matches!(heard.recv().await, Some(Control::Options(_))));
+            assert_eq!(waits(), expected, "{fields} at {step}: {:?}", log.lines());
+        }
+        write(&format!("{json}\nhostnameOverride: other"), 7);
+        let next = following.await.unwrap();
+        assert!(next.warnings.iter().any(|warning| warning.contains("waits for the next start")), "{:?}", next.warnings);
+    }
+
+    /// What the command line says decides, whatever the file says of the same.
+    #[tokio::test]
+    async fn a_field_under_a_flag_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.conf");
+        let overrides = Overrides {
+            node_name: Some("Flag".to_owned()),
+            host_name: "n".to_owned(),
+            source: Some(SourceChoice::Kube),
+            api_servers: vec!["http://127.0.0.1:1".to_owned()],
+            plane: Some("nftables".to_owned()),
+            ..Overrides::default()
+        };
+        let file = ConfigFile { path: path.clone(), overrides };
+        let theirs = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
+        let ours = "---\napiVersion: config.sheave.dev/v1alpha1\nkind: SheaveConfiguration\n";
+        std::fs::write(&path, format!("{theirs}{ours}")).unwrap();
+        let now = file.load().unwrap().options;
+        for text in [
+            format!("{theirs}hostnameOverride: other\n{ours}"),
+            format!("{theirs}hostnameOverride: flag\n{ours}"),
+            format!("{theirs}hostnameOverride: not a name\n{ours}"),
+            format!("{theirs}{ours}apiServers: [http://127.0.0.1:2]\n"),
+            format!("{theirs}{ours}apiServers: [nowhere]\n"),
+            format!("{theirs}{ours}manifests: /m\nplane: auto\n"),
+        ] {
+            std::fs::write(&path, &text).unwrap();
+            let (change, _) = read(&file, &now).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(change, Change::Nothing, "{text}");
         }
     }
 

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::report::Reporter;
-use crate::config::Servers;
+use crate::config::{Options, Servers};
 use crate::health::{HealthServer, ProxyHealth};
 use crate::http_server::{self, Answer, BindError};
 use crate::log_filter::LogFilter;
@@ -151,6 +151,13 @@ pub(super) fn watch_queue(metrics: &Metrics, changes: &mpsc::Sender<Change>) {
     });
 }
 
+/// Lets scrapes see which feature gates are on.
+pub(super) fn watch_gates(metrics: &Metrics, options: watch::Receiver<Arc<Options>>) {
+    metrics.before_each_scrape(move |metrics| {
+        metrics.external_ips_allowed.set((!options.borrow().external_ips_denied).into());
+    });
+}
+
 /// Lets scrapes see how much is out of order.
 fn watch_problems(metrics: &Metrics, health: Arc<ProxyHealth>) {
     metrics.before_each_scrape(move |metrics| {
@@ -167,7 +174,23 @@ pub(super) fn watch_source(metrics: &Metrics, health: &ProxyHealth, watches: Arc
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SourceOptions;
     use crate::health::STALE_AFTER;
+
+    #[test]
+    fn a_gate_is_told_as_it_is_now() {
+        let options = Options::new("n".into(), SourceOptions::Manifests("none".into()));
+        let in_force = watch::Sender::new(Arc::new(options.clone()));
+        let metrics = Metrics::new();
+        watch_gates(&metrics, in_force.subscribe());
+        let told = |value: u8| {
+            let line = format!("kubernetes_feature_enabled{{name=\"AllowServiceExternalIPs\",stage=\"DEPRECATED\"}} {value}");
+            metrics.text().lines().any(|told| told == line)
+        };
+        assert!(told(1));
+        in_force.send_replace(Arc::new(Options { external_ips_denied: true, ..options }));
+        assert!(told(0));
+    }
 
     #[test]
     fn problems_are_counted_at_each_scrape() {

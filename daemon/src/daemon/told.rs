@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::kernel_settings::Amiss;
+use crate::config::LogFormat;
 
 /// Kept for the life of the process, which may see many configurations: a thing is said once while it holds.
 #[derive(Default)]
@@ -13,4 +14,6 @@ pub(super) struct Told {
     pub(super) localnet: Amiss,
     /// Remarks and warnings about the configuration.
     pub(super) configuration: BTreeSet<String>,
+    /// How the lines look that it was told: settled when the process started.
+    pub(super) log_format: Option<LogFormat>,
 }

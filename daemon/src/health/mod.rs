@@ -155,6 +155,12 @@ impl ProxyHealth {
         self.node_there.send_replace(Some(false));
     }
 
+    /// Whether there ever was a Node of ours.
+    #[must_use]
+    pub fn node_seen(&self) -> bool {
+        self.state().standing != Standing::Unknown
+    }
+
     /// Whether there is a Node of ours, followed; nothing until the source has said so.
     #[must_use]
     pub fn node_there(&self) -> watch::Receiver<Option<bool>> {

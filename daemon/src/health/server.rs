@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::ser::{CompactFormatter, Formatter};
 
 use super::{Look, ProxyHealth};
 use crate::http_server::{Answer, Reply, Request, reply, text};
@@ -57,7 +58,7 @@ impl Answer for HealthServer {
         };
         let status = if healthy && node_eligible != Some(false) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         counter.of([status.as_str()]).inc();
-        json(status, &body(&look, healthy, node_eligible, status == StatusCode::OK, Timestamp::now()))
+        json(status, &body(&look, healthy, node_eligible, status == StatusCode::OK, Timestamp::now()), CompactFormatter)
     }
 }
 
@@ -81,6 +82,8 @@ fn time(when: Option<Timestamp>) -> String {
 }
 
 /// A reply whose body is a plain tree of ours: writing it cannot fail.
-pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Reply {
-    reply(status, "application/json", serde_json::to_vec(body).unwrap_or_default())
+pub(super) fn json(status: StatusCode, body: &impl Serialize, look: impl Formatter) -> Reply {
+    let mut text = Vec::new();
+    _ = body.serialize(&mut serde_json::Serializer::with_formatter(&mut text, look));
+    reply(status, "application/json", text)
 }

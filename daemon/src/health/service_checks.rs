@@ -13,6 +13,7 @@ use std::time::Duration;
 use http::StatusCode;
 use http::header::HeaderValue;
 use serde::Serialize;
+use serde_json::ser::PrettyFormatter;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -67,7 +68,7 @@ struct CheckAnswer {
     health: Arc<ProxyHealth>,
 }
 
-/// The body. Clients parse it: the fields and their order are kube-proxy's.
+/// The body. Clients parse it, some with grep: it is kube-proxy's to the letter.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Body<'c> {
@@ -233,7 +234,8 @@ impl Answer for CheckAnswer {
         let service_proxy_healthy = self.health.look().is_alive();
         let status = if local_endpoints > 0 && service_proxy_healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         let service = Name { namespace: self.key.namespace(), name: self.key.name() };
-        let mut reply = json(status, &Body { service, local_endpoints, service_proxy_healthy });
+        let mut reply =
+            json(status, &Body { service, local_endpoints, service_proxy_healthy }, PrettyFormatter::with_indent(b"\t"));
         reply.headers_mut().insert("X-Load-Balancing-Endpoint-Weight", HeaderValue::from(local_endpoints));
         reply
     }

@@ -93,6 +93,22 @@ async fn a_node_that_will_go_gets_no_traffic_and_no_restart() {
     }
 }
 
+/// The last object counts, as in kube-proxy: `OnNodeDelete` of its NodeManager writes a line, and no more.
+#[tokio::test]
+async fn a_node_that_is_gone_is_judged_by_what_it_was_last() {
+    let health = Arc::new(ProxyHealth::new(STALE_AFTER, true));
+    let server = HealthServer::new(health.clone(), Arc::default());
+    health.updated(Timestamp::now(), 1);
+    for (last, status) in
+        [(node(false, &[]), 200), (node(true, &[]), 503), (node(false, &["ToBeDeletedByClusterAutoscaler"]), 503)]
+    {
+        health.node(&last);
+        health.node_absent();
+        assert_eq!(probe(&server, "/healthz").await, (status, healthz(true, status == 200)));
+        assert_eq!(probe(&server, "/livez").await, (200, livez(true)));
+    }
+}
+
 #[tokio::test]
 async fn a_change_that_waits_for_too_long_is_unhealthy_until_it_is_in_the_kernel() {
     let health = Arc::new(ProxyHealth::new(STALE_AFTER, false));
@@ -210,17 +226,23 @@ fn free_port() -> TcpListener {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()
 }
 
-/// Status and body of an answer; `None` if nobody listens.
-async fn ask(port: u16) -> Option<(u16, Option<u32>, Value)> {
+/// Head and body of an answer; `None` if nobody listens.
+async fn text(port: u16) -> Option<(String, String)> {
     let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await.ok()?;
     stream.write_all(b"GET /whatever HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.to_owned(), body.to_owned()))
+}
+
+/// Status, weight and body of an answer; `None` if nobody listens.
+async fn ask(port: u16) -> Option<(u16, Option<u32>, Value)> {
+    let (head, body) = text(port).await?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
     let weight =
         head.to_lowercase().lines().find_map(|line| line.strip_prefix("x-load-balancing-endpoint-weight: ")?.parse().ok());
-    Some((status, weight, serde_json::from_str(body).ok()?))
+    Some((status, weight, serde_json::from_str(&body).ok()?))
 }
 
 /// Asks until the answer is this.
@@ -247,9 +269,9 @@ fn port_of(listener: &TcpListener) -> u16 {
 #[tokio::test]
 async fn endpoints_come_and_go_and_so_does_the_service() {
     let (mut checks, port) = Checks::of_web().await;
-    let (_, _, body) = ask(port).await.unwrap();
-    let expected = json!({"service": {"namespace": "ns", "name": "web"}, "localEndpoints": 2, "serviceProxyHealthy": true});
-    assert_eq!(body, expected);
+    let service = "\t\"service\": {\n\t\t\"namespace\": \"ns\",\n\t\t\"name\": \"web\"\n\t},\n";
+    let expected = format!("{{\n{service}\t\"localEndpoints\": 2,\n\t\"serviceProxyHealthy\": true\n}}");
+    assert_eq!(text(port).await.unwrap().1, expected, "as kube-proxy prints it");
     checks.set("web", Some((port, 0)));
     checks.commit();
     eventually(port, Some((503, 0))).await;

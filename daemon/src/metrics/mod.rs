@@ -43,6 +43,8 @@ pub struct Metrics {
     pub(crate) problems: Gauge,
     /// Settings of the kernel that were asked for and are not made.
     pub(crate) kernel_settings_missed: Gauge,
+    /// Of feature gate `AllowServiceExternalIPs`.
+    pub(crate) external_ips_allowed: Gauge,
     watches: WatchMetrics,
     client: ClientMetrics,
     process: ProcessMetrics,
@@ -144,6 +146,15 @@ impl Metrics {
             "Kernel settings that the configuration asks for and that cannot be made; each is one of the problems",
             Gauge::default,
         );
+        // The one gate that means something here, at its stage of Kubernetes v1.36 (KEP-5707).
+        let external_ips_allowed = book
+            .labelled(
+                "kubernetes_feature_enabled",
+                ["name", "stage"],
+                "1 for a feature gate that is on, else 0; AllowServiceExternalIPs is the only one there is here",
+                Gauge::<i64>::default,
+            )
+            .of(["AllowServiceExternalIPs", "DEPRECATED"]);
         let watches = WatchMetrics::new(book);
         let client = ClientMetrics::new(book);
         let process = ProcessMetrics::new(book);
@@ -159,6 +170,7 @@ impl Metrics {
             queue,
             problems,
             kernel_settings_missed,
+            external_ips_allowed,
             watches,
             client,
             process,

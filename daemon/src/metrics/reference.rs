@@ -24,11 +24,23 @@ Of kube-proxy's metrics these are absent, as they are in kube-proxy's own nftabl
 `sync_proxy_rules_iptables_last`, `iptables_ct_state_invalid_dropped_packets_total`, `iptables_localhost_nodeports_accepted_packets_total`.
 
 Where a meaning differs: `*_changes_pending` counts changes that the kernel does not have yet, where kube-proxy counts the Services they concern; of
-several slices of one Service that change in one sync, `network_programming_duration_seconds` observes the one that was triggered first.
+several slices of one Service that change in one sync, `network_programming_duration_seconds` observes the one that was triggered first;
+`sync_*_duration_seconds` observe syncs that the kernel took and that changed anything, kube-proxy's also those that failed or had nothing to do.
+Where client-go measures a list's latency to the end of the answer, `rest_client_request_duration_seconds` is to its head, and counts watches, too.
 
-Of what Go programs tell beside that, `go_*` and `kubernetes_feature_enabled` have no counterpart; `kubernetes_build_info` is
-`sheave_build_info`; `process_network_*_bytes_total` would be the whole node's here, which node_exporter tells. Where client-go measures a
-list's latency to the end of the answer, `rest_client_request_duration_seconds` is to its head, and counts watches, too.
+What every Kubernetes component tells beside that, and sheave does not:
+
+| name | why not |
+|---|---|
+| `kubernetes_build_info` | it is `sheave_build_info`: alerts such as KubeVersionMismatch compare `git_version` over all components of a cluster |
+| `go_*` | there is no Go runtime |
+| `process_network_receive_bytes_total`, `process_network_transmit_bytes_total` | they would be the whole node's here, which node_exporter tells |
+| `rest_client_rate_limiter_duration_seconds` | requests wait for no limiter |
+| `rest_client_request_retries_total` | a failed attempt is a request of its own, and in `sheave_watch_failures_total` |
+| `rest_client_dns_resolution_duration_seconds`, `rest_client_request_size_bytes`, `rest_client_response_size_bytes`, `rest_client_transport_cache_entries`, `rest_client_transport_create_calls_total` | the client library does not tell; a node has five watches, which the API server's own metrics measure |
+| `rest_client_exec_plugin_call_total`, `rest_client_exec_plugin_ttl_seconds`, `rest_client_exec_plugin_certificate_rotation_age` | as client-go's without a credential plugin: nothing to tell |
+| `registered_metrics_total`, `hidden_metrics_total`, `disabled_metrics_total` | no metric is hidden or disabled |
+| `kubernetes_healthcheck`, `kubernetes_healthchecks_total` (at `/metrics/slis`) | of the metrics port's `/healthz` alone, which always says ok; of the node's own, `kubeproxy_proxy_healthz_total` |
 
 What changes with a release: names, types and labels that begin with `kubeproxy_`, `process_` and `rest_client_` are other people's and stay; those
 that begin with `sheave_` may change until version 1.0, with a line in the release notes.

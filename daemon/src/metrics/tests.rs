@@ -14,7 +14,7 @@ use crate::http_server::{Answer as _, Reply, Request};
 use crate::log_filter::LogFilter;
 
 /// kube-proxy v1.36.2's, those of all modes and of the nftables mode: name, type, labels.
-const KUBE_PROXY: [(&str, &str, &[&str]); 26] = [
+const KUBE_PROXY: [(&str, &str, &[&str]); 27] = [
     ("sync_proxy_rules_duration_seconds", "histogram", &["ip_family"]),
     ("sync_full_proxy_rules_duration_seconds", "histogram", &["ip_family"]),
     ("sync_partial_proxy_rules_duration_seconds", "histogram", &["ip_family"]),
@@ -35,6 +35,7 @@ const KUBE_PROXY: [(&str, &str, &[&str]); 26] = [
     // Of every Go program that talks to an API server, and looked at beside the others.
     ("/rest_client_requests_total", "counter", &["code", "host", "method"]),
     ("/rest_client_request_duration_seconds", "histogram", &["host", "verb"]),
+    ("/kubernetes_feature_enabled", "gauge", &["name", "stage"]),
     ("/process_cpu_seconds_total", "counter", &[]),
     ("/process_max_fds", "gauge", &[]),
     ("/process_open_fds", "gauge", &[]),
@@ -42,6 +43,36 @@ const KUBE_PROXY: [(&str, &str, &[&str]); 26] = [
     ("/process_start_time_seconds", "gauge", &[]),
     ("/process_virtual_memory_bytes", "gauge", &[]),
     ("/process_virtual_memory_max_bytes", "gauge", &[]),
+];
+
+/// Those of kube-proxy v1.36.2 that are not told; the page says of each why not.
+const ABSENT: [&str; 26] = [
+    "sync_proxy_rules_iptables_restore_failures_total",
+    "sync_proxy_rules_iptables_partial_restore_failures_total",
+    "sync_proxy_rules_iptables_total",
+    "sync_proxy_rules_iptables_last",
+    "iptables_ct_state_invalid_dropped_packets_total",
+    "iptables_localhost_nodeports_accepted_packets_total",
+    "go_*",
+    "kubernetes_build_info",
+    "kubernetes_healthcheck",
+    "kubernetes_healthchecks_total",
+    "process_network_receive_bytes_total",
+    "process_network_transmit_bytes_total",
+    "rest_client_dns_resolution_duration_seconds",
+    "rest_client_exec_plugin_call_total",
+    "rest_client_exec_plugin_certificate_rotation_age",
+    "rest_client_exec_plugin_ttl_seconds",
+    "rest_client_rate_limiter_duration_seconds",
+    "rest_client_request_retries_total",
+    "rest_client_request_size_bytes",
+    "rest_client_response_size_bytes",
+    "rest_client_transport_cache_entries",
+    "rest_client_transport_create_calls_total",
+    "registered_metrics_total",
+    "hidden_metrics_total",
+    "disabled_metrics_total",
+    "/metrics/slis",
 ];
 
 /// A metric of an exposition: its type, and the labels of its samples.
@@ -99,6 +130,15 @@ fn every_metric_of_kube_proxy_by_name_type_and_labels() {
     }
     let ours: Vec<_> = told.keys().filter(|name| name.starts_with("kubeproxy_")).collect();
     assert_eq!(ours.len(), KUBE_PROXY.iter().filter(|(name, ..)| !name.starts_with('/')).count(), "{ours:?}");
+}
+
+#[test]
+fn what_is_not_told_is_on_the_page_with_its_reason() {
+    let (page, told) = (Metrics::new().reference(), exposed());
+    for name in ABSENT {
+        assert!(page.contains(&format!("`{name}`")), "{name} is neither told nor accounted for");
+        assert!(!told.contains_key(name) && !told.contains_key(&format!("kubeproxy_{name}")), "{name} is told");
+    }
 }
 
 trait MapStrings {

@@ -47,7 +47,8 @@ impl Interpreter<'_> {
         cidrs
     }
 
-    /// An interface's name, or the beginning of one. A longer one than the kernel has would make every rule with it be refused.
+    /// An interface's name, or the beginning of one: one that no interface can have (`dev_valid_name` of net/core/dev.c) would match
+    /// nothing, and every rule with a longer one would be refused.
     fn interface(&mut self, field: &str, name: &str) -> CompactString {
         if name.trim().is_empty() {
             self.mistakes.push(
@@ -56,6 +57,8 @@ impl Interpreter<'_> {
             );
         } else if name.len() >= libc::IFNAMSIZ {
             self.mistakes.invalid(at(field), name, format!("must be shorter than {} bytes", libc::IFNAMSIZ));
+        } else if name.contains(|char: char| matches!(char, '/' | ':') || char.is_whitespace()) {
+            self.mistakes.invalid(at(field), name, "must be without '/', ':' and white space, as names of interfaces are");
         }
         name.into()
     }

@@ -59,7 +59,10 @@ fn what_is_no_configuration_is_said_to_be_none() {
         (b"a: 1\nb: \xe9\n", "/file is not text in UTF-8: line 2 has other bytes"),
         (b"\xff\xfea", "/file is not text in UTF-8: line 1 has other bytes"),
         (&vec![b'#'; 10 << 20], "/file is larger than any configuration (4 MiB)"),
-        (format!("{head}conntrack:\n\tmin: 5\n").as_bytes(), "not YAML at line 5, column 2: tabs disallowed"),
+        (
+            format!("{head}conntrack:\n\tmin: 5\n").as_bytes(),
+            "not YAML at line 5, column 1: a tab cannot indent YAML, use spaces",
+        ),
         (format!("{head}{}", "- a\n".repeat(300_000)).as_bytes(), "not YAML at line 4, column 3: "),
         (format!("{head}{aliases}").as_bytes(), "more values than any configuration has at line "),
         (
@@ -86,6 +89,50 @@ fn what_is_no_configuration_is_said_to_be_none() {
         let told = crate::daemon::with_causes(&error);
         assert!(matches!(error, ConfigError::Read { .. }) && told.contains(expected), "{told}");
     }
+}
+
+/// In words for whoever wrote it: none of the parser's grammar, none of Rust's types.
+#[test]
+fn what_is_no_yaml_is_told_with_its_place_and_a_plain_reason() {
+    let tab = "a tab cannot indent YAML, use spaces";
+    for (text, place, expected) in [
+        ("\t:", (1, 1), tab),
+        ("a:\n\tb: 1\n", (2, 1), tab),
+        ("a:\n  b: 1\n\tc: 2\n", (3, 1), tab),
+        ("a:\n  - b\n\n \t- c\n", (4, 2), tab),
+        ("a: \"x\n\ty\"\n", (2, 1), tab),
+        ("a: [\n\tb\n", (2, 1), tab),
+        ("a: |\n\tx\n", (2, 1), tab),
+        (":", (1, 1), "no name of a field before the ':'"),
+        ("a: 1\n: 2", (2, 1), "no name of a field before the ':'"),
+        ("[a]: 1", (1, 1), "the name of a field must be a word"),
+        ("a: b: c\n", (1, 5), "there is a second ': ' where one value ends, or the indentation is wrong"),
+        ("a:\tb: c\n", (1, 5), "there is a second ': ' where one value ends, or the indentation is wrong"),
+        ("  a: 1\n b: 2\n", (2, 2), "the indentation does not fit that of the lines before"),
+        ("a: @x\n", (1, 4), "no value begins with this character: put it in quotes"),
+        ("a: 'x", (1, 4), "unclosed quote"),
+        ("a: .nan", (1, 4), "not a finite number"),
+    ] {
+        let told = parse(text).unwrap_err().to_string();
+        let expected = format!("not YAML at line {}, column {}: {expected}", place.0, place.1);
+        assert!(told.starts_with(&expected), "{text:?}\nfound:    {told}\nexpected: {expected}");
+    }
+}
+
+#[test]
+fn what_a_file_says_of_the_log_is_known_though_it_cannot_be_used() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    let told = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        log_defaults(&path).map(|log| (log.format, log.verbosity))
+    };
+    let json = "logging: {format: json, verbosity: 4}\n";
+    assert_eq!(told(&document(&format!("oomScoreAdj: x\nmode: none\n{json}"))), Some((LogFormat::Json, 4)));
+    assert_eq!(told(&format!("apiVersion: v1\nkind: Pod\n---\n{}", document(json))), Some((LogFormat::Json, 4)));
+    assert_eq!(told(&document("logging: {format: xml}")), None);
+    assert_eq!(told(&document(&format!("{json}a: ["))), None);
+    assert_eq!(log_defaults(&directory.path().join("none")), None);
 }
 
 #[test]

@@ -15,11 +15,14 @@ use tracing::{debug, info, warn};
 
 use super::failure::{self, Failure};
 use super::meter::{Meter, MeterLayer, MeterPlace};
+use crate::regular_file;
 
 /// Where a service account's token is, in a pod.
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 /// A connection that takes longer is to a server that is down.
 const CONNECT: Duration = Duration::from_secs(10);
+/// Bytes of a kubeconfig: dozens of clusters with their certificates are not a tenth of it.
+const LARGEST: u64 = 4 << 20;
 /// Name resolution must not hold up a start.
 const RESOLVE: Duration = Duration::from_secs(5);
 /// Where TLS can be checked by nothing.
@@ -172,12 +175,17 @@ pub async fn connect(options: &KubeOptions) -> Result<ApiServers, ConnectError> 
 }
 
 async fn kubeconfig(path: &Path) -> Result<Config, ConnectError> {
-    let failed = |error: KubeconfigError| ConnectError::Kubeconfig { path: path.to_owned(), reason: kubeconfig_reason(&error) };
+    let because = |reason: String| ConnectError::Kubeconfig { path: path.to_owned(), reason };
+    let failed = |error: KubeconfigError| because(kubeconfig_reason(&error));
+    // The library reads whatever it is, without end.
+    let size = regular_file::open(path).and_then(|file| file.metadata()).map_err(|error| because(error.to_string()))?.len();
+    if size > LARGEST {
+        return Err(because(format!("larger than any kubeconfig ({} MiB)", LARGEST >> 20)));
+    }
     let file = Kubeconfig::read_from(path).map_err(failed)?;
     let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(failed)?;
     if !names_a_place(&config.cluster_url) {
-        let reason = "clusters[].cluster.server: no host, or a port that there is not".to_owned();
-        return Err(ConnectError::Kubeconfig { path: path.to_owned(), reason });
+        return Err(because("clusters[].cluster.server: no host, or a port that there is not".to_owned()));
     }
     Ok(config)
 }

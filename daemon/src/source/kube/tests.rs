@@ -699,6 +699,24 @@ async fn options_that_make_no_sense_are_refused_and_say_why() {
     assert_eq!(error, "kubeconfig /nonexistent/kubeconfig: No such file or directory (os error 2)");
 }
 
+/// Nobody would ever write into the pipe, and a device gives bytes for ever.
+#[tokio::test]
+async fn a_kubeconfig_that_is_no_file_or_too_large_is_refused_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (pipe, large) = (dir.path().join("pipe"), dir.path().join("large"));
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    std::fs::File::create(&large).and_then(|file| file.set_len(5 << 20)).expect("a file");
+    for (path, expected) in [
+        (pipe, "it is a pipe, not a regular file"),
+        ("/dev/zero".into(), "it is a device, not a regular file"),
+        (large, "larger than any kubeconfig (4 MiB)"),
+    ] {
+        let options = KubeOptions { kubeconfig: Some(path.clone()), ..KubeOptions::default() };
+        let error = connect(&options).await.expect_err(expected).to_string();
+        assert_eq!(error, format!("kubeconfig {}: {expected}", path.display()));
+    }
+}
+
 #[tokio::test]
 async fn a_kubeconfig_that_makes_no_sense_is_named_with_its_field() {
     let dir = tempfile::tempdir().expect("a directory");
