@@ -12,12 +12,12 @@ use sheave_tests::apiserver::load::{Load, Shape};
 use sheave_tests::apiserver::{ApiServer, Config};
 
 use super::exchange::{Backends, Target};
-use super::proxy::{NODE, Proxy, Server};
 use super::rounds::Measure;
 use super::seen::Seen;
 use super::source_ports::SourcePorts;
 use super::subject::{self, CLIENT, CLUSTER_IP, FIRST_POD_PORT, NODE_PORT, Place, SERVER, SERVICE_PORT, Subject, VIP};
 use super::{conntrack, tcp, udp};
+use crate::proxy::{NODE, Proxy, Server};
 
 /// One network under one proxy with so many Services.
 pub(super) struct Site {

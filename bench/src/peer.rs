@@ -13,11 +13,11 @@ use tempfile::NamedTempFile;
 
 /// A program that says that it is kube-proxy.
 #[derive(Clone, Debug)]
-pub(super) struct KubeProxy {
+pub(crate) struct KubeProxy {
     program: PathBuf,
     /// As it says it itself: "v1.36.2".
-    pub(super) version: String,
-    pub(super) mode: Mode,
+    pub(crate) version: String,
+    pub(crate) mode: Mode,
 }
 
 /// Its mode.
@@ -25,16 +25,18 @@ pub(super) struct KubeProxy {
 pub(crate) enum Mode {
     Nftables,
     Iptables,
+    Ipvs,
 }
 
 /// For printing a version.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Mode {
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Nftables => "nftables",
             Self::Iptables => "iptables",
+            Self::Ipvs => "ipvs",
         }
     }
 }
@@ -44,7 +46,7 @@ impl KubeProxy {
     ///
     /// # Errors
     /// If it is not there, cannot be run, does not answer, or is something else.
-    pub(super) fn identify(program: &Path, mode: Mode) -> Result<Self> {
+    pub(crate) fn identify(program: &Path, mode: Mode) -> Result<Self> {
         let shown = program.display();
         ensure!(program.is_file(), "--kube-proxy {shown}: there is no such file");
         let mut command = Command::new(program);
@@ -70,7 +72,7 @@ impl KubeProxy {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub(super) fn command(&self, api_server: &str, node: &str, cluster_cidr: &str) -> Result<(Command, NamedTempFile)> {
+    pub(crate) fn command(&self, api_server: &str, node: &str, cluster_cidr: &str) -> Result<(Command, NamedTempFile)> {
         let configuration = json!({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
