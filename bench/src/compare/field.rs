@@ -31,6 +31,8 @@ const POD: Ipv4Addr = Ipv4Addr::new(10, 180, 0, 1);
 /// Of the double's first ServiceCIDR, and below those of the load.
 const PROBE_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 7, 7);
 const PROBE_PORT: u16 = 80;
+/// The node's, as the lab has it.
+const NODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 2);
 /// A SYN to a ClusterIP that is not programmed is lost; the next attempt must not wait for its retransmission.
 const ATTEMPT: Duration = Duration::from_millis(10);
 /// Beyond this, something is broken rather than slow: kube-proxy wants half a minute for 30,000 Services.
@@ -132,11 +134,13 @@ impl Field {
     }
 }
 
-/// The probe Service and its one endpoint.
-pub(super) fn probe(door: Door) -> [Value; 2] {
+/// The node itself, which a kube-proxy waits for, the probe Service and its one endpoint.
+pub(super) fn probe(door: Door) -> [Value; 3] {
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE},
+        "status": {"addresses": [{"type": "InternalIP", "address": NODE_ADDRESS}]}});
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "probe", "namespace": "default"},
         "spec": {"clusterIP": PROBE_IP, "ports": [{"name": "http", "port": PROBE_PORT, "protocol": "TCP"}]}});
-    [service, probe_slice(door)]
+    [node, service, probe_slice(door)]
 }
 
 /// Where the probe sends to.
