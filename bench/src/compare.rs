@@ -9,8 +9,10 @@
 //! whoever made them) that packet follows each of them; for what it does not tell (iptables-legacy, IPVS), one is sent every
 //! millisecond. Without a kube-proxy the comparison is with stock nft, loading and changing the very table that sheave made.
 
+mod api;
 mod commits;
 mod contender;
+mod control_plane;
 mod field;
 mod stock;
 
@@ -24,10 +26,10 @@ use tempfile::NamedTempFile;
 use crate::peer::{KubeProxy, Mode};
 use crate::progress::Progress;
 use crate::proxy::{Plane, Server};
-use crate::say;
 use crate::session::{Destination, Session};
-use crate::sync;
-use contender::Seen;
+use crate::{say, scratch, sync};
+use contender::{Plan, Seen};
+use control_plane::Programs;
 
 /// What to compare.
 #[derive(Debug, Args)]
@@ -39,6 +41,14 @@ pub(crate) struct Arguments {
     /// Its mode
     #[arg(long, value_name = "MODE", default_value = "nftables", requires = "kube_proxy")]
     kube_proxy_mode: Mode,
+
+    /// A real API server, in place of the double
+    #[arg(long, value_name = "FILE", requires = "etcd")]
+    kube_apiserver: Option<PathBuf>,
+
+    /// Its etcd
+    #[arg(long, value_name = "FILE", requires = "kube_apiserver")]
+    etcd: Option<PathBuf>,
 
     /// What carries the traffic of sheave
     #[arg(long, value_name = "PLANE", default_value = "nftables")]
@@ -74,12 +84,12 @@ impl Arguments {
         }
         stock::ensure_there()?;
         say("no --kube-proxy was given: sheave is compared with stock nft, which loads the rules that sheave made");
-        Ok(Other::Stock(NamedTempFile::new().context("making a file for sheave's rules")?))
+        Ok(Other::Stock(scratch::file().context("making a file for sheave's rules")?))
     }
 
-    fn shape(&self) -> Shape {
-        let Self { services, endpoints_per_service, .. } = *self;
-        Shape { services, endpoints_per_service, ..Shape::default() }
+    fn plan(&self) -> Plan {
+        let Self { services, endpoints_per_service, changes, .. } = *self;
+        Plan { shape: Shape { services, endpoints_per_service, ..Shape::default() }, changes }
     }
 }
 
@@ -91,10 +101,10 @@ impl Other {
         }
     }
 
-    fn run(&self, shape: Shape, changes: u32) -> Result<Seen> {
+    fn run(&self, programs: Option<&Programs>, plan: Plan) -> Result<Seen> {
         match self {
-            Self::KubeProxy(server) => contender::run(server, shape, changes, None),
-            Self::Stock(ruleset) => stock::run(ruleset, changes),
+            Self::KubeProxy(server) => contender::run(server, programs, plan, None),
+            Self::Stock(ruleset) => stock::run(ruleset, plan.changes),
         }
     }
 
@@ -111,8 +121,12 @@ impl Other {
 /// # Errors
 /// Missing rights, a size that does not fit, a peer that is none, and whatever does not come out as it must.
 pub(crate) fn measure(arguments: &Arguments, session: &Session) -> Result<()> {
-    let (shape, changes) = (arguments.shape(), arguments.changes);
+    let plan = arguments.plan();
+    let Plan { shape, changes } = plan;
     let other = arguments.other()?;
+    let programs = control_plane::programs(arguments.kube_apiserver.as_deref(), arguments.etcd.as_deref())?;
+    let programs = programs.as_ref();
+    let api_server = programs.map_or_else(|| "double".to_owned(), |programs| format!("kube-apiserver {}", programs.version));
     sync::ensure_fits(shape)?;
     let Shape { services, endpoints_per_service, .. } = shape;
 
@@ -121,12 +135,12 @@ pub(crate) fn measure(arguments: &Arguments, session: &Session) -> Result<()> {
     let run = |name: &str, run: &dyn Fn() -> Result<Seen>| -> Result<Seen> {
         progress.begin(&format!("{services} Services x {endpoints_per_service} endpoints, {changes} changes, {name}"));
         let seen = run().with_context(|| name.to_owned())?;
-        session.measured(seen.row(name, shape));
+        session.measured(seen.row(name, shape).at("api_server", api_server.as_str()));
         progress.done();
         Ok(seen)
     };
-    let own = run(&sheave.name(), &|| contender::run(&sheave, shape, changes, other.ruleset()))?;
-    let peer = run(&other.name(), &|| other.run(shape, changes))?;
+    let own = run(&sheave.name(), &|| contender::run(&sheave, programs, plan, other.ruleset()))?;
+    let peer = run(&other.name(), &|| other.run(programs, plan))?;
     drop(progress);
     for (name, ratio) in ratios(&own, &peer) {
         session.add(&name, ratio, None, &format!("{} to sheave: {}", other.name(), meaning(&name, &other)));

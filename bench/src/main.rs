@@ -11,6 +11,7 @@ mod peer;
 mod progress;
 mod proxy;
 mod results;
+mod scratch;
 mod session;
 mod statistics;
 mod sync;
@@ -45,7 +46,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse().command) {
+    let outcome = run(&Cli::parse().command);
+    scratch::remove();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("sheave-bench: {error:#}"));

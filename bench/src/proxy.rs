@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read};
+use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -16,7 +17,7 @@ use sheave_lab::{Namespace, Process};
 use tempfile::NamedTempFile;
 
 use crate::machine;
-use crate::peer::KubeProxy;
+use crate::peer::{Access, KubeProxy};
 
 /// A plane of sheave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -66,6 +67,8 @@ struct Record {
 
 /// Name of the node under test.
 pub(crate) const NODE: &str = "test-node";
+/// Its address, as the lab has it.
+pub(crate) const NODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 2);
 /// Holds every pod of the lab and of the load.
 const CLUSTER_CIDR: &str = "10.128.0.0/9";
 /// Lines to show when it fails.
@@ -93,11 +96,11 @@ impl Server {
     }
 
     /// Starts it on the node, against the API server there.
-    pub(crate) fn start(&self, node: &Namespace, api_server: &str) -> Result<Proxy> {
+    pub(crate) fn start(&self, node: &Namespace, access: Access<'_>) -> Result<Proxy> {
         let (mut command, configuration) = match self {
-            Self::Sheave(plane) => (sheave(*plane, api_server)?, None),
+            Self::Sheave(plane) => (sheave(*plane, access)?, None),
             Self::KubeProxy(peer) => {
-                let (command, file) = peer.command(api_server, NODE, CLUSTER_CIDR)?;
+                let (command, file) = peer.command(access, NODE, CLUSTER_CIDR)?;
                 (command, Some(file))
             }
         };
@@ -186,7 +189,7 @@ impl Log {
 }
 
 /// `sheave run`, of the binary beside this one: built together, measured together.
-fn sheave(plane: Plane, api_server: &str) -> Result<Command> {
+fn sheave(plane: Plane, access: Access<'_>) -> Result<Command> {
     let program: PathBuf = std::env::current_exe().context("finding this program")?.with_file_name("sheave");
     ensure!(
         program.is_file(),
@@ -194,12 +197,16 @@ fn sheave(plane: Plane, api_server: &str) -> Result<Command> {
         program.display()
     );
     let mut command = Command::new(program);
-    command.args(["run", "--source", "kube", "--api-server", api_server, "--node-name", NODE, "--plane", plane.name()]).args([
+    command.args(["run", "--source", "kube", "--node-name", NODE, "--plane", plane.name()]).args([
         "--cluster-cidr",
         CLUSTER_CIDR,
         "--log-format",
         "json",
     ]);
+    match access {
+        Access::Double(url) => command.args(["--api-server", url]),
+        Access::Kubeconfig(file) => command.arg("--kubeconfig").arg(file),
+    };
     Ok(command)
 }
 

@@ -73,6 +73,48 @@ fn without_a_kube_proxy_it_says_so_and_compares_with_stock_nft() {
     assert!(results["rss_ratio"].is_null(), "nft does not stay: {results:#}");
 }
 
+/// kube-apiserver and etcd, by what is documented of them: the flags, the files they name, TLS and a token. Behind is the double.
+fn control_plane(directory: &Path) -> [String; 2] {
+    let double = daemon().with_file_name("apiserver");
+    assert!(double.is_file(), "{} is not there: build it first with `cargo build -p sheave-tests`", double.display());
+    let server = include_str!("stand_in/kube-apiserver.py").replace("APISERVER_DOUBLE", &double.to_string_lossy());
+    let server = script(&directory.join("kube-apiserver"), &format!("exec python3 - \"$@\" <<'END'\n{server}\nEND"));
+    let etcd =
+        "[ \"$1\" = --version ] && exec echo 'etcd Version: 3.6.5'\n[ \"$1\" = --data-dir ] && mkdir \"$2\" && exec sleep 600";
+    [server, script(&directory.join("etcd"), etcd)]
+}
+
+#[test]
+fn a_real_api_server_takes_the_place_of_the_double() {
+    let directory = tempfile::tempdir().unwrap();
+    let [server, etcd] = control_plane(directory.path());
+    let results = result(bench(&SMALL).args(["--kube-apiserver", &server, "--etcd", &etcd]));
+    let measured = &results["measurements"][0];
+    assert_eq!(measured["at"]["api_server"], "kube-apiserver v1.36.2");
+    ensure_positive(values(&results, "sheave nftables"), &["programmed_ms", "change_p50_ms", "rss_mb"]);
+}
+
+#[test]
+fn an_api_server_needs_its_etcd_and_both_must_be_what_they_say() {
+    let directory = tempfile::tempdir().unwrap();
+    let [server, etcd] = control_plane(directory.path());
+    assert!(error_of(&bench(&["--kube-apiserver", &server]).output().unwrap()).contains("--etcd"));
+    let error = error_of(&bench(&["--kube-apiserver", &server, "--etcd", &server]).output().unwrap());
+    assert!(error.contains("is not etcd"), "{error}");
+    let error = error_of(&bench(&["--kube-apiserver", &etcd, "--etcd", &etcd]).output().unwrap());
+    assert!(error.contains("is not kube-apiserver"), "{error}");
+}
+
+#[test]
+fn an_api_server_that_ends_is_told_with_its_last_words() {
+    let directory = tempfile::tempdir().unwrap();
+    let [_, etcd] = control_plane(directory.path());
+    let body = "[ \"$1\" = --version ] && exec echo Kubernetes v1.36.2\necho unknown flag: --such >&2; exit 1";
+    let server = script(&directory.path().join("ending"), body);
+    let error = error_of(&bench(&SMALL).args(["--kube-apiserver", &server, "--etcd", &etcd]).output().unwrap());
+    assert!(error.contains("kube-apiserver ended") && error.contains("unknown flag: --such"), "{error}");
+}
+
 /// With iptables, the kernel tells of no commit of an ordinary kube-proxy; the bench does not rely on it.
 #[test]
 fn a_kube_proxy_is_compared_on_the_same_objects() {
@@ -124,7 +166,10 @@ fn an_interrupted_run_keeps_what_it_had_and_leaves_no_process() {
     fs::copy("/bin/sleep", &idle).unwrap();
     let body = format!("[ \"$1\" = --version ] && exec echo Kubernetes v1.36.2\nexec {} 600", idle.display());
     let (peer, kept) = (script(&directory.path().join("kube-proxy"), &body), directory.path().join("kept.json"));
+    let files = directory.path().join("files");
+    fs::create_dir(&files).unwrap();
     let mut run = bench(&SMALL);
+    run.env("TMPDIR", &files);
     run.args(["--kube-proxy", &peer, "--save"]).arg(&kept).stdout(Stdio::null()).stderr(Stdio::null());
     let mut run = run.spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(120);
@@ -139,6 +184,7 @@ fn an_interrupted_run_keeps_what_it_had_and_leaves_no_process() {
         assert!(Instant::now() < deadline, "the peer outlived the bench");
         std::thread::sleep(Duration::from_millis(20));
     }
+    assert_eq!(fs::read_dir(&files).unwrap().count(), 0, "a file was left");
     let results: Value = serde_json::from_str(&fs::read_to_string(&kept).unwrap()).unwrap();
     assert_eq!(results["interrupted"], true);
     ensure_positive(values(&results, "sheave nftables"), &["programmed_ms", "change_p50_ms"]);

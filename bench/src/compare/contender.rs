@@ -4,17 +4,26 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use sheave_tests::apiserver::load::{Load, Shape};
-use sheave_tests::apiserver::{ApiServer, Config};
+use sheave_tests::apiserver::load::Shape;
 use tempfile::NamedTempFile;
 
+use super::api::Api;
 use super::commits::Commits;
+use super::control_plane::Programs;
 use super::field::{self, Door, Field};
 use super::stock;
 use crate::peer::Mode;
 use crate::proxy::{Proxy, Server};
 use crate::results::Measurement;
 use crate::statistics::{Samples, milliseconds};
+
+/// What every contender goes through.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub(super) shape: Shape,
+    /// Of the probe's endpoint.
+    pub(super) changes: u32,
+}
 
 /// What was seen of a contender.
 #[derive(Clone, Debug)]
@@ -27,7 +36,7 @@ pub(super) struct Seen {
     pub(super) changes: Samples,
     /// Processor time of one change, the rest after it included.
     pub(super) change_cpu: Duration,
-    /// The most memory it ever had. `None` where it was not asked for.
+    /// The most memory it ever had.
     pub(super) peak_rss_mb: f64,
     /// Memory at the end; of stock nft, which does not stay, nothing.
     pub(super) rss_mb: Option<f64>,
@@ -39,17 +48,18 @@ const REST: Duration = Duration::from_millis(1_500);
 const COUNT_EVERY: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Runs a proxy on a cluster of this shape, and changes the probe's endpoint so many times. `ruleset`: where to write what
+/// Runs a proxy on a cluster, and changes the probe's endpoint. `programs`: of a real API server. `ruleset`: where to write what
 /// `table inet sheave` holds then.
-pub(super) fn run(server: &Server, shape: Shape, changes: u32, ruleset: Option<&NamedTempFile>) -> Result<Seen> {
+pub(super) fn run(server: &Server, programs: Option<&Programs>, plan: Plan, ruleset: Option<&NamedTempFile>) -> Result<Seen> {
+    let Plan { shape, changes } = plan;
     let field = Field::build()?;
-    let api_server = field.node().run(|| ApiServer::start(Config::default()))?.context("starting the API server double")?;
-    Load::fill(&api_server, shape).context("filling the API server double")?;
-    for object in field::probe(Door::Front) {
-        api_server.apply(&object).with_context(|| format!("creating the probe's {}", object["kind"]))?;
-    }
+    let api = Api::start(field.node(), programs)?;
+    field.node().run(|| {
+        api.fill(shape)?;
+        field::probe(Door::Front).iter().try_for_each(|object| api.create(object))
+    })??;
     // After what it depends on, so that it ends before.
-    let mut proxy = server.start(field.node(), &api_server.url())?;
+    let mut proxy = server.start(field.node(), api.access())?;
     field.node().run(|| {
         let answered = field.await_open(Door::Front, &mut proxy)?;
         let programmed = all_programmed(server, shape, answered, &mut proxy)?.saturating_duration_since(proxy.started);
@@ -64,7 +74,7 @@ pub(super) fn run(server: &Server, shape: Shape, changes: u32, ruleset: Option<&
         for _ in 0..changes {
             door = door.other();
             let told = Instant::now();
-            api_server.apply(&field::probe_slice(door)).context("changing the probe's endpoint")?;
+            api.change(&field::probe_slice(door))?;
             durations.push(field.await_moved(door, &commits, &mut proxy)?.saturating_duration_since(told));
             std::thread::sleep(REST);
         }

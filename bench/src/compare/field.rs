@@ -11,7 +11,7 @@ use socket2::SockRef;
 
 use super::commits::Commits;
 use crate::packets::exchange;
-use crate::proxy::{NODE, Proxy};
+use crate::proxy::{NODE, NODE_ADDRESS, Proxy};
 
 /// The network of one contender.
 pub(super) struct Field {
@@ -31,8 +31,8 @@ const POD: Ipv4Addr = Ipv4Addr::new(10, 180, 0, 1);
 /// Of the double's first ServiceCIDR, and below those of the load.
 const PROBE_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 7, 7);
 const PROBE_PORT: u16 = 80;
-/// The node's, as the lab has it.
-const NODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 2);
+/// The load's own: that of a real API server called `default` comes some time after the server is ready.
+const NAMESPACE: &str = "load";
 /// A SYN to a ClusterIP that is not programmed is lost; the next attempt must not wait for its retransmission.
 const ATTEMPT: Duration = Duration::from_millis(10);
 /// Beyond this, something is broken rather than slow: kube-proxy wants half a minute for 30,000 Services.
@@ -138,7 +138,7 @@ impl Field {
 pub(super) fn probe(door: Door) -> [Value; 3] {
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE},
         "status": {"addresses": [{"type": "InternalIP", "address": NODE_ADDRESS}]}});
-    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "probe", "namespace": "default"},
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "probe", "namespace": NAMESPACE},
         "spec": {"clusterIP": PROBE_IP, "ports": [{"name": "http", "port": PROBE_PORT, "protocol": "TCP"}]}});
     [node, service, probe_slice(door)]
 }
@@ -146,7 +146,7 @@ pub(super) fn probe(door: Door) -> [Value; 3] {
 /// Where the probe sends to.
 pub(super) fn probe_slice(door: Door) -> Value {
     json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": {"name": "probe", "namespace": "default", "labels": {"kubernetes.io/service-name": "probe"}},
+        "metadata": {"name": "probe", "namespace": NAMESPACE, "labels": {"kubernetes.io/service-name": "probe"}},
         "endpoints": [{"addresses": [POD], "nodeName": NODE, "conditions": {"ready": true}}],
         "ports": [{"name": "http", "port": door.port(), "protocol": "TCP"}]})
 }
