@@ -33,16 +33,16 @@ exec {} run --source kube --api-server "$4" --node-name "$6" --cluster-cidr 10.1
 }
 
 fn result(command: &mut Command) -> Value {
-    let output = command.output().unwrap();
+    let output = command.output().expect("running the bench");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
 /// What was measured of a contender.
 fn values<'a>(results: &'a Value, contender: &str) -> &'a Value {
     let all = results["measurements"].as_array().expect("a list of measurements");
     let found = all.iter().find(|measurement| measurement["at"]["contender"] == contender);
-    &found.unwrap_or_else(|| panic!("{contender} is not in {results:#}"))["values"]
+    &found.expect(contender)["values"]
 }
 
 fn ensure_positive(of: &Value, names: &[&str]) {
@@ -53,7 +53,7 @@ fn ensure_positive(of: &Value, names: &[&str]) {
 
 /// Processes of this name in all of the machine.
 fn processes(name: &str) -> BTreeSet<i32> {
-    let all = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let all = fs::read_dir("/proc").expect("a /proc").flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let called = |process: &i32| fs::read_to_string(format!("/proc/{process}/comm")).is_ok_and(|comm| comm.trim() == name);
     all.filter(called).collect()
 }
