@@ -4,7 +4,7 @@ mod stand_in;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -162,30 +162,56 @@ fn a_kube_proxy_that_ends_is_told_with_its_last_words_and_the_rest_is_kept() {
 fn an_interrupted_run_keeps_what_it_had_and_leaves_no_process() {
     daemon();
     let directory = tempfile::tempdir().unwrap();
-    let idle = directory.path().join("idle-peer");
-    fs::copy("/bin/sleep", &idle).unwrap();
-    let body = format!("[ \"$1\" = --version ] && exec echo Kubernetes v1.36.2\nexec {} 600", idle.display());
+    let body = format!(
+        "[ \"$1\" = --version ] && exec echo Kubernetes v1.36.2\nexec {} 600",
+        idle(directory.path(), "idle-peer").display()
+    );
     let (peer, kept) = (script(&directory.path().join("kube-proxy"), &body), directory.path().join("kept.json"));
-    let files = directory.path().join("files");
-    fs::create_dir(&files).unwrap();
     let mut run = bench(&SMALL);
-    run.env("TMPDIR", &files);
-    run.args(["--kube-proxy", &peer, "--save"]).arg(&kept).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut run = run.spawn().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while processes("idle-peer").is_empty() {
-        assert!(run.try_wait().unwrap().is_none(), "it ended by itself");
-        assert!(Instant::now() < deadline, "the peer did not start within two minutes");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    kill(Pid::from_raw(i32::try_from(run.id()).unwrap()), Signal::SIGINT).unwrap();
-    assert_eq!(run.wait().unwrap().code(), Some(130));
-    while !processes("idle-peer").is_empty() {
-        assert!(Instant::now() < deadline, "the peer outlived the bench");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    assert_eq!(fs::read_dir(&files).unwrap().count(), 0, "a file was left");
+    run.args(["--kube-proxy", &peer, "--save"]).arg(&kept);
+    interrupt_during("idle-peer", directory.path(), run);
     let results: Value = serde_json::from_str(&fs::read_to_string(&kept).unwrap()).unwrap();
     assert_eq!(results["interrupted"], true);
     ensure_positive(values(&results, "sheave nftables"), &["programmed_ms", "change_p50_ms"]);
+}
+
+/// The stand-in for nft takes for ever to list the rules, as the real one takes seconds of a large table.
+#[test]
+fn an_interrupted_list_of_rules_leaves_no_process() {
+    daemon();
+    let directory = tempfile::tempdir().unwrap();
+    let lister = idle(directory.path(), "idle-lister");
+    let body = format!("[ \"$1\" = list ] && exec {} 600\necho nftables v1.0.6", lister.display());
+    script(&directory.path().join("nft"), &body);
+    let mut run = bench(&SMALL);
+    run.env("PATH", format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap()));
+    interrupt_during("idle-lister", directory.path(), run);
+}
+
+/// A program that does nothing, under a name of its own.
+fn idle(directory: &Path, name: &str) -> PathBuf {
+    let program = directory.join(name);
+    fs::copy("/bin/sleep", &program).expect("copying sleep");
+    program
+}
+
+/// Interrupts a run once this program runs, and sees that neither it nor a file outlives the run.
+fn interrupt_during(program: &str, directory: &Path, mut run: Command) {
+    let files = directory.join("files");
+    fs::create_dir(&files).expect("a directory for files");
+    let mut run = run.env("TMPDIR", &files).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starting the bench");
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while processes(program).is_empty() {
+        assert!(run.try_wait().expect("asking for its end").is_none(), "it ended by itself");
+        assert!(Instant::now() < deadline, "{program} did not start within two minutes");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let process = Pid::from_raw(i32::try_from(run.id()).expect("a process id"));
+    kill(process, Signal::SIGINT).expect("interrupting");
+    assert_eq!(run.wait().expect("waiting for its end").code(), Some(130));
+    while !processes(program).is_empty() {
+        assert!(Instant::now() < deadline, "{program} outlived the bench");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(fs::read_dir(&files).expect("the directory").count(), 0, "a file was left");
 }

@@ -82,7 +82,7 @@ pub(super) fn run(server: &Server, programs: Option<&Programs>, plan: Plan, rule
         let change_cpu = proxy.processor_time()?.saturating_sub(before) / changes.max(1);
         let (peak_rss_mb, rss_mb) = proxy.memory()?;
         if let Some(file) = ruleset {
-            stock::list(file)?;
+            stock::list(field.node(), file)?;
         }
         let changes = Samples::new(durations).context("nothing was changed")?;
         Ok(Seen { programmed, start_cpu, changes, change_cpu, peak_rss_mb, rss_mb: Some(rss_mb) })

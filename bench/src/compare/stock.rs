@@ -37,13 +37,14 @@ pub(super) fn ensure_there() -> Result<()> {
     Ok(())
 }
 
-/// Writes sheave's table in this thread's namespace into a file. What keeps its hooks alive, `table inet sheave-hold`, is not in it.
-pub(super) fn list(into: &NamedTempFile) -> Result<()> {
+/// Writes sheave's table in a node's namespace into a file. What keeps its hooks alive, `table inet sheave-hold`, is not in it.
+pub(super) fn list(node: &Namespace, into: &NamedTempFile) -> Result<()> {
     let output = into.as_file().try_clone().context("opening the list of rules")?;
     let mut command = Command::new("nft");
-    command.args(["list", "table", "inet", TABLE]).stdin(Stdio::null()).stdout(output).stderr(Stdio::piped());
-    let ended = command.output().context("running nft")?;
-    ensure!(ended.status.success(), "nft list table: {}", String::from_utf8_lossy(&ended.stderr).trim());
+    command.args(["list", "table", "inet", TABLE]).stdin(Stdio::null()).stdout(output).stderr(Stdio::inherit());
+    // The lab's process: listing takes seconds, and is not to outlive an interrupted run.
+    let status = node.spawn(command)?.child().wait().context("waiting for nft")?;
+    ensure!(status.success(), "nft list table failed ({status})");
     Ok(())
 }
 
