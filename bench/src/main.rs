@@ -4,11 +4,15 @@
 //! real `sheave run` as a process of its own, the real kernel, and a pod that answers.
 
 mod allocations;
+mod compare;
 mod machine;
 mod packets;
+mod peer;
 mod progress;
+mod proxy;
 mod report;
 mod results;
+mod scratch;
 mod session;
 mod statistics;
 mod sync;
@@ -32,6 +36,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// sheave beside a kube-proxy of yours, or beside stock nft: start, changes, memory and processor time on the same objects
+    Compare(compare::Arguments),
     /// What `sheave run` and the kernel keep in memory, by the number of endpoints, and after churn
     Memory(sync::memory::Arguments),
     /// Cold sync, single changes and memory, against an API server double and the real kernel
@@ -43,7 +49,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse().command) {
+    let outcome = run(&Cli::parse().command);
+    scratch::remove();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("sheave-bench: {error:#}"));
@@ -54,6 +62,7 @@ fn main() -> ExitCode {
 
 fn run(command: &Command) -> anyhow::Result<()> {
     match command {
+        Command::Compare(arguments) => measure("compare", &arguments.destination, |session| compare::measure(arguments, session)),
         Command::Memory(arguments) => {
             measure("memory", &arguments.destination, |session| sync::memory::measure(arguments, session))
         }

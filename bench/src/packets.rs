@@ -13,9 +13,7 @@
 //! network (`to_straight`: what the Service costs whoever has the rules anyway).
 
 mod conntrack;
-mod exchange;
-mod peer;
-mod proxy;
+pub(crate) mod exchange;
 mod results;
 mod rounds;
 mod seen;
@@ -29,15 +27,15 @@ mod udp;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::machine;
+use crate::peer::{KubeProxy, Mode};
 use crate::progress::Progress;
+use crate::proxy::{Plane, Server};
 use crate::say;
 use crate::session::{Destination, Session};
 
-use peer::{KubeProxy, Mode};
-use proxy::Server;
 use rounds::Plan;
 use site::{Effort, Site};
 use source_ports::SourcePorts;
@@ -90,25 +88,11 @@ pub(crate) struct Arguments {
     pub(crate) destination: Destination,
 }
 
-/// A plane of sheave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Plane {
-    Nftables,
-}
-
 /// What the address plan of the load holds.
 const SERVICES_MAX: i64 = 500_000;
 /// Memory of a Service and of an endpoint in API server double, daemon and kernel together: 255 MB were seen for 30,000 of three.
 const SERVICE_BYTES: u64 = 6_000;
 const ENDPOINT_BYTES: u64 = 1_000;
-
-impl Plane {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Nftables => "nftables",
-        }
-    }
-}
 
 impl Arguments {
     /// Whose rules are measured.

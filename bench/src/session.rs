@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::results::{Measurement, Profile, Results};
-use crate::{machine, say, table};
+use crate::{machine, say, scratch, table};
 
 /// Exit code after SIGINT, as shells have it.
 const INTERRUPTED: i32 = 128 + 2;
@@ -173,6 +173,7 @@ impl Session {
             } else if let Err(error) = session.deliver(&results) {
                 say(&format!("sheave-bench: {error:#}"));
             }
+            scratch::remove();
             std::process::exit(INTERRUPTED);
         };
         std::thread::Builder::new().name("interrupts".into()).spawn(watch).context("watching for interrupts")?;

@@ -153,7 +153,7 @@ impl Arguments {
 }
 
 /// Refuses what would not fit into memory, rather than be killed half-way through.
-fn ensure_fits(shape: Shape) -> Result<()> {
+pub(crate) fn ensure_fits(shape: Shape) -> Result<()> {
     let families = if shape.dual_stack { 2.0 } else { 1.0 };
     let endpoints = f64::from(shape.services) * f64::from(shape.endpoints_per_service) * families;
     let needed = (endpoints * BYTES_PER_ENDPOINT + BYTES_AT_LEAST) / 1e6;

@@ -2,31 +2,41 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read};
+use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use clap::ValueEnum;
 use serde::Deserialize;
 use sheave_lab::{Namespace, Process};
 use tempfile::NamedTempFile;
 
-use super::Plane;
-use super::peer::KubeProxy;
+use crate::machine;
+use crate::peer::{Access, KubeProxy};
+
+/// A plane of sheave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Plane {
+    Nftables,
+}
 
 /// Who serves a node.
 #[derive(Clone, Debug)]
-pub(super) enum Server {
+pub(crate) enum Server {
     Sheave(Plane),
     KubeProxy(KubeProxy),
 }
 
 /// It, serving. Dropping it kills it; its rules go with their namespace.
-pub(super) struct Proxy {
+pub(crate) struct Proxy {
     process: Process,
+    /// When it was spawned.
+    pub(crate) started: Instant,
     log: Arc<Log>,
     /// Read by kube-proxy until its end.
     _configuration: Option<NamedTempFile>,
@@ -56,7 +66,9 @@ struct Record {
 }
 
 /// Name of the node under test.
-pub(super) const NODE: &str = "test-node";
+pub(crate) const NODE: &str = "test-node";
+/// Its address, as the lab has it.
+pub(crate) const NODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 2);
 /// Holds every pod of the lab and of the load.
 const CLUSTER_CIDR: &str = "10.128.0.0/9";
 /// Lines to show when it fails.
@@ -66,9 +78,17 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// For a line about something that was seen to have happened.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+impl Plane {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+        }
+    }
+}
+
 impl Server {
     /// As in the results.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         match self {
             Self::Sheave(plane) => format!("sheave {}", plane.name()),
             Self::KubeProxy(peer) => format!("kube-proxy {} {}", peer.version, peer.mode.name()),
@@ -76,11 +96,11 @@ impl Server {
     }
 
     /// Starts it on the node, against the API server there.
-    pub(super) fn start(&self, node: &Namespace, api_server: &str) -> Result<Proxy> {
+    pub(crate) fn start(&self, node: &Namespace, access: Access<'_>) -> Result<Proxy> {
         let (mut command, configuration) = match self {
-            Self::Sheave(plane) => (sheave(*plane, api_server)?, None),
+            Self::Sheave(plane) => (sheave(*plane, access)?, None),
             Self::KubeProxy(peer) => {
-                let (command, file) = peer.command(api_server, NODE, CLUSTER_CIDR)?;
+                let (command, file) = peer.command(access, NODE, CLUSTER_CIDR)?;
                 (command, Some(file))
             }
         };
@@ -91,18 +111,19 @@ impl Server {
         // Ctrl-C at a terminal goes to the whole group: the bench is to end first, and the kernel ends the proxy with it.
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let program = command.get_program().to_string_lossy().into_owned();
+        let started = Instant::now();
         let mut process = node.spawn(command).with_context(|| format!("starting {program}"))?;
         let stderr = process.child().stderr.take().context("it has no log")?;
         let log = Arc::new(Log::default());
         let writer = log.clone();
         thread::Builder::new().name("log".into()).spawn(move || writer.follow(stderr)).context("reading its log")?;
-        Ok(Proxy { process, log, _configuration: configuration })
+        Ok(Proxy { process, started, log, _configuration: configuration })
     }
 }
 
 impl Proxy {
     /// Its end, with its last words, if it has ended.
-    pub(super) fn ensure_running(&mut self) -> Result<()> {
+    pub(crate) fn ensure_running(&mut self) -> Result<()> {
         let ended = self.process.child().try_wait().context("asking for the proxy's end")?;
         if let Some(status) = ended {
             // What it said is on its way still; a child of its own may hold the other end open.
@@ -115,7 +136,7 @@ impl Proxy {
 
     /// Waits until it says that it has written so many Services. That of kube-proxy is not waited for: it says no such thing, and
     /// brings all Services at once.
-    pub(super) fn ensure_wrote(&self, server: &Server, services: u32) -> Result<()> {
+    pub(crate) fn ensure_wrote(&self, server: &Server, services: u32) -> Result<()> {
         let Server::Sheave(_) = server else { return Ok(()) };
         let enough = |said: &mut Said| said.synced < u64::from(services);
         let (said, _) =
@@ -126,7 +147,19 @@ impl Proxy {
         Ok(())
     }
 
-    pub(super) fn last_words(&self) -> String {
+    /// Peak and present memory in MB, without that of programs it starts.
+    pub(crate) fn memory(&self) -> Result<(f64, f64)> {
+        let id = self.process.id();
+        let memory = machine::peak_rss_mb(id).zip(machine::rss_mb(id));
+        memory.with_context(|| format!("the proxy has ended:\n{}", self.last_words()))
+    }
+
+    /// Processor time so far, with that of programs it started and that have ended.
+    pub(crate) fn processor_time(&self) -> Result<Duration> {
+        machine::process_time(self.process.id()).with_context(|| format!("the proxy has ended:\n{}", self.last_words()))
+    }
+
+    pub(crate) fn last_words(&self) -> String {
         self.log.said().last.iter().cloned().collect::<Vec<_>>().join("\n")
     }
 }
@@ -156,7 +189,7 @@ impl Log {
 }
 
 /// `sheave run`, of the binary beside this one: built together, measured together.
-fn sheave(plane: Plane, api_server: &str) -> Result<Command> {
+fn sheave(plane: Plane, access: Access<'_>) -> Result<Command> {
     let program: PathBuf = std::env::current_exe().context("finding this program")?.with_file_name("sheave");
     ensure!(
         program.is_file(),
@@ -164,12 +197,16 @@ fn sheave(plane: Plane, api_server: &str) -> Result<Command> {
         program.display()
     );
     let mut command = Command::new(program);
-    command.args(["run", "--source", "kube", "--api-server", api_server, "--node-name", NODE, "--plane", plane.name()]).args([
+    command.args(["run", "--source", "kube", "--node-name", NODE, "--plane", plane.name()]).args([
         "--cluster-cidr",
         CLUSTER_CIDR,
         "--log-format",
         "json",
     ]);
+    match access {
+        Access::Double(url) => command.args(["--api-server", url]),
+        Access::Kubeconfig(file) => command.arg("--kubeconfig").arg(file),
+    };
     Ok(command)
 }
 
