@@ -77,11 +77,10 @@ fn without_a_kube_proxy_it_says_so_and_compares_with_stock_nft() {
 fn control_plane(directory: &Path) -> [String; 2] {
     let double = daemon().with_file_name("apiserver");
     assert!(double.is_file(), "{} is not there: build it first with `cargo build -p sheave-tests`", double.display());
-    let server = include_str!("stand_in/kube-apiserver.py").replace("APISERVER_DOUBLE", &double.to_string_lossy());
-    let server = script(&directory.join("kube-apiserver"), &format!("exec python3 - \"$@\" <<'END'\n{server}\nEND"));
+    let server = include_str!("stand_in/kube-apiserver.sh").replace("APISERVER_DOUBLE", &double.to_string_lossy());
     let etcd =
         "[ \"$1\" = --version ] && exec echo 'etcd Version: 3.6.5'\n[ \"$1\" = --data-dir ] && mkdir \"$2\" && exec sleep 600";
-    [server, script(&directory.join("etcd"), etcd)]
+    [script(&directory.join("kube-apiserver"), &server), script(&directory.join("etcd"), etcd)]
 }
 
 #[test]

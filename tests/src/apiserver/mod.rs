@@ -8,7 +8,7 @@
 //!
 //! It answers the exchanges of `tests/recordings` (kube-apiserver v1.36.2) as the real one did; a test replays them all. What it
 //! deliberately does not do:
-//! - TLS, authorisation, admission webhooks, garbage collection, controllers (nobody makes EndpointSlices of Pods);
+//! - TLS (unless [`Tls`] stands before it), authorisation, admission webhooks, garbage collection, controllers (nobody makes EndpointSlices of Pods);
 //! - managedFields: server-side apply merges and knows no owners;
 //! - typed decoding: unknown fields are kept, and of the real validation only what a data plane's tests lean on is here;
 //! - create on update: a PUT of an object that is not there is 404;
@@ -38,6 +38,7 @@ mod status;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -58,6 +59,7 @@ pub use resource::Resource;
 pub use route::Verb;
 pub use status::Status;
 pub use store::Window;
+pub use tls::{Tls, TlsError};
 
 use cluster::Cluster;
 use fault::Faults;
