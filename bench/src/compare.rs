@@ -23,11 +23,12 @@ use clap::Args;
 use sheave_tests::apiserver::load::Shape;
 use tempfile::NamedTempFile;
 
+use crate::daemon::Plane;
 use crate::peer::{KubeProxy, Mode};
 use crate::progress::Progress;
-use crate::proxy::{Plane, Server};
+use crate::proxy::Server;
 use crate::session::{Destination, Session};
-use crate::{say, scratch, sync};
+use crate::{room, say, scratch};
 use contender::{Plan, Seen};
 use control_plane::Programs;
 
@@ -127,7 +128,7 @@ pub(crate) fn measure(arguments: &Arguments, session: &Session) -> Result<()> {
     let programs = control_plane::programs(arguments.kube_apiserver.as_deref(), arguments.etcd.as_deref())?;
     let programs = programs.as_ref();
     let api_server = programs.map_or_else(|| "double".to_owned(), |programs| format!("kube-apiserver {}", programs.version));
-    sync::ensure_fits(shape)?;
+    room::ensure_fits(shape)?;
     let Shape { services, endpoints_per_service, .. } = shape;
 
     let progress = Progress::new(2);

@@ -5,6 +5,7 @@
 
 mod allocations;
 mod compare;
+mod daemon;
 mod machine;
 mod packets;
 mod peer;
@@ -12,6 +13,7 @@ mod progress;
 mod proxy;
 mod report;
 mod results;
+mod room;
 mod scratch;
 mod session;
 mod statistics;

@@ -29,10 +29,11 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
+use crate::daemon::Plane;
 use crate::machine;
 use crate::peer::{KubeProxy, Mode};
 use crate::progress::Progress;
-use crate::proxy::{Plane, Server};
+use crate::proxy::Server;
 use crate::say;
 use crate::session::{Destination, Session};
 

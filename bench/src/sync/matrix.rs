@@ -6,9 +6,10 @@ use anyhow::Result;
 use sheave_tests::apiserver::load::Shape;
 
 use super::operations::{self, Scope};
-use super::{Arguments, describe, ensure_fits};
+use super::{Arguments, describe};
 use crate::progress::Progress;
 use crate::results::Measurement;
+use crate::room::ensure_fits;
 use crate::say;
 use crate::session::Session;
 

@@ -4,9 +4,12 @@ use anyhow::Result;
 use clap::Args;
 use sheave_tests::apiserver::load::Shape;
 
-use super::{ensure_fits, wire};
+use super::wire;
+use crate::daemon::Plane;
 use crate::progress::Progress;
+use crate::proxy::Server;
 use crate::results::Measurement;
+use crate::room::ensure_fits;
 use crate::session::{Destination, Session};
 
 /// Endpoints of each Service.
@@ -35,6 +38,7 @@ pub(crate) struct Arguments {
 /// Missing rights, a size that does not fit, and whatever does not come out as it must.
 pub(crate) fn measure(arguments: &Arguments, report: &Session) -> Result<()> {
     let progress = Progress::new(arguments.endpoints.len());
+    let server = Server::Sheave(Plane::Nftables);
     let mut empty: Option<wire::Kept> = None;
     for wanted in &arguments.endpoints {
         let each = EACH.min((*wanted).max(1));
@@ -42,7 +46,7 @@ pub(crate) fn measure(arguments: &Arguments, report: &Session) -> Result<()> {
         ensure_fits(shape)?;
         let endpoints = shape.services.saturating_mul(each);
         progress.begin(&format!("{endpoints} endpoints, {} changes", if endpoints == 0 { 0 } else { arguments.churn }));
-        let kept = wire::memory(shape, arguments.churn)?;
+        let kept = wire::memory(&server, shape, arguments.churn)?;
         report.measured(row(endpoints, &kept, empty.as_ref()));
         for (_, name, budget) in BUDGETED.iter().filter(|(size, ..)| *size == endpoints) {
             report.add(name, kept.peak_rss_mb, Some(*budget), "VmHWM of `sheave run` at this many endpoints, after churn");
