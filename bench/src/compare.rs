@@ -23,7 +23,7 @@ use clap::Args;
 use sheave_tests::apiserver::load::Shape;
 use tempfile::NamedTempFile;
 
-use crate::daemon::Plane;
+use crate::daemon::{Daemon, Plane};
 use crate::peer::{KubeProxy, Mode};
 use crate::progress::Progress;
 use crate::proxy::Server;
@@ -121,7 +121,7 @@ impl Other {
 ///
 /// # Errors
 /// Missing rights, a size that does not fit, a peer that is none, and whatever does not come out as it must.
-pub(crate) fn measure(arguments: &Arguments, session: &Session) -> Result<()> {
+pub(crate) fn measure(arguments: &Arguments, daemon: &Daemon, session: &Session) -> Result<()> {
     let plan = arguments.plan();
     let Plan { shape, changes } = plan;
     let other = arguments.other()?;
@@ -132,7 +132,7 @@ pub(crate) fn measure(arguments: &Arguments, session: &Session) -> Result<()> {
     let Shape { services, endpoints_per_service, .. } = shape;
 
     let progress = Progress::new(2);
-    let sheave = Server::Sheave(arguments.plane);
+    let sheave = Server::Sheave { daemon: daemon.clone(), plane: arguments.plane };
     let run = |name: &str, run: &dyn Fn() -> Result<Seen>| -> Result<Seen> {
         progress.begin(&format!("{services} Services x {endpoints_per_service} endpoints, {changes} changes, {name}"));
         let seen = run().with_context(|| name.to_owned())?;

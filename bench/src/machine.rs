@@ -35,7 +35,7 @@ pub(crate) struct Machine {
 pub(crate) struct Versions {
     /// Of bench and daemon, which are built together.
     pub(crate) sheave: String,
-    /// Of the source when the bench was built; changes on top of it are not told. `None` for a build from an archive.
+    /// Of the daemon, as it says itself; `-dirty` behind it where there were changes on top. `None` where its build was not told.
     pub(crate) commit: Option<String>,
     /// The compiler.
     pub(crate) rustc: Option<String>,
@@ -66,7 +66,7 @@ impl Versions {
         let nft = Command::new("nft").arg("--version").output().ok().map(|output| String::from_utf8_lossy(&output.stdout).into());
         Self {
             sheave: env!("CARGO_PKG_VERSION").into(),
-            commit: option_env!("SHEAVE_BENCH_COMMIT").map(Into::into),
+            commit: None,
             rustc: option_env!("SHEAVE_BENCH_RUSTC").map(Into::into),
             nft: nft.map(|text: String| text.trim().to_owned()).filter(|text| !text.is_empty()),
         }

@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
-use crate::daemon::Plane;
+use crate::daemon::{Daemon, Plane};
 use crate::machine;
 use crate::peer::{KubeProxy, Mode};
 use crate::progress::Progress;
@@ -97,8 +97,9 @@ const ENDPOINT_BYTES: u64 = 1_000;
 
 impl Arguments {
     /// Whose rules are measured.
-    fn servers(&self) -> Result<Vec<Server>> {
-        let mut servers: Vec<Server> = self.plane.iter().map(|plane| Server::Sheave(*plane)).collect();
+    fn servers(&self, daemon: &Daemon) -> Result<Vec<Server>> {
+        let mut servers: Vec<Server> =
+            self.plane.iter().map(|plane| Server::Sheave { daemon: daemon.clone(), plane: *plane }).collect();
         match &self.kube_proxy {
             Some(program) => servers.push(Server::KubeProxy(KubeProxy::identify(program, self.kube_proxy_mode)?)),
             None => say("no --kube-proxy was given: sheave is compared with pods that are addressed directly only"),
@@ -130,8 +131,8 @@ impl Arguments {
 ///
 /// # Errors
 /// Missing rights, a size that does not fit, and whatever does not come out as it must: a bench of something broken is no bench.
-pub(crate) fn measure(arguments: &Arguments, session: &Session) -> Result<()> {
-    let servers = arguments.servers()?;
+pub(crate) fn measure(arguments: &Arguments, daemon: &Daemon, session: &Session) -> Result<()> {
+    let servers = arguments.servers(daemon)?;
     arguments.ensure_memory(servers.len())?;
     conntrack::ensure_room(SourcePorts::total())?;
     ensure_processor(arguments.processor)?;

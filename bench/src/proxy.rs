@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use sheave_lab::{Namespace, Process};
 use tempfile::NamedTempFile;
 
-use crate::daemon::{self, Plane};
+use crate::daemon::{Daemon, Plane};
 use crate::machine;
 use crate::peer::{Access, KubeProxy};
 use log::Log;
@@ -21,7 +21,7 @@ pub(crate) use log::Sync;
 /// Who serves a node.
 #[derive(Clone, Debug)]
 pub(crate) enum Server {
-    Sheave(Plane),
+    Sheave { daemon: Daemon, plane: Plane },
     KubeProxy(KubeProxy),
 }
 
@@ -50,7 +50,7 @@ impl Server {
     /// As in the results.
     pub(crate) fn name(&self) -> String {
         match self {
-            Self::Sheave(plane) => format!("sheave {}", plane.name()),
+            Self::Sheave { plane, .. } => format!("sheave {}", plane.name()),
             Self::KubeProxy(peer) => format!("kube-proxy {} {}", peer.version, peer.mode.name()),
         }
     }
@@ -58,7 +58,7 @@ impl Server {
     /// Starts it on the node, against the API server there.
     pub(crate) fn start(&self, node: &Namespace, access: Access<'_>) -> Result<Proxy> {
         let (mut command, configuration) = match self {
-            Self::Sheave(plane) => (daemon::command(*plane, access)?, None),
+            Self::Sheave { daemon, plane } => (daemon.command(*plane, access), None),
             Self::KubeProxy(peer) => {
                 let (command, file) = peer.command(access, NODE, CLUSTER_CIDR)?;
                 (command, Some(file))
@@ -92,7 +92,7 @@ impl Proxy {
     /// Waits until it says that it has written so many Services. That of kube-proxy is not waited for: it says no such thing, and
     /// brings all Services at once.
     pub(crate) fn ensure_wrote(&self, server: &Server, services: u32) -> Result<()> {
-        let Server::Sheave(_) = server else { return Ok(()) };
+        let Server::Sheave { .. } = server else { return Ok(()) };
         let synced = self.log.await_services(services.into(), PATIENCE);
         ensure!(synced >= services.into(), "the daemon wrote {synced} Services of {services}:\n{}", self.last_words());
         Ok(())

@@ -30,6 +30,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum as _;
 use sheave_tests::apiserver::load::Shape;
 
+use crate::daemon::Daemon;
 use crate::progress::Progress;
 use crate::proxy::Server;
 use crate::results::Measurement;
@@ -53,7 +54,7 @@ fn describe(row: Measurement, arguments: &Arguments, shape: Shape) -> Measuremen
 ///
 /// # Errors
 /// Missing rights, a size that does not fit, and whatever does not come out as it must: a bench of something broken is no bench.
-pub(crate) fn measure(arguments: &Arguments, report: &Session) -> Result<()> {
+pub(crate) fn measure(arguments: &Arguments, daemon: &Daemon, report: &Session) -> Result<()> {
     if arguments.matrix {
         return matrix::measure(arguments, report);
     }
@@ -62,7 +63,7 @@ pub(crate) fn measure(arguments: &Arguments, report: &Session) -> Result<()> {
     ensure_fits(wide)?;
     let Shape { services, endpoints_per_service, .. } = cluster;
     let changes = arguments.changes;
-    let server = Server::Sheave(arguments.plane);
+    let server = Server::Sheave { daemon: daemon.clone(), plane: arguments.plane };
 
     let progress = Progress::new(5);
     progress.begin(&format!("{services} Services x {endpoints_per_service} endpoints, served to a `sheave run` of its own"));
