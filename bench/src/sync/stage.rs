@@ -9,7 +9,7 @@ use serde_json::json;
 use sheave_lab::{Lab, Namespace};
 use sheave_tests::apiserver::{ApiServer, Config};
 
-use crate::proxy::NODE;
+use crate::proxy::{NODE, Proxy};
 
 /// The pod behind the probe. Far from the load's own pods, which begin at 10.128.0.0.
 const PROBE_POD: Ipv4Addr = Ipv4Addr::new(10, 180, 0, 1);
@@ -67,14 +67,15 @@ pub(super) fn create_probe(server: &ApiServer) -> Result<()> {
 }
 
 /// Connects to the probe's ClusterIP from this thread's namespace until the pod answers, and says when it did.
-pub(super) fn await_probe() -> Result<Instant> {
+pub(super) fn await_probe(daemon: &mut Proxy) -> Result<Instant> {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         if answers() {
             return Ok(Instant::now());
         }
+        daemon.ensure_running()?;
     }
-    bail!("the pod did not answer through {PROBE_IP}:80 within {PATIENCE:?}")
+    bail!("the pod did not answer through {PROBE_IP}:80 within {PATIENCE:?}; the daemon said:\n{}", daemon.last_words())
 }
 
 fn answers() -> bool {

@@ -60,7 +60,7 @@ pub(super) fn memory(server: &Server, shape: Shape, churn: u32) -> Result<Kept> 
     let before = machine::settled_kernel_memory_mb();
     let mut daemon = server.start(stage.node(), Access::Double(&double.url()))?;
     stage.node().run(move || {
-        stage::await_probe()?;
+        stage::await_probe(&mut daemon)?;
         let first = first_sync(&mut daemon, shape)?;
         let (_, rss_mb) = daemon.memory()?;
         let kernel_memory_mb = machine::kernel_memory_mb() - before;
@@ -105,7 +105,7 @@ fn observe(
 
     let mut daemon = server.start(stage.node(), Access::Double(&double.url()))?;
     stage.node().run(move || {
-        let programmed = stage::await_probe()?.saturating_duration_since(daemon.started);
+        let programmed = stage::await_probe(&mut daemon)?.saturating_duration_since(daemon.started);
         let first = first_sync(&mut daemon, shape)?;
         let loop_time = daemon.loop_time()?;
         let elements = count_elements()?;

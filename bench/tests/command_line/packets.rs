@@ -1,7 +1,5 @@
 //! `sheave-bench packets` from its command line: the shape of what it says, and how it refuses.
 
-mod stand_in;
-
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use stand_in::{daemon, error_of, script};
+use crate::stand_in::{self, daemon, error_of, script};
 
 fn bench(arguments: &[&str]) -> Command {
     stand_in::bench("packets", arguments)

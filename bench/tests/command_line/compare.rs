@@ -1,7 +1,5 @@
 //! `sheave-bench compare` from its command line: what it compares with, how it refuses, and what it leaves behind.
 
-mod stand_in;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,10 +7,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 use serde_json::Value;
 
-use stand_in::{daemon, error_of, script};
+use crate::stand_in::{self, daemon, error_of, script};
 
 /// Small, and quick even in a debug build.
 const SMALL: [&str; 8] = ["--services", "10", "--endpoints-per-service", "3", "--changes", "2", "--output", "json"];
@@ -134,6 +132,26 @@ fn a_peer_that_is_no_kube_proxy_is_refused_before_anything_is_built() {
         let error = error_of(&bench(&["--kube-proxy", peer]).output().unwrap());
         assert!(error.contains(peer) && error.contains(said), "{peer}: {error}");
     }
+}
+
+#[test]
+fn without_kube_proxy_and_nft_there_is_nothing_to_compare_with() {
+    let directory = tempfile::tempdir().unwrap();
+    let error = error_of(&bench(&SMALL).env("PATH", directory.path()).output().unwrap());
+    assert!(error.contains("running nft") && error.contains("no --kube-proxy"), "{error}");
+}
+
+/// For root; in a user namespace of one's own nothing takes away the right to make another one.
+#[test]
+fn without_the_right_to_make_namespaces_it_says_which_are_missing() {
+    if !geteuid().is_root() {
+        return;
+    }
+    daemon();
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-sys_admin", env!("CARGO_BIN_EXE_sheave-bench"), "compare"]).args(SMALL).stdin(Stdio::null());
+    let error = error_of(&command.output().unwrap());
+    assert!(error.contains("needs namespaces of its own") && error.contains("run as root"), "{error}");
 }
 
 #[test]
