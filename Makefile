@@ -2,6 +2,8 @@
 # what it cannot get. `make` alone shows this list.
 
 CARGO ?= cargo
+# What `sheave --version` and the results of the bench name; nothing where there is no repository.
+export SHEAVE_COMMIT ?= $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)
 # What the crates link (libnftnl, libmnl) and what the scenarios use as real clients and as oracles.
 BUILD_PACKAGES := pkg-config libnftnl-dev libmnl-dev
 # netbase: /etc/protocols, by which nft lists `tcp` and not `6`, and /etc/hosts, for localhost. binutils: readelf, for the image.

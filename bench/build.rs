@@ -1,4 +1,4 @@
-//! What a result says of its own making: the compiler, and the commit the source was at.
+//! The compiler, which results name, and the commit that this source is at, which the daemon beside the bench should be of, too.
 
 use std::process::Command;
 

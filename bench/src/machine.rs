@@ -35,7 +35,7 @@ pub(crate) struct Machine {
 pub(crate) struct Versions {
     /// Of bench and daemon, which are built together.
     pub(crate) sheave: String,
-    /// Of the source when the bench was built; changes on top of it are not told. `None` for a build from an archive.
+    /// Of the daemon, as it says itself; `-dirty` behind it where there were changes on top. `None` where its build was not told.
     pub(crate) commit: Option<String>,
     /// The compiler.
     pub(crate) rustc: Option<String>,
@@ -66,7 +66,7 @@ impl Versions {
         let nft = Command::new("nft").arg("--version").output().ok().map(|output| String::from_utf8_lossy(&output.stdout).into());
         Self {
             sheave: env!("CARGO_PKG_VERSION").into(),
-            commit: option_env!("SHEAVE_BENCH_COMMIT").map(Into::into),
+            commit: None,
             rustc: option_env!("SHEAVE_BENCH_RUSTC").map(Into::into),
             nft: nft.map(|text: String| text.trim().to_owned()).filter(|text| !text.is_empty()),
         }
@@ -124,7 +124,11 @@ pub(crate) fn settled_kernel_memory_mb() -> f64 {
 
 /// Processor time of the calling thread so far, user and kernel.
 pub(crate) fn own_time() -> Duration {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_THREAD) else { return Duration::ZERO };
+    time_of(UsageWho::RUSAGE_THREAD)
+}
+
+fn time_of(who: UsageWho) -> Duration {
+    let Ok(usage) = getrusage(who) else { return Duration::ZERO };
     [usage.user_time(), usage.system_time()]
         .iter()
         .map(|time| Duration::from_micros(time.num_microseconds().unsigned_abs()))
@@ -139,6 +143,35 @@ pub(crate) fn thread_time(process: u32, thread: &str) -> Option<Duration> {
         // USER_HZ is 100 on every architecture that Linux has here.
         Duration::from_millis(ticks * 10)
     })
+}
+
+/// Processor time that a process has had, and all programs that it started and waited for: its own to the nanosecond, theirs in clock
+/// ticks (10 ms). `None` for one that is gone.
+pub(crate) fn process_time(process: u32) -> Option<Duration> {
+    let children = waited_for(&fs::read_to_string(format!("/proc/{process}/stat")).ok()?)?;
+    let mut clock: libc::clockid_t = 0;
+    // SAFETY: the kernel writes one clockid_t, which is there.
+    if unsafe { libc::clock_getcpuclockid(process.cast_signed(), &raw mut clock) } != 0 {
+        return None;
+    }
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one timespec, which is there.
+    if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+        return None;
+    }
+    let own = Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).ok()?);
+    Some(own + Duration::from_millis(children * 10))
+}
+
+/// cutime and cstime (proc_pid_stat(5), fields 16 and 17).
+fn waited_for(stat: &str) -> Option<u64> {
+    let mut times = stat.rsplit_once(") ")?.1.split(' ').skip(13).map(str::parse::<u64>);
+    Some(times.next()?.ok()? + times.next()?.ok()?)
+}
+
+/// Processor time of all programs that this process started and waited for.
+pub(crate) fn children_time() -> Duration {
+    time_of(UsageWho::RUSAGE_CHILDREN)
 }
 
 /// utime and stime (proc_pid_stat(5), fields 14 and 15) of a thread, if it has this name.
@@ -184,6 +217,15 @@ mod tests {
         assert_eq!(ticks(stat, "my (odd) sync"), Some(42));
         assert_eq!(ticks(stat, "sync"), None);
         assert_eq!(ticks("", "sync"), None);
+    }
+
+    #[test]
+    fn what_was_waited_for_stands_behind_the_own_time() {
+        let stat = "77 (my (odd) sync) S 1 77 77 0 -1 4194304 10 0 0 0 12 30 5 6 20 0 5 0 100 1000 50";
+        assert_eq!(waited_for(stat), Some(11));
+        assert_eq!(waited_for(""), None);
+        assert!(process_time(std::process::id()).unwrap() > Duration::ZERO);
+        assert_eq!(process_time(u32::MAX >> 1), None);
     }
 
     #[test]

@@ -4,11 +4,17 @@
 //! real `sheave run` as a process of its own, the real kernel, and a pod that answers.
 
 mod allocations;
+mod compare;
+mod daemon;
 mod machine;
 mod packets;
+mod peer;
 mod progress;
+mod proxy;
 mod report;
 mod results;
+mod room;
+mod scratch;
 mod session;
 mod statistics;
 mod sync;
@@ -20,6 +26,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
+use daemon::Daemon;
 use session::{Destination, Session};
 
 /// Benchmarks of sheave, beside the budgets they are held to.
@@ -32,6 +39,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// sheave beside a kube-proxy of yours, or beside stock nft: start, changes, memory and processor time on the same objects
+    Compare(compare::Arguments),
     /// What `sheave run` and the kernel keep in memory, by the number of endpoints, and after churn
     Memory(sync::memory::Arguments),
     /// Cold sync, single changes and memory, against an API server double and the real kernel
@@ -43,7 +52,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse().command) {
+    let outcome = run(&Cli::parse().command);
+    scratch::remove();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("sheave-bench: {error:#}"));
@@ -54,21 +65,25 @@ fn main() -> ExitCode {
 
 fn run(command: &Command) -> anyhow::Result<()> {
     match command {
-        Command::Memory(arguments) => {
-            measure("memory", &arguments.destination, |session| sync::memory::measure(arguments, session))
-        }
-        Command::Sync(arguments) => measure("sync", &arguments.destination, |session| sync::measure(arguments, session)),
-        Command::Packets(arguments) => measure("packets", &arguments.destination, |session| packets::measure(arguments, session)),
-        Command::Report(arguments) => report::write(arguments),
+        Command::Compare(asked) => measure("compare", &asked.destination, |daemon, run| compare::measure(asked, daemon, run)),
+        Command::Memory(asked) => measure("memory", &asked.destination, |daemon, run| sync::memory::measure(asked, daemon, run)),
+        Command::Sync(asked) => measure("sync", &asked.destination, |daemon, run| sync::measure(asked, daemon, run)),
+        Command::Packets(asked) => measure("packets", &asked.destination, |daemon, run| packets::measure(asked, daemon, run)),
+        Command::Report(asked) => report::write(asked),
     }
 }
 
 /// A measurement of the kernel, in namespaces of its own.
-fn measure(benchmark: &str, destination: &Destination, work: impl FnOnce(&Session) -> anyhow::Result<()>) -> anyhow::Result<()> {
+fn measure(
+    benchmark: &str,
+    destination: &Destination,
+    work: impl FnOnce(&Daemon, &Session) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let daemon = Daemon::beside_this()?;
     // While there is one thread: the kernel moves only the one that asks into a user namespace.
     sheave_lab::enter_sandbox().context("the bench needs namespaces of its own")?;
-    let session = Session::begin(benchmark, destination)?;
-    let outcome = work(&session);
+    let session = Session::begin(benchmark, destination, daemon.commit.clone())?;
+    let outcome = work(&daemon, &session);
     session.end(outcome)
 }
 

@@ -13,9 +13,7 @@
 //! network (`to_straight`: what the Service costs whoever has the rules anyway).
 
 mod conntrack;
-mod exchange;
-mod peer;
-mod proxy;
+pub(crate) mod exchange;
 mod results;
 mod rounds;
 mod seen;
@@ -29,15 +27,16 @@ mod udp;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
+use crate::daemon::{Daemon, Plane};
 use crate::machine;
+use crate::peer::{KubeProxy, Mode};
 use crate::progress::Progress;
+use crate::proxy::Server;
 use crate::say;
 use crate::session::{Destination, Session};
 
-use peer::{KubeProxy, Mode};
-use proxy::Server;
 use rounds::Plan;
 use site::{Effort, Site};
 use source_ports::SourcePorts;
@@ -90,30 +89,17 @@ pub(crate) struct Arguments {
     pub(crate) destination: Destination,
 }
 
-/// A plane of sheave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Plane {
-    Nftables,
-}
-
 /// What the address plan of the load holds.
 const SERVICES_MAX: i64 = 500_000;
 /// Memory of a Service and of an endpoint in API server double, daemon and kernel together: 255 MB were seen for 30,000 of three.
 const SERVICE_BYTES: u64 = 6_000;
 const ENDPOINT_BYTES: u64 = 1_000;
 
-impl Plane {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Nftables => "nftables",
-        }
-    }
-}
-
 impl Arguments {
     /// Whose rules are measured.
-    fn servers(&self) -> Result<Vec<Server>> {
-        let mut servers: Vec<Server> = self.plane.iter().map(|plane| Server::Sheave(*plane)).collect();
+    fn servers(&self, daemon: &Daemon) -> Result<Vec<Server>> {
+        let mut servers: Vec<Server> =
+            self.plane.iter().map(|plane| Server::Sheave { daemon: daemon.clone(), plane: *plane }).collect();
         match &self.kube_proxy {
             Some(program) => servers.push(Server::KubeProxy(KubeProxy::identify(program, self.kube_proxy_mode)?)),
             None => say("no --kube-proxy was given: sheave is compared with pods that are addressed directly only"),
@@ -145,8 +131,8 @@ impl Arguments {
 ///
 /// # Errors
 /// Missing rights, a size that does not fit, and whatever does not come out as it must: a bench of something broken is no bench.
-pub(crate) fn measure(arguments: &Arguments, session: &Session) -> Result<()> {
-    let servers = arguments.servers()?;
+pub(crate) fn measure(arguments: &Arguments, daemon: &Daemon, session: &Session) -> Result<()> {
+    let servers = arguments.servers(daemon)?;
     arguments.ensure_memory(servers.len())?;
     conntrack::ensure_room(SourcePorts::total())?;
     ensure_processor(arguments.processor)?;

@@ -9,6 +9,7 @@
 //! one more module and one more line in [`SECTIONS`].
 
 mod blocks;
+mod compare;
 mod growth;
 mod markdown;
 mod memory;
@@ -24,7 +25,7 @@ mod stages;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use crate::say;
@@ -33,8 +34,8 @@ use runs::Runs;
 use section::Section;
 
 /// All of the report, in its order.
-const SECTIONS: [fn(&Runs) -> Option<Section<'_>>; 5] =
-    [promises::section, stages::section, growth::section, packets::section, memory::section];
+const SECTIONS: [fn(&Runs) -> Option<Section<'_>>; 6] =
+    [promises::section, compare::section, stages::section, growth::section, packets::section, memory::section];
 
 /// What to read and where to write.
 #[derive(Debug, Args)]
@@ -54,14 +55,18 @@ pub(crate) struct Arguments {
     /// Renew the tables within this document: each stands between `<!-- results: SECTION -->` and `<!-- end of results -->`
     #[arg(long, value_name = "FILE")]
     docs: Vec<PathBuf>,
+
+    /// End with exit code 1 if a budget is missed, after everything is written
+    #[arg(long)]
+    require_budgets: bool,
 }
 
 /// Reads, and writes what was asked for.
 ///
 /// # Errors
-/// If there is nothing to read, or something cannot be written. A file that is no result is named and passed over.
+/// If there is nothing to read, something cannot be written, or a budget is missed that is required. A file that is no result is named and passed over.
 pub(crate) fn write(arguments: &Arguments) -> Result<()> {
-    let Arguments { results, output, markdown, docs } = arguments;
+    let Arguments { results, output, markdown, docs, require_budgets } = arguments;
     let runs = Runs::read(results)?;
     for skipped in &runs.skipped {
         say(&format!("left out: {skipped}"));
@@ -80,6 +85,11 @@ pub(crate) fn write(arguments: &Arguments) -> Result<()> {
             save(path, &renewed)?;
         }
     }
+    let missed = promises::missed(&runs);
+    for promise in &missed {
+        say(&format!("BUDGET MISSED: {promise}"));
+    }
+    ensure!(missed.is_empty() || !require_budgets, "budgets missed: {}", missed.len());
     Ok(())
 }
 

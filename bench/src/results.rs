@@ -235,12 +235,13 @@ fn number(value: f64) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use serde_json::json;
 
     use super::*;
 
-    fn results() -> Results {
+    /// A run with a figure that keeps to its budget, one that does not, and one without.
+    pub(crate) fn example() -> Results {
         let mut results = Results::begin("sync");
         results.add("cold_sync_ms", 499.9996, Some(500.0), "kept by a hair");
         results.add("change_p99_ms", 3.001, Some(3.0), "missed by a hair");
@@ -259,7 +260,7 @@ mod tests {
 
     #[test]
     fn figures_are_at_the_top_by_name_and_budgets_apart() {
-        let json: Value = serde_json::from_str(&results().json().unwrap()).unwrap();
+        let json: Value = serde_json::from_str(&example().json().unwrap()).unwrap();
         assert_eq!(json["cold_sync_ms"], 500);
         assert_eq!(json["change_p99_ms"], 3.001);
         assert_eq!(json["kernel_elements"], 265_000);
@@ -275,7 +276,7 @@ mod tests {
     fn what_is_saved_is_read_back_and_strange_fields_are_kept() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("results.json");
-        let written = results();
+        let written = example();
         written.write(&path).unwrap();
         assert_eq!(Results::read(&path).unwrap(), written);
         let entries: Vec<_> = fs::read_dir(directory.path()).unwrap().collect();
@@ -297,7 +298,7 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_left_out() {
-        let mut results = results();
+        let mut results = example();
         results.add("ratio", f64::NAN, Some(1.0), "nothing by nothing");
         assert_eq!(results.figure("ratio"), None);
         assert!(Measurement::new("x").value("ratio", f64::INFINITY).values.is_empty());

@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::results::{Measurement, Profile, Results};
-use crate::{machine, say, table};
+use crate::{machine, say, scratch, table};
 
 /// Exit code after SIGINT, as shells have it.
 const INTERRUPTED: i32 = 128 + 2;
@@ -51,13 +51,14 @@ struct Shared {
 }
 
 impl Session {
-    /// Begins a run, and watches for the interrupt that would end it. Results that an earlier run has kept in the same file stay until
+    /// Begins a run of a daemon of this commit, and watches for the interrupt that would end it. Results that an earlier run has kept in the same file stay until
     /// this one has measured something.
     ///
     /// # Errors
     /// If nothing can be written where the results are to be kept: better now than after an hour.
-    pub(crate) fn begin(benchmark: &str, destination: &Destination) -> Result<Self> {
-        let results = Results::begin(benchmark);
+    pub(crate) fn begin(benchmark: &str, destination: &Destination, commit: Option<String>) -> Result<Self> {
+        let mut results = Results::begin(benchmark);
+        results.versions.commit = commit;
         let save = destination.save.as_deref().map(|path| file_of(path, &results));
         if let Some(path) = &save {
             try_beside(path, &results)?;
@@ -173,6 +174,7 @@ impl Session {
             } else if let Err(error) = session.deliver(&results) {
                 say(&format!("sheave-bench: {error:#}"));
             }
+            scratch::remove();
             std::process::exit(INTERRUPTED);
         };
         std::thread::Builder::new().name("interrupts".into()).spawn(watch).context("watching for interrupts")?;
@@ -211,7 +213,7 @@ mod tests {
 
     fn begun(save: PathBuf) -> Session {
         let destination = Destination { output: Output::Json, save: Some(save) };
-        Session::begin("sync", &destination).unwrap()
+        Session::begin("sync", &destination, None).unwrap()
     }
 
     fn saved(directory: &Path) -> Results {
@@ -276,6 +278,6 @@ mod tests {
     fn a_place_that_cannot_be_written_to_is_told_at_once() {
         let directory = tempfile::tempdir().unwrap();
         let destination = Destination { output: Output::Table, save: Some(directory.path().join("missing/results.json")) };
-        assert!(Session::begin("sync", &destination).err().unwrap().to_string().contains("missing"));
+        assert!(Session::begin("sync", &destination, None).err().unwrap().to_string().contains("missing"));
     }
 }

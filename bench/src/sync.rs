@@ -14,6 +14,7 @@
 //! the moment before the double is told, and so takes in its serialising, HTTP, decoding and two more processes' wake-ups, to the
 //! kernel's own notification of the commit; the daemon's log is not believed.
 
+mod arguments;
 mod driver;
 mod in_process;
 mod matrix;
@@ -23,145 +24,22 @@ mod observer;
 mod operations;
 mod pipeline;
 mod stage;
-mod subject;
 mod wire;
 
-use anyhow::{Result, bail, ensure};
-use clap::{Args, ValueEnum};
-use sheave_tests::apiserver::load::{Mix, Shape};
+use anyhow::{Result, bail};
+use clap::ValueEnum as _;
+use sheave_tests::apiserver::load::Shape;
 
-use crate::machine;
+use crate::daemon::Daemon;
 use crate::progress::Progress;
+use crate::proxy::Server;
 use crate::results::Measurement;
-use crate::session::{Destination, Session};
+use crate::room::ensure_fits;
+use crate::session::Session;
 use crate::statistics::{Samples, milliseconds};
+use arguments::AT_MOST_ENDPOINTS;
+pub(crate) use arguments::Arguments;
 use operations::Scope;
-
-/// The sizes that the budgets are for.
-const BUDGETED: (u32, u32, u32) = (5_000, 50, 50_000);
-
-/// Endpoints up to which there are budgets at all, and those for so many: cold sync in ms, peak memory in MB.
-const MOST_ENDPOINTS: u64 = 1_000_000;
-const AT_MOST_ENDPOINTS: (f64, f64) = (3_000.0, 400.0);
-
-/// Memory that one endpoint needs in all parts of a bench together: the double's JSON, the daemon, the kernel and what plays the
-/// loop. Measured: 1.1 GB for a million.
-const BYTES_PER_ENDPOINT: f64 = 1_500.0;
-const BYTES_AT_LEAST: f64 = 300e6;
-
-/// What to measure.
-#[derive(Debug, Args)]
-pub(crate) struct Arguments {
-    /// What carries the traffic
-    #[arg(long, default_value = "nftables")]
-    plane: Plane,
-
-    /// Services at the cold sync and at the changes
-    #[arg(long, value_name = "N", default_value_t = BUDGETED.0, value_parser = clap::value_parser!(u32).range(1..))]
-    services: u32,
-
-    /// Endpoints of each of them
-    #[arg(long, value_name = "N", default_value_t = BUDGETED.1, value_parser = clap::value_parser!(u32).range(1..))]
-    endpoints_per_service: u32,
-
-    /// Endpoints to change one after the other, and Services to add
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
-    changes: u32,
-
-    /// Services that are there when one is added. They share the same total of endpoints, each having at least one
-    #[arg(long, value_name = "N", default_value_t = BUDGETED.2, value_parser = clap::value_parser!(u32).range(1..))]
-    add_at: u32,
-
-    /// Which Services there are
-    #[arg(long, default_value = "plain")]
-    mix: MixName,
-
-    /// Instead of one size, sweep 10 to 50,000 Services and 10 to 1,000,000 endpoints and show how cost grows
-    #[arg(long)]
-    matrix: bool,
-
-    /// Begin no further size of the matrix after so many minutes
-    #[arg(long, value_name = "MINUTES", default_value_t = 15)]
-    time_limit: u32,
-
-    #[command(flatten)]
-    pub(crate) destination: Destination,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Plane {
-    Nftables,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum MixName {
-    /// ClusterIP, IPv4, without affinity
-    Plain,
-    /// 70 % ClusterIP, 20 % NodePort, 10 % LoadBalancer with policy Local; 5 % with affinity; all dual stack
-    Realistic,
-}
-
-impl Plane {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Nftables => "nftables",
-        }
-    }
-}
-
-impl Arguments {
-    /// A cluster of this mix, of any size.
-    fn shape(&self) -> Shape {
-        match self.mix {
-            MixName::Plain => Shape { mix: Mix::Plain, dual_stack: false, ..Shape::default() },
-            MixName::Realistic => Shape { mix: Mix::Realistic, dual_stack: true, ..Shape::default() },
-        }
-    }
-
-    /// The cluster of the cold sync and the changes.
-    fn cluster(&self) -> Shape {
-        Shape { services: self.services, endpoints_per_service: self.endpoints_per_service, ..self.shape() }
-    }
-
-    /// The cluster that Services are added to.
-    fn wide_cluster(&self) -> Shape {
-        let endpoints = u64::from(self.services) * u64::from(self.endpoints_per_service);
-        let each = u32::try_from(endpoints / u64::from(self.add_at)).unwrap_or(u32::MAX).max(1);
-        Shape { services: self.add_at, endpoints_per_service: each, ..self.shape() }
-    }
-
-    /// A budget, where the sizes are not above those it is for. The realistic mix may take twice as much.
-    fn budget(&self, budget: f64) -> Option<f64> {
-        let (services, endpoints, add_at) = BUDGETED;
-        let within = self.services <= services && self.endpoints_per_service <= endpoints && self.add_at <= add_at;
-        within.then_some(budget * self.allowance())
-    }
-
-    /// A budget that grows with the cluster: of the usual sizes, or of a million endpoints.
-    fn budget_by_size(&self, usual: f64, of_a_million: f64) -> Option<f64> {
-        let endpoints = u64::from(self.services) * u64::from(self.endpoints_per_service);
-        let large = (endpoints <= MOST_ENDPOINTS).then_some(of_a_million * self.allowance());
-        self.budget(usual).or(large)
-    }
-
-    fn allowance(&self) -> f64 {
-        match self.mix {
-            MixName::Plain => 1.0,
-            MixName::Realistic => 2.0,
-        }
-    }
-}
-
-/// Refuses what would not fit into memory, rather than be killed half-way through.
-fn ensure_fits(shape: Shape) -> Result<()> {
-    let families = if shape.dual_stack { 2.0 } else { 1.0 };
-    let endpoints = f64::from(shape.services) * f64::from(shape.endpoints_per_service) * families;
-    let needed = (endpoints * BYTES_PER_ENDPOINT + BYTES_AT_LEAST) / 1e6;
-    #[expect(clippy::cast_precision_loss, reason = "no machine has 2^53 MB")]
-    let available = machine::available_memory_mb().map_or(f64::INFINITY, |megabytes| megabytes as f64);
-    ensure!(needed <= available, "{endpoints} endpoints need some {needed:.0} MB of memory, and {available:.0} MB are available");
-    Ok(())
-}
 
 /// Says of a measurement what it was made with.
 fn describe(row: Measurement, arguments: &Arguments, shape: Shape) -> Measurement {
@@ -176,7 +54,7 @@ fn describe(row: Measurement, arguments: &Arguments, shape: Shape) -> Measuremen
 ///
 /// # Errors
 /// Missing rights, a size that does not fit, and whatever does not come out as it must: a bench of something broken is no bench.
-pub(crate) fn measure(arguments: &Arguments, report: &Session) -> Result<()> {
+pub(crate) fn measure(arguments: &Arguments, daemon: &Daemon, report: &Session) -> Result<()> {
     if arguments.matrix {
         return matrix::measure(arguments, report);
     }
@@ -185,10 +63,11 @@ pub(crate) fn measure(arguments: &Arguments, report: &Session) -> Result<()> {
     ensure_fits(wide)?;
     let Shape { services, endpoints_per_service, .. } = cluster;
     let changes = arguments.changes;
+    let server = Server::Sheave { daemon: daemon.clone(), plane: arguments.plane };
 
     let progress = Progress::new(5);
     progress.begin(&format!("{services} Services x {endpoints_per_service} endpoints, served to a `sheave run` of its own"));
-    let cold = wire::changes(cluster, changes)?;
+    let cold = wire::changes(&server, cluster, changes)?;
     add_cold(report, arguments, &cold);
     progress.done();
 
@@ -203,7 +82,7 @@ pub(crate) fn measure(arguments: &Arguments, report: &Session) -> Result<()> {
     progress.done();
 
     progress.begin(&format!("{} Services x {} endpoints, {changes} added", wide.services, wide.endpoints_per_service));
-    let added_wire = wire::additions(wide, changes)?;
+    let added_wire = wire::additions(&server, wide, changes)?;
     let (_, added) = in_process::additions(wide, changes)?;
     let of_loop = "one Service with its endpoints: loop's channel -> acknowledged";
     report.add("service_add_p50_ms", milliseconds(added.percentile(50)), None, of_loop);
@@ -268,37 +147,6 @@ fn samples(durations: Vec<std::time::Duration>) -> Result<Samples> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn arguments(services: u32, endpoints_per_service: u32, add_at: u32) -> Arguments {
-        let plane = Plane::Nftables;
-        let (mix, destination) = (MixName::Plain, Destination::default());
-        Arguments { plane, services, endpoints_per_service, changes: 1, add_at, mix, matrix: false, time_limit: 1, destination }
-    }
-
-    #[test]
-    fn many_services_share_the_same_total_of_endpoints() {
-        let wide = arguments(5_000, 50, 50_000).wide_cluster();
-        assert_eq!((wide.services, wide.endpoints_per_service), (50_000, 5));
-        assert_eq!(arguments(10, 3, 50_000).wide_cluster().endpoints_per_service, 1);
-    }
-
-    #[test]
-    fn a_budget_is_for_its_sizes_and_smaller_ones() {
-        assert_eq!(arguments(5_000, 50, 50_000).budget(3.0), Some(3.0));
-        assert_eq!(arguments(50, 5, 50).budget(3.0), Some(3.0));
-        assert_eq!(arguments(5_001, 50, 50_000).budget(3.0), None);
-        assert_eq!(arguments(20_000, 50, 50_000).budget_by_size(500.0, 3_000.0), Some(3_000.0));
-        assert_eq!(arguments(20_001, 50, 50_000).budget_by_size(500.0, 3_000.0), None);
-        let realistic = Arguments { mix: MixName::Realistic, ..arguments(5_000, 50, 50_000) };
-        assert_eq!(realistic.budget_by_size(500.0, 3_000.0), Some(1_000.0));
-    }
-
-    #[test]
-    fn what_does_not_fit_into_memory_is_refused_with_the_sizes() {
-        let huge = Shape { services: 1_000_000, endpoints_per_service: 1_000_000, ..Shape::default() };
-        assert!(ensure_fits(huge).unwrap_err().to_string().contains("MB are available"));
-        ensure_fits(Shape { services: 10, endpoints_per_service: 5, ..Shape::default() }).unwrap();
-    }
 
     #[test]
     fn changes_are_spread_and_stay_within_the_cluster() {

@@ -110,12 +110,10 @@ pub(crate) fn significant(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::results::tests::example;
 
     fn results() -> Results {
-        let mut results = Results::begin("sync");
-        results.add("cold_sync_ms", 499.9996, Some(500.0), "kept by a hair");
-        results.add("change_p99_ms", 3.001, Some(3.0), "missed by a hair");
-        results.add("kernel_elements", 265_000.0, None, "counted");
+        let mut results = Results { measurements: Vec::new(), ..example() };
         let row = |services: u32| {
             Measurement::new("cold sync").at("plane", "nftables").at("services", services).value("kernel_ms", f64::from(services))
         };

@@ -66,7 +66,7 @@ impl Target {
 
 /// Tries sockets that do not block in turn until one has something, or the time is up. Nearly always the first turn finds it: see
 /// above.
-pub(super) fn first<S, T>(sockets: &[S], patience: Duration, mut attempt: impl FnMut(&S) -> io::Result<T>) -> io::Result<T> {
+pub(crate) fn first<S, T>(sockets: &[S], patience: Duration, mut attempt: impl FnMut(&S) -> io::Result<T>) -> io::Result<T> {
     let mut begun = None;
     loop {
         for socket in sockets {
@@ -99,7 +99,7 @@ pub(super) fn answer_to(question: &[u8]) -> [u8; ANSWER] {
 }
 
 /// Whether it was lost on the way rather than refused by this machine: the one is counted, the other ends the bench.
-pub(super) fn is_loss(error: &io::Error) -> bool {
+pub(crate) fn is_loss(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, NotConnected,
         PermissionDenied, TimedOut, UnexpectedEof, WouldBlock,

@@ -12,12 +12,13 @@ use sheave_tests::apiserver::load::{Load, Shape};
 use sheave_tests::apiserver::{ApiServer, Config};
 
 use super::exchange::{Backends, Target};
-use super::proxy::{NODE, Proxy, Server};
 use super::rounds::Measure;
 use super::seen::Seen;
 use super::source_ports::SourcePorts;
-use super::subject::{self, CLIENT, CLUSTER_IP, FIRST_POD_PORT, NODE_PORT, Place, SERVER, SERVICE_PORT, Subject, VIP};
+use super::subject::{CLIENT, CLUSTER_IP, FIRST_POD_PORT, NODE_PORT, Place, SERVER, SERVICE_PORT, Subject, VIP};
 use super::{conntrack, tcp, udp};
+use crate::peer::Access;
+use crate::proxy::{NODE, NODE_ADDRESS, Proxy, Server};
 
 /// One network under one proxy with so many Services.
 pub(super) struct Site {
@@ -72,7 +73,7 @@ impl Site {
         for object in objects(endpoints) {
             api_server.apply(&object).with_context(|| format!("creating {} of the measured Service", object["kind"]))?;
         }
-        site.proxy = Some(server.start(site.lab.node(), &api_server.url())?);
+        site.proxy = Some(server.start(site.lab.node(), Access::Double(&api_server.url()))?);
         site._api_server = Some(api_server);
         site.await_answers()?;
         if let Some(proxy) = &site.proxy {
@@ -161,7 +162,7 @@ fn objects(endpoints: u16) -> Vec<Value> {
     let port = |name: &str, protocol: &str| json!({"name": name, "protocol": protocol, "port": SERVICE_PORT, "targetPort": name, "nodePort": NODE_PORT});
     let mut objects = vec![
         json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE},
-            "status": {"addresses": [{"type": "InternalIP", "address": subject::NODE}]}}),
+            "status": {"addresses": [{"type": "InternalIP", "address": NODE_ADDRESS}]}}),
         json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "measured", "namespace": "default"},
             "spec": {"type": "LoadBalancer", "clusterIP": CLUSTER_IP, "clusterIPs": [CLUSTER_IP],
                 "externalTrafficPolicy": "Cluster", "ports": [port("tcp", "TCP"), port("udp", "UDP")]},

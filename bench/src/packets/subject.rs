@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use crate::proxy::NODE_ADDRESS;
+
 /// Where the client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
@@ -48,8 +50,6 @@ pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 pub(super) const SERVICE_PORT: u16 = 80;
 /// Its NodePort.
 pub(super) const NODE_PORT: u16 = 31_080;
-/// The node under test, as the lab has it.
-pub(super) const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 2);
 
 impl Subject {
     /// All of them, a straight one before those that are compared with it.
@@ -74,7 +74,7 @@ impl Subject {
         match self.way {
             Way::Straight => (0..endpoints).map(|place| SocketAddr::from((SERVER, FIRST_POD_PORT + place))).collect(),
             Way::ClusterIp => one(CLUSTER_IP, SERVICE_PORT),
-            Way::NodePort => one(NODE, NODE_PORT),
+            Way::NodePort => one(NODE_ADDRESS, NODE_PORT),
             Way::Vip => one(VIP, SERVICE_PORT),
         }
     }

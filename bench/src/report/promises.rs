@@ -91,18 +91,50 @@ impl Asked {
     }
 }
 
+/// A promise, and the run that answers it.
+struct Answer<'r> {
+    run: &'r Run,
+    value: f64,
+    verdict: Verdict,
+}
+
+impl Promise {
+    /// By the newest run that it asks for.
+    fn answer<'r>(&self, runs: &'r Runs) -> Option<Answer<'r>> {
+        let Self { figure, budget, asked, .. } = self;
+        let run = asked.newest(runs, figure)?;
+        let value = run.figure(figure)?;
+        Some(Answer { run, value, verdict: Verdict::of(value, Some(*budget)) })
+    }
+
+    fn allowed(&self) -> String {
+        format!("≤ {}", exact_with_unit(self.figure, self.budget))
+    }
+}
+
+/// Each promise that is not kept, as a line for people.
+pub(super) fn missed(runs: &Runs) -> Vec<String> {
+    let line = |promise: &Promise| {
+        let Answer { run, value, verdict } = promise.answer(runs)?;
+        let Promise { what, figure, .. } = promise;
+        (verdict == Verdict::Missed)
+            .then(|| format!("{what}: {} where {} was promised ({})", with_unit(figure, value), promise.allowed(), run.file))
+    };
+    PROMISES.iter().filter_map(line).collect()
+}
+
 /// `None` if no run answers any of them.
 pub(super) fn section(runs: &Runs) -> Option<Section<'_>> {
     let mut table = Table::new("Budgets", ["promise", "measured", "budget", "of budget", "verdict", "run"]);
     let mut sources: Vec<&Run> = Vec::new();
-    let mut missed = 0;
-    for Promise { what, figure, budget, asked } in &PROMISES {
-        let allowed = format!("≤ {}", exact_with_unit(figure, *budget));
-        let Some((run, value)) = asked.newest(runs, figure).and_then(|run| Some((run, run.figure(figure)?))) else {
+    let (mut measured, mut missed) = (0, 0);
+    for promise in &PROMISES {
+        let (Promise { what, figure, budget, .. }, allowed) = (promise, promise.allowed());
+        let Some(Answer { run, value, verdict }) = promise.answer(runs) else {
             table.rows.push(unmeasured(what, &allowed));
             continue;
         };
-        let verdict = Verdict::of(value, Some(*budget));
+        measured += 1;
         missed += usize::from(verdict == Verdict::Missed);
         let share = value / budget;
         table.rows.push(vec![
@@ -121,7 +153,6 @@ pub(super) fn section(runs: &Runs) -> Option<Section<'_>> {
         return None;
     }
     table.rows.extend(UNMEASURED.iter().map(|(what, allowed)| unmeasured(what, allowed)));
-    let measured = table.rows.iter().filter(|row| row.iter().any(|cell| matches!(cell.kind, Kind::Share(_)))).count();
     let lead = format!(
         "{} of {measured} budgets that were measured are kept, {missed} missed; {} were not measured here. The realistic mix may take \
          twice the plain figures; up to {FLAT} times counts as flat.",

@@ -46,7 +46,7 @@ fn the_documents_say_what_the_committed_results_say() {
 }
 
 /// Numbers that these documents may name in their own words: how something is measured, or what has to be there for it.
-const DEFINITIONS: [&str; 7] = ["2 GB", "3 ms", "70 %", "20 %", "10 %", "5 %", "1 %"];
+const DEFINITIONS: [&str; 9] = ["2 GB", "1 ms", "3 ms", "1.5 s", "70 %", "20 %", "10 %", "5 %", "1 %"];
 const UNITS: [&str; 9] = ["ns", "us", "µs", "ms", "s", "KB", "MB", "GB", "%"];
 
 #[test]
@@ -75,6 +75,56 @@ fn a_promise_is_answered_by_a_run_of_its_size_and_by_no_other() {
     assert!(text.contains("| one endpoint changed, p99 | 3.50 ms | ≤ 3 ms | 117 % | MISSED | 0 |"), "{text}");
     assert!(text.contains("| cold sync, 1,000,000 endpoints |  | ≤ 3,000 ms |  | not measured |  |"), "{text}");
     assert!(text.contains("1 of 2 budgets that were measured are kept, 1 missed"), "{text}");
+}
+
+#[test]
+fn missed_budgets_are_named_and_fail_where_they_are_required() {
+    let directory = tempfile::tempdir().unwrap();
+    let kept = directory.path().join("kept.json");
+    fs::write(&kept, sync().to_string()).unwrap();
+    let arguments = |require_budgets| Arguments {
+        results: vec![kept.clone()],
+        output: Some(directory.path().join("page.html")),
+        markdown: None,
+        docs: Vec::new(),
+        require_budgets,
+    };
+    write(&arguments(false)).unwrap();
+    fs::remove_file(directory.path().join("page.html")).unwrap();
+    assert_eq!(write(&arguments(true)).unwrap_err().to_string(), "budgets missed: 1");
+    assert!(directory.path().join("page.html").is_file(), "the page is for the one who asks why");
+    let named = ["one endpoint changed, p99: 3.50 ms where ≤ 3 ms was promised (0.json)"];
+    assert_eq!(promises::missed(&runs(&[sync()])), named);
+    let mut good = sync();
+    good["change_p99_ms"] = json!(0.2);
+    assert!(promises::missed(&runs(&[good])).is_empty());
+}
+
+/// A saved run of `compare`.
+fn compare(other: &str) -> Value {
+    let row = |contender: &str, values: Value| {
+        let at = json!({"contender": contender, "services": 5_000, "endpoints_per_service": 50, "api_server": "double"});
+        json!({"name": "start and changes", "at": at, "values": values})
+    };
+    let mut run = sync();
+    run["benchmark"] = json!("compare");
+    run["measurements"] = json!([
+        row("sheave nftables", json!({"programmed_ms": 500.0, "change_p50_ms": 0.0, "rss_mb": 50.0})),
+        row(other, json!({"programmed_ms": 9_000.0, "change_p50_ms": 5_000.0}))
+    ]);
+    run
+}
+
+#[test]
+fn a_comparison_says_how_many_times_as_much_the_other_takes() {
+    let mut alone = compare("nobody");
+    alone["measurements"].as_array_mut().unwrap().truncate(1);
+    let runs = runs(&[compare("nft -f"), compare("kube-proxy v1.36.2 nftables"), compare("nft -f"), alone]);
+    let text = markdown::of(&sections(&runs));
+    assert_eq!(text.matches("| start to programmed | 500 ms | 9,000 ms | 18.0 |").count(), 2, "one for each other: {text}");
+    assert!(text.contains("| one endpoint changed, p50 | 0 ms | 5,000 ms |  |"), "nothing is no divisor: {text}");
+    assert!(text.contains("| memory at the end | 50.0 MB |  |  |") && !text.contains("nobody"), "{text}");
+    assert!(text.contains("sheave nftables beside nft -f: 5,000 Services of 50 endpoints, API server: double"), "{text}");
 }
 
 #[test]
@@ -131,7 +181,9 @@ fn nothing_from_a_file_becomes_markup() {
     packets["benchmark"] = json!("packets");
     packets["measurements"] =
         json!([{"name": "udp_first", "at": {"rules": MARKUP, "subject": MARKUP, "services": 10}, "values": {"p50_us": 1.0}}]);
-    let runs = runs(&[hostile, other, packets]);
+    let mut beside = compare(MARKUP);
+    beside["measurements"][0]["at"]["api_server"] = json!(MARKUP);
+    let runs = runs(&[hostile, other, packets, beside]);
     let sections = sections(&runs);
     assert!(sections.len() >= 3, "{sections:?}");
     let page = page::of(&sections, &runs).unwrap();

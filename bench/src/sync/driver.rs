@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::objects::{Decoder, Document};
-use super::stage::NODE;
+use crate::proxy::NODE;
 
 /// As the daemon has it.
 const CHANGES_QUEUED: usize = 1024;

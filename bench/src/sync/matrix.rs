@@ -6,9 +6,10 @@ use anyhow::Result;
 use sheave_tests::apiserver::load::Shape;
 
 use super::operations::{self, Scope};
-use super::{Arguments, describe, ensure_fits};
+use super::{Arguments, describe};
 use crate::progress::Progress;
 use crate::results::Measurement;
+use crate::room::ensure_fits;
 use crate::say;
 use crate::session::Session;
 
@@ -48,6 +49,8 @@ pub(super) fn measure(arguments: &Arguments, report: &Session) -> Result<()> {
                 .into(),
         },
     ];
+    // The largest, too, before the first is begun.
+    sweeps.iter().flat_map(|sweep| &sweep.shapes).copied().try_for_each(ensure_fits)?;
     let deadline = Instant::now() + Duration::from_secs(60 * u64::from(arguments.time_limit));
     let progress = Progress::new(sweeps.iter().map(|sweep| sweep.shapes.len()).sum());
     for sweep in sweeps {
@@ -58,7 +61,6 @@ pub(super) fn measure(arguments: &Arguments, report: &Session) -> Result<()> {
                 say(&format!("{what}: left out, {} minutes are over", arguments.time_limit));
                 continue;
             }
-            ensure_fits(shape)?;
             progress.begin(&what);
             operations::measure(shape, CHANGES.min(arguments.changes), Scope::Growth, &Progress::none(), |row| {
                 let row = describe(row, arguments, shape).at("sweep", sweep.along);

@@ -4,9 +4,12 @@ use anyhow::Result;
 use clap::Args;
 use sheave_tests::apiserver::load::Shape;
 
-use super::{ensure_fits, wire};
+use super::wire;
+use crate::daemon::{Daemon, Plane};
 use crate::progress::Progress;
+use crate::proxy::Server;
 use crate::results::Measurement;
+use crate::room::ensure_fits;
 use crate::session::{Destination, Session};
 
 /// Endpoints of each Service.
@@ -33,16 +36,17 @@ pub(crate) struct Arguments {
 ///
 /// # Errors
 /// Missing rights, a size that does not fit, and whatever does not come out as it must.
-pub(crate) fn measure(arguments: &Arguments, report: &Session) -> Result<()> {
-    let progress = Progress::new(arguments.endpoints.len());
+pub(crate) fn measure(arguments: &Arguments, daemon: &Daemon, report: &Session) -> Result<()> {
+    let shapes: Vec<Shape> = arguments.endpoints.iter().copied().map(shape).collect();
+    // The largest, too, before the first is begun.
+    shapes.iter().copied().try_for_each(ensure_fits)?;
+    let progress = Progress::new(shapes.len());
+    let server = Server::Sheave { daemon: daemon.clone(), plane: Plane::Nftables };
     let mut empty: Option<wire::Kept> = None;
-    for wanted in &arguments.endpoints {
-        let each = EACH.min((*wanted).max(1));
-        let shape = Shape { services: wanted.div_ceil(each), endpoints_per_service: each, ..Shape::default() };
-        ensure_fits(shape)?;
-        let endpoints = shape.services.saturating_mul(each);
+    for shape in shapes {
+        let endpoints = shape.services.saturating_mul(shape.endpoints_per_service);
         progress.begin(&format!("{endpoints} endpoints, {} changes", if endpoints == 0 { 0 } else { arguments.churn }));
-        let kept = wire::memory(shape, arguments.churn)?;
+        let kept = wire::memory(&server, shape, arguments.churn)?;
         report.measured(row(endpoints, &kept, empty.as_ref()));
         for (_, name, budget) in BUDGETED.iter().filter(|(size, ..)| *size == endpoints) {
             report.add(name, kept.peak_rss_mb, Some(*budget), "VmHWM of `sheave run` at this many endpoints, after churn");
@@ -51,6 +55,12 @@ pub(crate) fn measure(arguments: &Arguments, report: &Session) -> Result<()> {
         progress.done();
     }
     Ok(())
+}
+
+/// A cluster of at least so many endpoints.
+fn shape(endpoints: u32) -> Shape {
+    let each = EACH.min(endpoints.max(1));
+    Shape { services: endpoints.div_ceil(each), endpoints_per_service: each, ..Shape::default() }
 }
 
 /// `empty`: a daemon without Services, which everything by endpoint is compared with.

@@ -21,11 +21,10 @@ use sheave::table::{Detector, NodePortAddresses, NodeState, Published};
 use super::objects::{Decoder, Document};
 use crate::allocations::Allocations;
 use crate::machine;
+use crate::proxy::CLUSTER_CIDR;
 
 /// A node of the load: one endpoint in a hundred is local.
 const NODE: &str = "node-00000";
-/// Pods of the load.
-const PODS: &str = "10.128.0.0/9";
 
 /// Everything from a decoder to the kernel of the namespace it was made in.
 pub(super) struct Pipeline {
@@ -98,7 +97,7 @@ impl Pipeline {
         let mut reconciler = Reconciler::new(context.clone());
         let everywhere = NodePortAddresses { match_all: true, ..NodePortAddresses::default() };
         let state = NodeState {
-            detector: Detector::Cidrs(BTreeSet::from([PODS.parse().context("reading the pods' network")?])),
+            detector: Detector::Cidrs(BTreeSet::from([CLUSTER_CIDR.parse().context("reading the pods' network")?])),
             node_ports_v4: everywhere.clone(),
             node_ports_v6: everywhere,
             ..NodeState::default()

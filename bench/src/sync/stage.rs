@@ -9,6 +9,8 @@ use serde_json::json;
 use sheave_lab::{Lab, Namespace};
 use sheave_tests::apiserver::{ApiServer, Config};
 
+use crate::proxy::{NODE, Proxy};
+
 /// The pod behind the probe. Far from the load's own pods, which begin at 10.128.0.0.
 const PROBE_POD: Ipv4Addr = Ipv4Addr::new(10, 180, 0, 1);
 const PROBE_PORT: u16 = 8080;
@@ -19,9 +21,6 @@ const ANSWER: &[u8] = b"through the sheave\n";
 const ATTEMPT: Duration = Duration::from_millis(10);
 /// Beyond this, something is broken rather than slow.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Name of the node, and of the probe Service.
-pub(super) const NODE: &str = "test-node";
 
 pub(super) struct Stage {
     lab: Lab,
@@ -68,14 +67,15 @@ pub(super) fn create_probe(server: &ApiServer) -> Result<()> {
 }
 
 /// Connects to the probe's ClusterIP from this thread's namespace until the pod answers, and says when it did.
-pub(super) fn await_probe() -> Result<Instant> {
+pub(super) fn await_probe(daemon: &mut Proxy) -> Result<Instant> {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         if answers() {
             return Ok(Instant::now());
         }
+        daemon.ensure_running()?;
     }
-    bail!("the pod did not answer through {PROBE_IP}:80 within {PATIENCE:?}")
+    bail!("the pod did not answer through {PROBE_IP}:80 within {PATIENCE:?}; the daemon said:\n{}", daemon.last_words())
 }
 
 fn answers() -> bool {

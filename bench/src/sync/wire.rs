@@ -8,9 +8,10 @@ use sheave_tests::apiserver::load::{Load, Shape};
 
 use super::observer::{Added, Observer, count_elements};
 use super::stage::{self, Stage};
-use super::subject::{Subject, Sync};
 use super::{samples, spread};
 use crate::machine;
+use crate::peer::Access;
+use crate::proxy::{Proxy, Server, Sync};
 use crate::statistics::Samples;
 
 /// Between two changes, so that each finds the daemon at rest, as a lone change does.
@@ -51,15 +52,15 @@ pub(super) struct Kept {
 }
 
 /// A cold sync, then one endpoint changed at a time, each as soon as the one before is in the kernel.
-pub(super) fn memory(shape: Shape, churn: u32) -> Result<Kept> {
+pub(super) fn memory(server: &Server, shape: Shape, churn: u32) -> Result<Kept> {
     let stage = Stage::build()?;
-    let server = stage.api_server()?;
-    let mut load = Load::fill(&server, shape).context("filling the API server double")?;
-    stage::create_probe(&server)?;
+    let double = stage.api_server()?;
+    let mut load = Load::fill(&double, shape).context("filling the API server double")?;
+    stage::create_probe(&double)?;
     let before = machine::settled_kernel_memory_mb();
-    let mut daemon = Subject::start(stage.node(), &server.url())?;
+    let mut daemon = server.start(stage.node(), Access::Double(&double.url()))?;
     stage.node().run(move || {
-        stage::await_probe()?;
+        stage::await_probe(&mut daemon)?;
         let first = first_sync(&mut daemon, shape)?;
         let (_, rss_mb) = daemon.memory()?;
         let kernel_memory_mb = machine::kernel_memory_mb() - before;
@@ -75,16 +76,16 @@ pub(super) fn memory(shape: Shape, churn: u32) -> Result<Kept> {
 }
 
 /// A cold sync, then one endpoint changed at a time.
-pub(super) fn changes(shape: Shape, changes: u32) -> Result<Seen> {
-    observe(shape, spread(changes, shape.services), |load, service| {
+pub(super) fn changes(server: &Server, shape: Shape, changes: u32) -> Result<Seen> {
+    observe(server, shape, spread(changes, shape.services), |load, service| {
         let change = load.change_endpoint(service).context("a cluster without endpoints has none to change")?;
         Ok(Added::Backend(ipv4(change.new)?))
     })
 }
 
 /// A cold sync, then one Service added at a time.
-pub(super) fn additions(shape: Shape, changes: u32) -> Result<Seen> {
-    observe(shape, shape.services..shape.services.saturating_add(changes), |load, service| {
+pub(super) fn additions(server: &Server, shape: Shape, changes: u32) -> Result<Seen> {
+    observe(server, shape, shape.services..shape.services.saturating_add(changes), |load, service| {
         load.add_service(service);
         let address = shape.cluster_ips(service).first().copied().context("a Service without a ClusterIP")?;
         Ok(Added::Frontend(ipv4(address)?))
@@ -92,18 +93,19 @@ pub(super) fn additions(shape: Shape, changes: u32) -> Result<Seen> {
 }
 
 fn observe(
+    server: &Server,
     shape: Shape,
     services: impl Iterator<Item = u32> + Send,
     change: impl Fn(&mut Load<'_>, u32) -> Result<Added> + Send,
 ) -> Result<Seen> {
     let stage = Stage::build()?;
-    let server = stage.api_server()?;
-    let mut load = Load::fill(&server, shape).context("filling the API server double")?;
-    stage::create_probe(&server)?;
+    let double = stage.api_server()?;
+    let mut load = Load::fill(&double, shape).context("filling the API server double")?;
+    stage::create_probe(&double)?;
 
-    let mut daemon = Subject::start(stage.node(), &server.url())?;
+    let mut daemon = server.start(stage.node(), Access::Double(&double.url()))?;
     stage.node().run(move || {
-        let programmed = stage::await_probe()?.saturating_duration_since(daemon.started);
+        let programmed = stage::await_probe(&mut daemon)?.saturating_duration_since(daemon.started);
         let first = first_sync(&mut daemon, shape)?;
         let loop_time = daemon.loop_time()?;
         let elements = count_elements()?;
@@ -124,7 +126,7 @@ fn observe(
 
 /// The sync that the packet's answer belongs to. Whatever comes before the node's own facts are known is not it: the daemon must
 /// have written every Service at once.
-fn first_sync(daemon: &mut Subject, shape: Shape) -> Result<Sync> {
+fn first_sync(daemon: &mut Proxy, shape: Shape) -> Result<Sync> {
     let first = daemon.next_sync()?;
     // The probe, and the API server's own Service without endpoints.
     if first.services < u64::from(shape.services) {

@@ -173,7 +173,8 @@ fn surroundings(server: &ApiServer, shape: &Shape) -> Result<(), Status> {
 
 impl Shape {
     /// The objects around the Services: namespace, nodes, and the ServiceCIDR that holds their ClusterIPs.
-    fn surroundings(&self) -> Vec<serde_json::Value> {
+    #[must_use]
+    pub fn surroundings(&self) -> Vec<serde_json::Value> {
         let mut objects = vec![json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})];
         let mut cidrs = vec![CLUSTER_V4.to_string()];
         if self.dual_stack {

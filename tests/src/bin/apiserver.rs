@@ -8,9 +8,9 @@ use anyhow::Context as _;
 use clap::Parser;
 use ipnet::IpNet;
 use sheave_tests::apiserver::load::{Load, Mix, Shape};
-use sheave_tests::apiserver::{ApiServer, Config, Resource};
+use sheave_tests::apiserver::{ApiServer, Config, Resource, Tls};
 
-/// A Kubernetes API server for trying things out: no TLS, no controllers, nothing on disk.
+/// A Kubernetes API server for trying things out: no controllers, nothing on disk.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Address to listen on; port 0 takes a free one.
@@ -25,6 +25,12 @@ struct Arguments {
     /// Bearer token that clients must send.
     #[arg(long, env = "APISERVER_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// Certificate to serve with, and those that vouch for it, in PEM. Without, it is plain HTTP.
+    #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
+    tls_cert_file: Option<PathBuf>,
+    /// The certificate's key, in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    tls_private_key_file: Option<PathBuf>,
     /// Custom resource to serve, as group/version/plural/Kind; namespaced, with a status. May be repeated.
     #[arg(long, value_parser = custom_resource)]
     resource: Vec<Resource>,
@@ -51,16 +57,25 @@ fn custom_resource(text: &str) -> Result<Resource, String> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let Arguments { listen, manifests, service_cidr, token, resource, services, endpoints, realistic, dual_stack } =
-        Arguments::parse();
-    let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
-    let server = ApiServer::start(Config {
-        listener: Some(listener),
+    let Arguments {
+        listen,
+        manifests,
+        service_cidr,
         token,
-        service_cidrs: service_cidr,
-        resources: resource,
-        ..Config::default()
-    })?;
+        tls_cert_file,
+        tls_private_key_file,
+        resource,
+        services,
+        endpoints,
+        realistic,
+        dual_stack,
+    } = Arguments::parse();
+    let tls = tls_cert_file.zip(tls_private_key_file).map(|(certificates, key)| Tls::read(&certificates, &key)).transpose()?;
+    let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
+    // With TLS, the double itself listens on a port of its own behind.
+    let (front, listener) = if tls.is_some() { (Some(listener), None) } else { (None, Some(listener)) };
+    let server =
+        ApiServer::start(Config { listener, token, service_cidrs: service_cidr, resources: resource, ..Config::default() })?;
     if let Some(path) = manifests {
         server.apply_manifests(&path)?;
     }
@@ -68,8 +83,19 @@ async fn main() -> anyhow::Result<()> {
         let mix = if realistic { Mix::Realistic } else { Mix::Plain };
         Load::fill(&server, Shape { services, endpoints_per_service: endpoints, mix, dual_stack, ..Shape::default() })?;
     }
+    let (url, front) = match tls.zip(front) {
+        Some((tls, front)) => (format!("https://{}", front.local_addr()?), Some((tls, front))),
+        None => (server.url(), None),
+    };
     // For people and for scripts that wait for it.
-    writeln!(std::io::stdout(), "{}", server.url())?;
-    tokio::signal::ctrl_c().await?;
+    writeln!(std::io::stdout(), "{url}")?;
+    if let Some((tls, front)) = front {
+        tokio::select! {
+            served = tls.serve(front, server.address()) => served?,
+            interrupted = tokio::signal::ctrl_c() => interrupted?,
+        }
+    } else {
+        tokio::signal::ctrl_c().await?;
+    }
     Ok(())
 }

@@ -1,38 +1,17 @@
 //! `sheave-bench packets` from its command line: the shape of what it says, and how it refuses.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::stand_in::{self, daemon, error_of, script};
+
 fn bench(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sheave-bench"));
-    command.arg("packets").args(arguments).stdin(Stdio::null());
-    command
-}
-
-fn error_of(output: &Output) -> String {
-    assert!(!output.status.success());
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// The daemon is a binary of another package, which `cargo test -p sheave-bench` does not build.
-fn daemon() -> PathBuf {
-    let daemon = Path::new(env!("CARGO_BIN_EXE_sheave-bench")).with_file_name("sheave");
-    assert!(daemon.is_file(), "{} is not there: build it first with `cargo build -p sheave`", daemon.display());
-    daemon
-}
-
-/// A program of a few lines of shell.
-fn script(path: &Path, body: &str) -> String {
-    fs::write(path, format!("#!/bin/sh\n{body}\n")).expect("writing a script");
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("making it executable");
-    path.to_string_lossy().into_owned()
+    stand_in::bench("packets", arguments)
 }
 
 /// The measurements of one kind, one subject and one number of Services.

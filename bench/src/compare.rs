@@ -1,0 +1,223 @@
+//! `sheave-bench compare`: sheave and a kube-proxy in turn, each on a node of its own, on the same objects and seen from the kernel.
+//!
+//! ```text
+//!  API server ──▶ one contender ──▶ kernel of the node's namespace ──▶ a pod with two doors
+//!    ▲ the probe's endpoint          │ nf_tables commits                 ▲ which one?
+//!    └─────────────────────── this process ── one packet after each ─────┘
+//! ```
+//! No contender's word is taken: a change is programmed when a packet proves it. Where the kernel tells of commits (nf_tables,
+//! whoever made them) that packet follows each of them; for what it does not tell (iptables-legacy, IPVS), one is sent every
+//! millisecond. Without a kube-proxy the comparison is with stock nft, loading and changing the very table that sheave made.
+
+mod api;
+mod commits;
+mod contender;
+mod control_plane;
+mod field;
+mod stock;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use sheave_tests::apiserver::load::Shape;
+use tempfile::NamedTempFile;
+
+use crate::daemon::{Daemon, Plane};
+use crate::peer::{KubeProxy, Mode};
+use crate::progress::Progress;
+use crate::proxy::Server;
+use crate::session::{Destination, Session};
+use crate::{room, say, scratch};
+use contender::{Plan, Seen};
+use control_plane::Programs;
+
+/// What to compare.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The kube-proxy to compare with; without, it is stock nft with the same rules
+    #[arg(long, value_name = "FILE")]
+    kube_proxy: Option<PathBuf>,
+
+    /// Its mode
+    #[arg(long, value_name = "MODE", default_value = "nftables", requires = "kube_proxy")]
+    kube_proxy_mode: Mode,
+
+    /// A real API server, in place of the double
+    #[arg(long, value_name = "FILE", requires = "etcd")]
+    kube_apiserver: Option<PathBuf>,
+
+    /// Its etcd
+    #[arg(long, value_name = "FILE", requires = "kube_apiserver")]
+    etcd: Option<PathBuf>,
+
+    /// What carries the traffic of sheave
+    #[arg(long, value_name = "PLANE", default_value = "nftables")]
+    plane: Plane,
+
+    /// Services, beside the one that is probed
+    #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..))]
+    services: u32,
+
+    /// Endpoints of each of them
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    endpoints_per_service: u32,
+
+    /// Changes of one endpoint, one after the other
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    changes: u32,
+
+    #[command(flatten)]
+    pub(crate) destination: Destination,
+}
+
+/// Who sheave is compared with.
+enum Other {
+    KubeProxy(Server),
+    /// Its rules are sheave's, kept here.
+    Stock(NamedTempFile),
+}
+
+impl Arguments {
+    fn other(&self) -> Result<Other> {
+        if let Some(program) = &self.kube_proxy {
+            return Ok(Other::KubeProxy(Server::KubeProxy(KubeProxy::identify(program, self.kube_proxy_mode)?)));
+        }
+        stock::ensure_there()?;
+        say("no --kube-proxy was given: sheave is compared with stock nft, which loads the rules that sheave made");
+        Ok(Other::Stock(scratch::file().context("making a file for sheave's rules")?))
+    }
+
+    fn plan(&self) -> Plan {
+        let Self { services, endpoints_per_service, changes, .. } = *self;
+        Plan { shape: Shape { services, endpoints_per_service, ..Shape::default() }, changes }
+    }
+}
+
+impl Other {
+    fn name(&self) -> String {
+        match self {
+            Self::KubeProxy(server) => server.name(),
+            Self::Stock(_) => stock::NAME.to_owned(),
+        }
+    }
+
+    fn run(&self, programs: Option<&Programs>, plan: Plan) -> Result<Seen> {
+        match self {
+            Self::KubeProxy(server) => contender::run(server, programs, plan, None),
+            Self::Stock(ruleset) => stock::run(ruleset, plan.changes),
+        }
+    }
+
+    fn ruleset(&self) -> Option<&NamedTempFile> {
+        match self {
+            Self::KubeProxy(_) => None,
+            Self::Stock(ruleset) => Some(ruleset),
+        }
+    }
+}
+
+/// Runs all of it.
+///
+/// # Errors
+/// Missing rights, a size that does not fit, a peer that is none, and whatever does not come out as it must.
+pub(crate) fn measure(arguments: &Arguments, daemon: &Daemon, session: &Session) -> Result<()> {
+    let plan = arguments.plan();
+    let Plan { shape, changes } = plan;
+    let other = arguments.other()?;
+    let programs = control_plane::programs(arguments.kube_apiserver.as_deref(), arguments.etcd.as_deref())?;
+    let programs = programs.as_ref();
+    let api_server = programs.map_or_else(|| "double".to_owned(), |programs| format!("kube-apiserver {}", programs.version));
+    room::ensure_fits(shape)?;
+    let Shape { services, endpoints_per_service, .. } = shape;
+
+    let progress = Progress::new(2);
+    let sheave = Server::Sheave { daemon: daemon.clone(), plane: arguments.plane };
+    let run = |name: &str, run: &dyn Fn() -> Result<Seen>| -> Result<Seen> {
+        progress.begin(&format!("{services} Services x {endpoints_per_service} endpoints, {changes} changes, {name}"));
+        let seen = run().with_context(|| name.to_owned())?;
+        session.measured(seen.row(name, shape).at("api_server", api_server.as_str()));
+        progress.done();
+        Ok(seen)
+    };
+    let own = run(&sheave.name(), &|| contender::run(&sheave, programs, plan, other.ruleset()))?;
+    let peer = run(&other.name(), &|| other.run(programs, plan))?;
+    drop(progress);
+    for (name, ratio) in ratios(&own, &peer) {
+        session.add(&name, ratio, None, &format!("{} to sheave: {}", other.name(), meaning(&name, &other)));
+    }
+    Ok(())
+}
+
+/// How many times as much the other takes.
+fn ratios(own: &Seen, peer: &Seen) -> impl Iterator<Item = (String, f64)> {
+    own.values().into_iter().zip(peer.values()).filter_map(|((name, own), (_, peer))| {
+        let unit = name.rfind('_')?;
+        Some((format!("{}_ratio", &name[..unit]), peer / own))
+    })
+}
+
+fn meaning(ratio: &str, other: &Other) -> &'static str {
+    let stock = matches!(other, Other::Stock(_));
+    match ratio {
+        "programmed_ratio" if stock => "`nft -f` from its start to its end; sheave also starts, lists and decodes",
+        "programmed_ratio" => "spawn -> everything is in the kernel, proven by a packet",
+        "start_cpu_ratio" => "processor time until then",
+        "change_p50_ratio" | "change_p99_ratio" if stock => "`nft -f` of one element; sheave is told by an API server",
+        "change_p50_ratio" | "change_p99_ratio" => "before the API server is told -> the kernel has it, proven by a packet",
+        "change_cpu_ratio" => "processor time of one change",
+        "peak_rss_ratio" => "the most memory resident",
+        _ => "memory resident at the end",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::statistics::Samples;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn parse(arguments: &[&str]) -> Result<Arguments, String> {
+        let line = ["compare"].iter().chain(arguments);
+        Cli::try_parse_from(line).map(|cli| cli.arguments).map_err(|error| error.to_string())
+    }
+
+    fn seen(milliseconds: u64, rss_mb: Option<f64>) -> Seen {
+        let time = Duration::from_millis(milliseconds);
+        let changes = Samples::new(vec![time]).unwrap();
+        Seen { programmed: time, start_cpu: time, changes, change_cpu: time, peak_rss_mb: 50.0, rss_mb }
+    }
+
+    #[test]
+    fn a_ratio_says_how_many_times_as_much_the_other_takes() {
+        let ratios: Vec<_> = ratios(&seen(2, Some(10.0)), &seen(500, Some(40.0))).collect();
+        let of = |name: &str| ratios.iter().find(|(ratio, _)| ratio == name).unwrap().1;
+        assert!((of("programmed_ratio") - 250.0).abs() < 1e-9 && (of("change_p99_ratio") - 250.0).abs() < 1e-9);
+        assert!((of("peak_rss_ratio") - 1.0).abs() < 1e-9 && (of("rss_ratio") - 4.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_does_not_stay_has_no_ratio() {
+        let rss = ratios(&seen(2, Some(10.0)), &seen(2, None)).find(|(name, _)| name == "rss_ratio").unwrap().1;
+        assert!(rss.is_nan(), "left out where figures are added");
+    }
+
+    #[test]
+    fn sizes_and_modes_are_judged() {
+        for bad in [["--services", "0"], ["--changes", "0"], ["--endpoints-per-service", "many"], ["--kube-proxy-mode", "ipvs"]] {
+            assert!(parse(&bad).is_err(), "{bad:?}");
+        }
+        let arguments = parse(&["--kube-proxy", "/x", "--kube-proxy-mode", "ipvs"]).unwrap();
+        assert_eq!(arguments.kube_proxy_mode, Mode::Ipvs);
+        assert!(arguments.other().err().unwrap().to_string().contains("no such file"));
+    }
+}

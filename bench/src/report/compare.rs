@@ -1,0 +1,76 @@
+//! sheave beside a kube-proxy, or beside stock nft.
+
+use std::collections::BTreeMap;
+
+use super::number::{count, digits, with_unit};
+use super::runs::{Run, Runs, size, word};
+use super::section::{Cell, Exhibit, Section, Table};
+
+/// Values, and how a reader calls them.
+const FIGURES: [(&str, &str); 7] = [
+    ("programmed_ms", "start to programmed"),
+    ("start_cpu_ms", "processor time until then"),
+    ("change_p50_ms", "one endpoint changed, p50"),
+    ("change_p99_ms", "one endpoint changed, p99"),
+    ("change_cpu_ms", "processor time of one change"),
+    ("peak_rss_mb", "memory, at most"),
+    ("rss_mb", "memory at the end"),
+];
+
+/// One run: what was seen of sheave, and of the other.
+struct Pair<'r> {
+    run: &'r Run,
+    /// Of the cluster, and who served it.
+    caption: String,
+    names: [&'r str; 2],
+    values: [&'r BTreeMap<String, f64>; 2],
+}
+
+impl<'r> Pair<'r> {
+    /// `None` for a run that has not both.
+    fn of(run: &'r Run) -> Option<Self> {
+        let mut rows = run.measurements().filter_map(|row| Some((word(row, "contender")?, row)));
+        let ((own, first), (other, second)) = rows.next().zip(rows.next())?;
+        let [services, each] = ["services", "endpoints_per_service"].map(|name| size(first, name).map(count).unwrap_or_default());
+        let caption = format!(
+            "{own} beside {other}: {services} Services of {each} endpoints, API server: {}",
+            word(first, "api_server").unwrap_or_default()
+        );
+        Some(Self { run, caption, names: [own, other], values: [&first.values, &second.values] })
+    }
+
+    fn table(&self) -> Table {
+        let [own, other] = self.names;
+        let mut table = Table::new(self.caption.as_str(), ["figure", own, other, "times as much"]);
+        for (name, head) in FIGURES {
+            let [own, other] = self.values.map(|values| values.get(name).copied());
+            let cell = |value: Option<f64>| Cell::number(value.map(|value| with_unit(name, value)).unwrap_or_default());
+            let times = own.zip(other).map(|(own, other)| other / own).filter(|times| times.is_finite());
+            let times = Cell::number(times.map(digits).unwrap_or_default());
+            table.rows.push(vec![Cell::words(head), cell(own), cell(other), times]);
+        }
+        table
+    }
+}
+
+/// The newest run with each other. `None` without a run of `compare`.
+pub(super) fn section(runs: &Runs) -> Option<Section<'_>> {
+    let mut pairs: Vec<Pair<'_>> = Vec::new();
+    for pair in runs.of("compare").filter_map(Pair::of) {
+        if pairs.iter().all(|other| other.names != pair.names) {
+            pairs.push(pair);
+        }
+    }
+    if pairs.is_empty() {
+        return None;
+    }
+    Some(Section {
+        id: "compare",
+        title: "Beside others",
+        lead: "The same objects, each on a node of its own, seen from the kernel. `nft -f` loads the rules that sheave made: it starts no \
+               daemon, asks no API server and decodes nothing, so it is what any daemon that writes its rules through nft takes at least."
+            .to_owned(),
+        exhibits: pairs.iter().map(|pair| Exhibit::Table(pair.table())).collect(),
+        sources: pairs.iter().map(|pair| pair.run).collect(),
+    })
+}

@@ -1,0 +1,7 @@
+//! `sheave-bench` from its command line, with programs that stand in for others.
+
+mod compare;
+mod daemon;
+mod packets;
+mod stand_in;
+mod sync;

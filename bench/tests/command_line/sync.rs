@@ -1,0 +1,45 @@
+//! `sheave-bench sync` and `memory` from their command line: the shape of what they say, and how they refuse.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::stand_in::{bench, daemon, error_of};
+
+fn result(subcommand: &str, arguments: &[&str]) -> Value {
+    let output = bench(subcommand, arguments).args(["--output", "json"]).output().expect("running the bench");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+#[test]
+fn a_small_cluster_has_every_figure_and_the_commit_of_the_daemon() {
+    let version = Command::new(daemon()).arg("--version").output().unwrap();
+    let version = String::from_utf8(version.stdout).unwrap();
+    let arguments = ["--services", "20", "--endpoints-per-service", "3", "--changes", "3", "--add-at", "30"];
+    let results = result("sync", &arguments);
+    for figure in
+        ["cold_sync_ms", "start_to_programmed_ms", "peak_rss_mb", "change_p99_ms", "change_wire_p99_ms", "service_add_p99_ms"]
+    {
+        assert!(results[figure].as_f64().is_some_and(|value| value > 0.0), "{figure}: {results:#}");
+    }
+    let commit = version.trim().split_once(", commit ").map(|(_, commit)| commit);
+    assert_eq!(results["versions"]["commit"].as_str(), commit, "{version}");
+}
+
+#[test]
+fn memory_is_measured_at_each_size() {
+    daemon();
+    let results = result("memory", &["--endpoints", "0,100", "--churn", "2"]);
+    let rows = results["measurements"].as_array().unwrap();
+    let churned: Vec<_> = rows.iter().map(|row| (row["at"]["endpoints"].as_u64(), row["values"]["churned"].as_f64())).collect();
+    assert_eq!(churned, [(Some(0), Some(0.0)), (Some(100), Some(2.0))]);
+    assert!(rows.iter().all(|row| row["values"]["rss_mb"].as_f64() > Some(0.0)), "{rows:?}");
+}
+
+#[test]
+fn a_size_that_does_not_fit_is_refused_before_the_first_is_begun() {
+    daemon();
+    let error = error_of(&bench("memory", &["--endpoints", "10,4000000000"]).output().unwrap());
+    assert!(error.contains("MB are available") && !error.contains("10 endpoints,"), "{error}");
+}
