@@ -91,7 +91,10 @@ fn judge(budgets: &Budgets, counts: &Counts) -> Result<()> {
     let known: BTreeSet<&String> = budgets.keys().collect();
     let measured: BTreeSet<&String> = counts.keys().collect();
     if known != measured {
-        bail!("budgets and benches are not of the same names: {}", names(known.symmetric_difference(&measured).copied().collect()));
+        bail!(
+            "budgets and benches are not of the same names: {}",
+            names(known.symmetric_difference(&measured).copied().collect())
+        );
     }
     let missed = |(name, budget): &(&String, &Budget)| {
         let most = u128::from(budget.instructions) * u128::from(100 + budget.margin_percent) / 100;

@@ -20,8 +20,7 @@ use door::Nowhere;
 /// The kernel-free measure of the project: Services of 50 endpoints, half a slice each.
 const PLAIN: Shape = Shape { services: 100, endpoints_per_service: 50, mix: Mix::Plain, dual_stack: false, nodes: 100 };
 /// A thousand Services as clusters have them, in both families.
-const REALISTIC: Shape =
-    Shape { services: 1_000, endpoints_per_service: 10, mix: Mix::Realistic, dual_stack: true, nodes: 100 };
+const REALISTIC: Shape = Shape { services: 1_000, endpoints_per_service: 10, mix: Mix::Realistic, dual_stack: true, nodes: 100 };
 /// A Service that fills its slice.
 const FULL_SLICE: Shape = Shape { services: 1, endpoints_per_service: 100, ..PLAIN };
 
