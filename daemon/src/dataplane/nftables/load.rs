@@ -155,7 +155,7 @@ fn ports_that_fit<'t>(ports: impl Iterator<Item = &'t Arc<ServicePort>>, limits:
             Some(reason) => {
                 spoiled.insert(port.id.clone(), reason);
             }
-            None => render::port(port, &mut |set: SetId, record: &[u8]| content.push(set, record)),
+            None => render::port(port, &mut content),
         }
     }
     (content, spoiled)
