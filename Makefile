@@ -9,7 +9,7 @@ BUILD_PACKAGES := pkg-config libnftnl-dev libmnl-dev
 # netbase: /etc/protocols, by which nft lists `tcp` and not `6`, and /etc/hosts, for localhost. binutils: readelf, for the image.
 TEST_PACKAGES  := binutils nftables iproute2 conntrack curl procps netbase iptables ipset ipvsadm
 
-.PHONY: help demo test mutants test-vm test-vm-all lint bench bench-docs bench-check build deps-build deps-test
+.PHONY: help demo test mutants test-vm test-vm-all lint bench bench-docs bench-check bench-page build deps-build deps-test
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,9 +45,13 @@ lint: deps-build ## rustfmt, clippy with the workspace's lints, cargo-deny
 bench: deps-test ## the promises of docs/performance.md as numbers of this machine, and a page that shows them
 	scripts/bench
 
+bench-check: deps-build ## count the instructions of the hot rooms under valgrind and hold them to bench/budgets.toml
+	@scripts/need valgrind
+	scripts/bench-check
+
 bench-docs: deps-build ## the tables of README and docs/performance.md, from the results in bench/results
 	$(CARGO) run --locked --quiet -p sheave-bench -- report bench/results --docs README.md --docs docs/performance.md
 
-bench-check: deps-build ## that page, in a headless Chromium (installs it)
+bench-page: deps-build ## that page, in a headless Chromium (installs it)
 	@scripts/need chromium-headless-shell
 	$(CARGO) test --locked -p sheave-bench --test page -- --ignored

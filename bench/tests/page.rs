@@ -1,4 +1,4 @@
-//! The page of `sheave-bench report` in a real browser: `make bench-check`, which installs one.
+//! The page of `sheave-bench report` in a real browser: `make bench-page`, which installs one.
 
 #[path = "page/browser.rs"]
 mod browser;
@@ -91,7 +91,7 @@ fn brightness(colour: &Value) -> u32 {
 }
 
 #[test]
-#[ignore = "needs chromium-headless-shell: make bench-check"]
+#[ignore = "needs chromium-headless-shell: make bench-page"]
 fn the_page_is_drawn_on_phones_and_screens_in_light_and_dark() {
     let directory = tempfile::tempdir().unwrap();
     let page = directory.path().join("report.html");
@@ -109,7 +109,7 @@ fn the_page_is_drawn_on_phones_and_screens_in_light_and_dark() {
 }
 
 #[test]
-#[ignore = "needs chromium-headless-shell: make bench-check"]
+#[ignore = "needs chromium-headless-shell: make bench-page"]
 fn a_hostile_file_neither_runs_nor_widens_the_page() {
     const MARKUP: &str =
         "</title></style><script>document.title = 'owned'</script><img src=x onerror=\"document.title='owned'\">";

@@ -99,7 +99,7 @@ impl Browser {
     fn receive(&mut self) -> Value {
         let mut message = Vec::new();
         self.from.read_until(0, &mut message).expect("hearing from the browser");
-        assert_eq!(message.pop(), Some(0), "the browser ended: is {PROGRAM} installed? `make bench-check` does that");
+        assert_eq!(message.pop(), Some(0), "the browser ended: is {PROGRAM} installed? `make bench-page` does that");
         serde_json::from_slice(&message).expect("JSON from the browser")
     }
 }

@@ -145,8 +145,7 @@ impl<'a, const N: usize> Fields<'a, N> {
 /// userdata at 256, data at 64) and refuses the message, which is a better report than any of ours.
 pub fn put(buffer: &mut Vec<u8>, kind: u16, payload: &[u8]) {
     let payload = &payload[..payload.len().min(MAX - HEADER)];
-    buffer.extend_from_slice(&length_field(payload.len() + HEADER));
-    buffer.extend_from_slice(&kind.to_ne_bytes());
+    buffer.extend_from_slice(&header(payload.len() + HEADER, kind));
     buffer.extend_from_slice(payload);
     pad(buffer);
 }
@@ -185,8 +184,7 @@ pub fn nest(buffer: &mut Vec<u8>, kind: u16, inside: impl FnOnce(&mut Vec<u8>)) 
 /// Opens a nest and says where it starts. Until [`end`] its length is that of an empty one.
 pub fn begin(buffer: &mut Vec<u8>, kind: u16) -> usize {
     let start = buffer.len();
-    buffer.extend_from_slice(&length_field(HEADER));
-    buffer.extend_from_slice(&kind.to_ne_bytes());
+    buffer.extend_from_slice(&header(HEADER, kind));
     start
 }
 
@@ -203,7 +201,20 @@ fn patch(buffer: &mut [u8], start: usize, flags: u16) {
 }
 
 fn pad(buffer: &mut Vec<u8>) {
-    buffer.resize(align(buffer.len()), 0);
+    let padding = [0; 3];
+    let odd = align(buffer.len()) - buffer.len();
+    buffer.extend_from_slice(&padding[..odd]);
+}
+
+/// The head of a nest whose length, the head's own four bytes included, is known beforehand.
+pub(crate) fn nest_header(length: usize, kind: u16) -> [u8; HEADER] {
+    header(length, kind | NESTED)
+}
+
+/// In one piece: attributes are what a load consists of, and each append looks whether there is room.
+pub(crate) fn header(length: usize, kind: u16) -> [u8; HEADER] {
+    let ([low, high], [first, second]) = (length_field(length), kind.to_ne_bytes());
+    [low, high, first, second]
 }
 
 /// A nest that outgrew its length field says the largest length; the kernel then refuses the message.

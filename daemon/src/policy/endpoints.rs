@@ -49,8 +49,11 @@ impl<'a> Merger<'a> {
                 endpoint,
             }));
         }
-        self.candidates.sort_unstable_by(|a, b| a.address.cmp(&b.address).then_with(|| preference(a.endpoint, b.endpoint)));
-        self.candidates.dedup_by_key(|candidate| candidate.address);
+        // A controller that adds pods in the order of their addresses leaves nothing to do.
+        if !self.candidates.is_sorted_by(|a, b| a.address < b.address) {
+            self.candidates.sort_unstable_by(|a, b| a.address.cmp(&b.address).then_with(|| preference(a.endpoint, b.endpoint)));
+            self.candidates.dedup_by_key(|candidate| candidate.address);
+        }
         &self.candidates
     }
 }

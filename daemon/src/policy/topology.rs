@@ -46,15 +46,17 @@ pub(super) fn serving(candidates: &[Candidate<'_>]) -> Arc<[SocketAddr]> {
 /// when nothing is: then all that terminate but still serve, wherever they are.
 fn cluster(candidates: &[Candidate<'_>], context: &Context) -> Vec<Backend> {
     let mode = mode(candidates, context);
-    let ready = select(candidates, |candidate| is_ready(candidate) && is_near(candidate, mode, context));
-    if ready.is_empty() { select(candidates, is_fallback) } else { ready }
+    // Nearly always that is all of them.
+    let mut ready = Vec::with_capacity(candidates.len());
+    ready.extend(select(candidates, |candidate| is_ready(candidate) && is_near(candidate, mode, context)));
+    if ready.is_empty() { select(candidates, is_fallback).collect() } else { ready }
 }
 
 /// Ready endpoints of this node, else those of this node that terminate but still serve. Hints never apply, and a ready endpoint
 /// elsewhere does not prevent the fallback.
 fn local(candidates: &[Candidate<'_>]) -> Vec<Backend> {
-    let ready = select(candidates, |candidate| candidate.local && is_ready(candidate));
-    if ready.is_empty() { select(candidates, |candidate| candidate.local && is_fallback(candidate)) } else { ready }
+    let ready: Vec<Backend> = select(candidates, |candidate| candidate.local && is_ready(candidate)).collect();
+    if ready.is_empty() { select(candidates, |candidate| candidate.local && is_fallback(candidate)).collect() } else { ready }
 }
 
 /// Only ready endpoints have a say. Where node hints do not lead here, zone hints still may.
@@ -100,7 +102,7 @@ fn is_fallback(candidate: &Candidate<'_>) -> bool {
     candidate.endpoint.conditions.is_fallback()
 }
 
-fn select<'a>(candidates: &[Candidate<'a>], wanted: impl Fn(&Candidate<'a>) -> bool) -> Vec<Backend> {
-    let chosen = candidates.iter().filter(|candidate| wanted(candidate));
-    chosen.map(|candidate| Backend { address: candidate.address, local: candidate.local }).collect()
+fn select<'a>(candidates: &[Candidate<'a>], wanted: impl Fn(&Candidate<'a>) -> bool) -> impl Iterator<Item = Backend> {
+    let chosen = candidates.iter().filter(move |candidate| wanted(candidate));
+    chosen.map(|candidate| Backend { address: candidate.address, local: candidate.local })
 }

@@ -1,6 +1,6 @@
 //! Bringing the kernel from one generation to the next, in one transaction whose size follows the change.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use crate::dataplane::{Commit, PlaneError};
 use crate::model::Family;
@@ -9,7 +9,7 @@ use crate::table::{Delta, NodeState, PortChange, ServicePort, ServiceTable, SetD
 
 use super::content::{Change, Changes, Content};
 use super::load::{content_of, size_for};
-use super::names::{SetId, SetKind, TABLE};
+use super::names::{BySet, SetId, SetKind, TABLE};
 use super::skeleton::{Features, Skeleton, class_of};
 use super::transactions::Transactions;
 use super::{Limits, Live, NftablesPlane, render};
@@ -109,7 +109,7 @@ impl Live {
         if !grows {
             return None;
         }
-        let mut own: HashMap<SetId, usize> = HashMap::new();
+        let mut own = BySet::<usize>::default();
         for frontend in before.into_iter().flat_map(|port| &port.frontends) {
             for (pool, scope) in render::pools(frontend) {
                 let backends = before.map_or(0, |port| port.set(scope).len());

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::netlink::nft::Element;
+use crate::table::Backend;
 
 use super::names::SetId;
+use super::render::{Sink, SlotRecord};
 use super::sets::Shape;
 
 /// Elements of one set, one after the other, each as long as the set's [`Shape`] says.
@@ -83,7 +85,11 @@ impl Column {
 
 impl Content {
     pub(crate) fn push(&mut self, set: SetId, record: &[u8]) {
-        self.columns.entry(set).or_insert_with(|| Column::new(set)).push(record);
+        self.column(set).push(record);
+    }
+
+    fn column(&mut self, set: SetId) -> &mut Column {
+        self.columns.entry(set).or_insert_with(|| Column::new(set))
     }
 
     pub(crate) fn len(&self, set: SetId) -> usize {
@@ -98,6 +104,19 @@ impl Content {
     /// Hands out the columns in the order of loading; each is freed when the caller is done with it.
     pub(crate) fn into_columns(self) -> impl Iterator<Item = (SetId, Column)> {
         self.columns.into_iter()
+    }
+}
+
+impl Sink for Content {
+    fn put(&mut self, set: SetId, record: &[u8]) {
+        self.push(set, record);
+    }
+
+    fn put_slots(&mut self, mut slots: SlotRecord, backends: impl ExactSizeIterator<Item = Backend>) {
+        if backends.len() > 0 {
+            let column = self.column(slots.set());
+            (0_u32..).zip(backends).for_each(|(place, backend)| column.push(slots.at(place, backend)));
+        }
     }
 }
 

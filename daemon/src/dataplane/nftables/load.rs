@@ -1,6 +1,6 @@
 //! Writing everything: a new set of sets and chains beside what is there, then the turn-over.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::dataplane::{Commit, PlaneError};
@@ -10,7 +10,7 @@ use crate::table::{PortId, ServicePort, ServiceTable};
 
 use super::affinity::Affinity;
 use super::content::Content;
-use super::names::{INSTANCES, Instances, LAYOUT, LAYOUT_PREFIX, SetId, SetKind, TABLE, instance_of};
+use super::names::{BySet, INSTANCES, Instances, LAYOUT, LAYOUT_PREFIX, SetId, SetKind, TABLE, instance_of};
 use super::sets::LEAST_SIZE;
 use super::skeleton::{Features, STEP_BYTES, Skeleton, add_table};
 use super::transactions::Transactions;
@@ -66,9 +66,9 @@ impl NftablesPlane {
         let adopted: Vec<SetId> = adopted.into_keys().collect();
 
         let (content, spoiled) = content(table, self.limits);
-        let counts: HashMap<SetId, usize> = content.sets().map(|set| (set, content.len(set))).collect();
+        let counts: BySet<usize> = content.sets().map(|set| (set, content.len(set))).collect();
         let features = Features::of(table.node()).with(counts.keys().copied());
-        let sizes: HashMap<SetId, u32> = features
+        let sizes: BySet<u32> = features
             .sets()
             .filter(|set| set.is_sized())
             .map(|set| (set, size_for(counts.get(&set).copied().unwrap_or(0))))
@@ -155,7 +155,7 @@ fn ports_that_fit<'t>(ports: impl Iterator<Item = &'t Arc<ServicePort>>, limits:
             Some(reason) => {
                 spoiled.insert(port.id.clone(), reason);
             }
-            None => render::port(port, &mut |set: SetId, record: &[u8]| content.push(set, record)),
+            None => render::port(port, &mut content),
         }
     }
     (content, spoiled)

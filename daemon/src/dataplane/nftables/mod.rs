@@ -29,14 +29,14 @@ mod whole;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use crate::netlink::nft::{Batch, NftDoor};
 use crate::table::{Delta, PortId, ServicePort, ServiceTable};
 
 use super::{Commit, Damage, Dataplane, Fill, PlaneError, SetFill};
 use affinity::Affinity;
-use names::{Instances, SetId};
+use names::{BySet, Instances, SetId};
 use skeleton::{Features, LARGEST_CLASS, Skeleton};
 
 pub use hold::{HOLD_TABLE, NatHold, is_held};
@@ -70,9 +70,9 @@ struct Live {
     names: Instances,
     skeleton: Skeleton,
     /// Elements by set.
-    counts: HashMap<SetId, usize>,
+    counts: BySet<usize>,
     /// What sized sets were made for.
-    sizes: HashMap<SetId, u32>,
+    sizes: BySet<u32>,
     /// Service ports that are in the table and not in the kernel, and why.
     spoiled: BTreeMap<PortId, String>,
     affinity: Affinity,
@@ -200,7 +200,7 @@ impl Limits {
         if most > self.backends {
             return Some(format!("{most} backends are above the limit of {}", self.backends));
         }
-        let mut wanted: HashMap<SetId, usize> = HashMap::new();
+        let mut wanted = BySet::<usize>::default();
         for frontend in &port.frontends {
             for (pool, scope) in render::pools(frontend) {
                 *wanted.entry(names::SetKind::Endpoints(pool).of(frontend.address.family())).or_default() +=

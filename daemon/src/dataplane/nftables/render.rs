@@ -20,6 +20,13 @@ pub(crate) type Record = SmallVec<[u8; 80]>;
 /// Where rendered elements go.
 pub(crate) trait Sink {
     fn put(&mut self, set: SetId, record: &[u8]);
+
+    /// The elements of all slots of a frontend's set, for who need not be told the set with every one.
+    fn put_slots(&mut self, mut slots: SlotRecord, backends: impl ExactSizeIterator<Item = Backend>) {
+        for (place, backend) in (0_u32..).zip(backends) {
+            self.put(slots.set(), slots.at(place, backend));
+        }
+    }
 }
 
 impl<F: FnMut(SetId, &[u8])> Sink for F {
@@ -33,10 +40,7 @@ pub(crate) fn port(port: &ServicePort, sink: &mut impl Sink) {
     for frontend in &port.frontends {
         marks(port, frontend, sink);
         for (pool, scope) in pools(frontend) {
-            let mut slot = SlotRecord::new(frontend, pool);
-            for (place, backend) in (0_u32..).zip(port.set(scope).iter()) {
-                sink.put(slot.set, slot.at(place, backend));
-            }
+            sink.put_slots(SlotRecord::new(frontend, pool), port.set(scope).iter());
         }
     }
 }
@@ -114,11 +118,11 @@ pub(crate) fn port_change(before: Option<&ServicePort>, after: Option<&ServicePo
         changes.add(*set, record);
     }
 
-    let frontends = |port: Option<&ServicePort>| port.map(|port| port.frontends.clone()).unwrap_or_default();
-    let (old, new) = (frontends(before), frontends(after));
+    let old = before.map_or(&[][..], |port| &port.frontends);
+    let new = after.map_or(&[][..], |port| &port.frontends);
     let find = |list: &[Frontend], address| list.binary_search_by(|frontend| frontend.address.cmp(&address)).ok();
-    for frontend in &old {
-        let next = find(&new, frontend.address).map(|place| &new[place]);
+    for frontend in old {
+        let next = find(new, frontend.address).map(|place| &new[place]);
         for (pool, scope) in pools(frontend) {
             let next_scope = next.and_then(|next| pools(next).iter().find(|(p, _)| *p == pool).map(|(_, scope)| *scope));
             let mut slots = SlotRecord::new(frontend, pool);
@@ -142,8 +146,8 @@ pub(crate) fn port_change(before: Option<&ServicePort>, after: Option<&ServicePo
             }
         }
     }
-    for frontend in &new {
-        let held = find(&old, frontend.address).map(|place| pools(&old[place])).unwrap_or_default();
+    for frontend in new {
+        let held = find(old, frontend.address).map(|place| pools(&old[place])).unwrap_or_default();
         for (pool, scope) in pools(frontend).into_iter().filter(|(pool, _)| held.iter().all(|(p, _)| p != pool)) {
             let mut slots = SlotRecord::new(frontend, pool);
             for (place, backend) in (0_u32..).zip(after.into_iter().flat_map(|port| port.set(scope).iter())) {
@@ -273,7 +277,7 @@ fn push_port(key: &mut Record, port: u16) {
 }
 
 /// Elements `frontend . slot : backend` of one frontend: the key is written once, slot and backend again and again.
-struct SlotRecord {
+pub(crate) struct SlotRecord {
     set: SetId,
     record: Record,
     key: usize,
@@ -285,11 +289,27 @@ impl SlotRecord {
         Self { set: SetKind::Endpoints(pool).of(frontend.address.family()), key: record.len(), record }
     }
 
-    fn at(&mut self, slot: u32, backend: Backend) -> &[u8] {
+    pub(crate) fn set(&self) -> SetId {
+        self.set
+    }
+
+    /// The element of one slot. What follows the key is appended in one piece, a load being mostly this.
+    pub(crate) fn at(&mut self, slot: u32, backend: Backend) -> &[u8] {
+        let mut rest = [0; 4 + 16 + 4];
+        rest[..4].copy_from_slice(&slot.to_ne_bytes());
+        let port = match backend.address.ip() {
+            IpAddr::V4(ip) => {
+                rest[4..8].copy_from_slice(&ip.octets());
+                8
+            }
+            IpAddr::V6(ip) => {
+                rest[4..20].copy_from_slice(&ip.octets());
+                20
+            }
+        };
+        rest[port..port + 2].copy_from_slice(&backend.address.port().to_be_bytes());
         self.record.truncate(self.key);
-        self.record.extend_from_slice(&slot.to_ne_bytes());
-        push_address(&mut self.record, backend.address.ip());
-        push_port(&mut self.record, backend.address.port());
+        self.record.extend_from_slice(&rest[..port + 4]);
         &self.record
     }
 

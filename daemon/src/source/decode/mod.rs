@@ -72,7 +72,7 @@ struct Identity {
 /// # Errors
 /// Bytes that are not JSON, or an object without a name.
 pub fn from_json(kind: Kind, bytes: &[u8], names: &mut Interner) -> Result<Decoded, DecodeError> {
-    match serde_json::from_slice::<Field<Document<'_>>>(bytes)? {
+    match wire::read::<Field<Document<'_>>>(bytes)? {
         Field::Is(document) => object(kind, document, names),
         Field::Absent => Err(DecodeError::NotAnObject { found: "null" }),
         Field::Wrong(found) => Err(DecodeError::NotAnObject { found }),

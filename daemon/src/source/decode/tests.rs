@@ -788,3 +788,21 @@ fn memory_of_250_000_endpoints() {
     }
     println!("{} slices, {} MB of JSON: {elapsed:?}, {} KiB resident more", held.len(), bytes >> 20, resident() - before);
 }
+
+#[test]
+fn text_that_is_not_utf8_costs_an_object_only_where_it_is_read() {
+    let slice = |generated_by: &[u8], service: &[u8]| {
+        let parts: [&[u8]; 5] = [
+            br#"{"metadata": {"name": "web-1", "namespace": "default", "generateName": ""#,
+            generated_by,
+            br#"", "labels": {"kubernetes.io/service-name": ""#,
+            service,
+            br#""}}, "addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"name": "", "port": 80}]}"#,
+        ];
+        from_json(Kind::EndpointSlice, &parts.concat(), &mut Interner::default())
+    };
+    let read = slice(b"web-", b"web").expect("decodes");
+    assert!(matches!(&read, Decoded::Object(Object::EndpointSlice(slice)) if slice.endpoints.len() == 1));
+    assert_eq!(slice(b"web-\xff", b"web").expect("nobody reads that field"), read);
+    assert!(matches!(slice(b"web-", b"web\xff"), Err(DecodeError::Json(_))));
+}

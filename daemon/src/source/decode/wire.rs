@@ -10,6 +10,15 @@ use serde::de::value::MapAccessDeserializer;
 
 use super::field::{Field, First, List, Present, Shape, Text, object_shape};
 
+/// Reads JSON. That it is UTF-8 is looked at once and for the whole: left to itself, serde_json looks at every string.
+pub(crate) fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_json::Result<T> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => serde_json::from_str(text),
+        // What is not UTF-8 may be in a field that nobody reads.
+        Err(_) => serde_json::from_slice(bytes),
+    }
+}
+
 /// Any object: a Service, an EndpointSlice, a Node, a ServiceCIDR, a Status. `Items` is what to do with the items of a List.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'a, Items: Shape<'de> + Default"))]

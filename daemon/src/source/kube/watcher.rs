@@ -38,7 +38,7 @@ use super::resource::{From, Resource};
 use super::split::{Items, Lines};
 use crate::model::Interner;
 use crate::source::decode::field::{Field, Text};
-use crate::source::decode::wire::{Document, Metadata};
+use crate::source::decode::wire::{self, Document, Metadata};
 use crate::source::decode::{self, Decoded};
 use crate::source::{Change, Mark};
 
@@ -221,7 +221,7 @@ impl Watcher {
             while let Some(chunk) = answer.chunk().await? {
                 let mut changes = Vec::new();
                 let mut unreadable = None;
-                items.feed(&chunk, |item| match serde_json::from_slice::<Field<Document<'_>>>(item) {
+                items.feed(&chunk, |item| match wire::read::<Field<Document<'_>>>(item) {
                     Ok(Field::Is(document)) => changes.extend(self.applied(document)),
                     Ok(_) => {}
                     Err(error) => unreadable = Some(error),
@@ -317,7 +317,7 @@ impl Watcher {
 
     /// What one line of a watch means.
     fn event(&mut self, line: &[u8], progress: &mut Progress, changes: &mut Vec<Change>) -> Result<(), Failure> {
-        let event = match serde_json::from_slice::<Event<'_>>(line) {
+        let event = match wire::read::<Event<'_>>(line) {
             Ok(event) => event,
             // An object missed in a list would be taken for deleted: then rather no list.
             Err(error) if *progress == Progress::Listing => {

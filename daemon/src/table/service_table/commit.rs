@@ -175,6 +175,9 @@ impl ServiceTable {
     /// Brings the claims of one Service up to date.
     fn stake(&mut self, key: &ServiceKey, wanted: &Wanted) {
         let present = self.services.get(key).map_or(&[][..], |entry| &entry.ports);
+        if asks_the_same(present, wanted) {
+            return;
+        }
         let old = present.iter().flat_map(|entry| claims(&entry.claimant, entry.frontends()));
         let mut old: Vec<(FrontendAddress, Claim)> = old.collect();
         let new = wanted.ports.iter().flat_map(|port| claims(&port.claimant, &port.desired.frontends));
@@ -293,11 +296,14 @@ impl ServiceTable {
             (Some(before), None) => self.ports.remove(&before.id),
             (_, Some(after)) => self.ports.insert(after.id.clone(), after.clone()),
         };
-        for ip in ips(after.as_ref()) {
-            self.addresses.hold(ip);
-        }
-        for ip in ips(before.as_ref()) {
-            self.addresses.release(ip);
+        // Endpoints change far more often than addresses do.
+        if !ips(before.as_ref()).eq(ips(after.as_ref())) {
+            for ip in ips(after.as_ref()) {
+                self.addresses.hold(ip);
+            }
+            for ip in ips(before.as_ref()) {
+                self.addresses.release(ip);
+            }
         }
         for &(ip, came) in cluster.local.iter().chain(&local.local) {
             self.hairpins.count(ip, came);
@@ -361,6 +367,15 @@ fn sort_unique<T>(list: &mut Vec<T>, order: impl Fn(&T, &T) -> Ordering) {
         list.sort_by(&order);
         list.dedup_by(|later, first| order(later, first).is_eq());
     }
+}
+
+/// Nothing to claim and nothing to withdraw. The usual case: it was endpoints that changed.
+fn asks_the_same(present: &[PortEntry], wanted: &Wanted) -> bool {
+    let same = |(entry, port): (&PortEntry, &WantedPort)| {
+        let asked = |frontend: &Frontend| (frontend.address, frontend.kind);
+        Arc::ptr_eq(&entry.claimant, &port.claimant) && entry.frontends().map(asked).eq(port.desired.frontends.iter().map(asked))
+    };
+    present.len() == wanted.ports.len() && present.iter().zip(&wanted.ports).all(same)
 }
 
 fn claims<'a>(
