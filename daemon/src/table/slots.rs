@@ -206,8 +206,13 @@ impl Merge {
     const NEW: u32 = u32::MAX;
 
     fn of(old: &BackendSet, wanted: &[Backend], generation: u64) -> Self {
-        let mut merge =
-            Self { order: Vec::with_capacity(wanted.len()), joining: Vec::new(), holes: Vec::new(), relabelled: Vec::new() };
+        let mut merge = Self {
+            order: Vec::with_capacity(wanted.len()),
+            // At the least so many, and all of them where there was nobody.
+            joining: Vec::with_capacity(wanted.len().saturating_sub(old.len())),
+            holes: Vec::new(),
+            relabelled: Vec::new(),
+        };
         let mut present = old.order.iter().map(|&place| (place, &old.slots[place as usize])).peekable();
         for &backend in wanted {
             let joining = Slot::new(backend, generation);
@@ -236,7 +241,8 @@ impl Merge {
 
     /// Fills holes with those that join, then with the last; what still joins is appended.
     fn place(mut self, old: &BackendSet, len: usize) -> SetChange {
-        let mut slots = old.slots.to_vec();
+        let mut slots = Vec::with_capacity(len.max(old.len()));
+        slots.extend_from_slice(&old.slots);
         for &(place, slot) in &self.relabelled {
             slots[place as usize] = slot;
         }
