@@ -206,8 +206,13 @@ fn pad(buffer: &mut Vec<u8>) {
     buffer.extend_from_slice(&padding[..odd]);
 }
 
+/// The head of a nest whose length, the head's own four bytes included, is known beforehand.
+pub(crate) fn nest_header(length: usize, kind: u16) -> [u8; HEADER] {
+    header(length, kind | NESTED)
+}
+
 /// In one piece: attributes are what a load consists of, and each append looks whether there is room.
-fn header(length: usize, kind: u16) -> [u8; HEADER] {
+pub(crate) fn header(length: usize, kind: u16) -> [u8; HEADER] {
     let ([low, high], [first, second]) = (length_field(length), kind.to_ne_bytes());
     [low, high, first, second]
 }

@@ -87,6 +87,23 @@ impl<'a> Element<'a> {
 
     /// Writes it as one entry of `NFTA_SET_ELEM_LIST_ELEMENTS`.
     pub(super) fn write(&self, buffer: &mut Vec<u8>) {
+        match *self {
+            // What a load consists of: in four pieces, where nest by nest takes three times the instructions.
+            Self {
+                key,
+                key_end: None,
+                data,
+                verdict: None,
+                timeout: None,
+                expiration: None,
+                interval_end: false,
+                userdata: None,
+            } if is_short(key) && data.is_none_or(is_short) => write_pair(key, data, buffer),
+            _ => self.write_nests(buffer),
+        }
+    }
+
+    fn write_nests(&self, buffer: &mut Vec<u8>) {
         let Self { key, key_end, data, verdict, timeout, expiration, interval_end, userdata } = *self;
         attr::nest(buffer, super::abi::LIST_ELEM, |buffer| {
             if interval_end {
@@ -112,6 +129,30 @@ impl<'a> Element<'a> {
                 attr::put(buffer, elem::USERDATA, userdata);
             }
         });
+    }
+}
+
+/// Needs no padding, and no nest around it outgrows its length field. True of every key and data of ours.
+fn is_short(value: &[u8]) -> bool {
+    value.len().is_multiple_of(4) && value.len() < 1024
+}
+
+/// An entry of a key and perhaps data, both [short](is_short): all lengths are known beforehand.
+fn write_pair(key: &[u8], data: Option<&[u8]>, buffer: &mut Vec<u8>) {
+    let value = |payload: &[u8]| attr::HEADER + payload.len();
+    let nest = |payload: &[u8]| attr::HEADER + value(payload);
+    let entry = attr::HEADER + nest(key) + data.map_or(0, nest);
+    let heads = [
+        attr::nest_header(entry, super::abi::LIST_ELEM),
+        attr::nest_header(nest(key), elem::KEY),
+        attr::header(value(key), elem::DATA_VALUE),
+    ];
+    buffer.extend_from_slice(heads.as_flattened());
+    buffer.extend_from_slice(key);
+    if let Some(data) = data {
+        let heads = [attr::nest_header(nest(data), elem::DATA), attr::header(value(data), elem::DATA_VALUE)];
+        buffer.extend_from_slice(heads.as_flattened());
+        buffer.extend_from_slice(data);
     }
 }
 
@@ -174,4 +215,24 @@ impl OwnedVerdict {
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_in_one_piece_is_the_entry_nest_by_nest() {
+        let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(1400).collect();
+        let lengths = [0, 1, 4, 7, 12, 28, 64, 1020, 1024, 1400];
+        for key in lengths {
+            for data in [None].into_iter().chain(lengths.map(Some)) {
+                let element = Element { key: &bytes[..key], data: data.map(|length| &bytes[..length]), ..Element::default() };
+                let (mut quick, mut nested) = (Vec::new(), Vec::new());
+                element.write(&mut quick);
+                element.write_nests(&mut nested);
+                assert_eq!(quick, nested, "key of {key}, data of {data:?}");
+            }
+        }
+    }
 }
