@@ -134,7 +134,7 @@ impl<'a> Element<'a> {
 
 /// Needs no padding, and no nest around it outgrows its length field. True of every key and data of ours.
 fn is_short(value: &[u8]) -> bool {
-    value.len() % 4 == 0 && value.len() < 1024
+    value.len().is_multiple_of(4) && value.len() < 1024
 }
 
 /// An entry of a key and perhaps data, both [short](is_short): all lengths are known beforehand.
