@@ -23,3 +23,4 @@ pub mod reconciler;
 mod retry;
 pub mod source;
 pub mod table;
+mod user_namespace;

@@ -74,7 +74,8 @@ const HASHSIZE: &str = "nf_conntrack.hashsize";
 const MOST: u64 = 1 << 20;
 /// As the configuration names it.
 const OOM_SCORE: &str = "oomScoreAdj";
-const ROUTE_LOCALNET: &str = "net.ipv4.conf.all.route_localnet";
+/// On: the kernel routes packets from and to 127.0.0.0/8 on every device (Documentation/networking/ip-sysctl.rst).
+pub(super) const ROUTE_LOCALNET: &str = "net.ipv4.conf.all.route_localnet";
 
 /// Makes every setting, and returns those that cannot be made.
 pub(super) fn make(options: &Options, sysctls: &Sysctls) -> Vec<Missed> {

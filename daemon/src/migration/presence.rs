@@ -11,6 +11,8 @@ use std::path::Path;
 
 use nix::unistd::getpid;
 
+use crate::user_namespace;
+
 /// kube-proxy's health and metrics servers.
 const PORTS: [u16; 2] = [10256, 10249];
 /// The kernel's tables of sockets; the second one is missing where there is no IPv6.
@@ -89,18 +91,13 @@ fn processes() -> Vec<Sign> {
         // other than the machine's first, those are the processes outside of it, whose rules are in other networks.
         let here = match network(&Path::new("/proc").join(id.to_string())) {
             Some(network) => Some(network) == own,
-            None => !in_nested_user_namespace(),
+            None => !fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| user_namespace::is_nested(&map)),
         };
         if here {
             found.push(Sign::Process { id, command: command.join(" ") });
         }
     }
     found
-}
-
-/// Whether this process is in a user namespace other than the machine's first, which alone maps every user (user_namespaces(7)).
-fn in_nested_user_namespace() -> bool {
-    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 /// Every process that can be seen, with its command line.
