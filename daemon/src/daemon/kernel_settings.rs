@@ -21,7 +21,7 @@ use super::localnet;
 use crate::config::{ConntrackSettings, DetectLocal, KernelSettings, Options};
 use crate::model::Family;
 
-pub(super) use self::keeper::{Keeper, problem};
+pub(super) use self::keeper::{Keeper, LOOK_AGAIN, problem};
 
 /// `/proc/sys`, and what else is a file of one line.
 pub(super) struct Sysctls {

@@ -12,6 +12,7 @@ mod addresses;
 mod adoption;
 mod closed_door;
 mod families;
+mod forwarding;
 mod handover;
 mod instruments;
 mod kernel_settings;
@@ -47,6 +48,7 @@ pub use sync::{Control, Inputs, Outputs, SyncLoop};
 pub use watchman::Watchman;
 
 use self::adoption::Adoption;
+use self::forwarding::Forwarding;
 use self::kernel_settings::Sysctls;
 use self::localnet::Localnet;
 use self::reload::{Follower, InForce};
@@ -99,12 +101,14 @@ pub enum DaemonError {
     #[error(
         "chain {chains} drops forwarded packets, and only kube-proxy's KUBE-FORWARD accepts those of Services there, by a mark that \
          its own rules set; sheave accepts nothing on behalf of others: nothing was begun, so that traffic goes on. Have rules accept \
-         packets from and to the pods' CIDRs first (`iptables -I FORWARD -s CIDR -j ACCEPT`, and the same with `-d`); `sheave \
-         migrate check` says when that is done"
+         packets from and to {pods} first (`iptables -I FORWARD -s CIDR -j ACCEPT`, and the same with `-d`); `sheave \
+         migrate check` says when that is done, with `--cluster-cidr` if that is set"
     )]
     ForwardsByKubeProxy {
         /// Which chains.
         chains: String,
+        /// Where the pods are.
+        pods: String,
     },
     /// The source or the loop came to an end that nobody asked for; the log says why.
     #[error("the sync loop has ended; the rules stay in place")]
@@ -232,7 +236,7 @@ async fn serve(
         }
         handover::withdraw();
     }
-    let adoption = adoption::prepare(settings.options.adopt, begun).await?;
+    let adoption = adoption::prepare(&settings.options, begun).await?;
     settings.tell(&mut told.configuration);
     let (log_now, log_filter) = (settings.log, log.clone());
     let options = Arc::new(settings.options);
@@ -285,6 +289,13 @@ async fn serve(
     // After the hold, which asks for connection tracking: before, its settings need not be there.
     keeper.look(&options);
     let (in_force, settings_wanted) = watch::channel(options.clone());
+    let forwarding = Forwarding {
+        health: health.clone(),
+        metrics: outputs.metrics.clone(),
+        reporter: reporter.clone(),
+        told: told.forwarding.clone(),
+    };
+    tokio::spawn(cancel.clone().run_until_cancelled_owned(forwarding.watch(in_force.subscribe())));
     tokio::spawn(cancel.clone().run_until_cancelled_owned(keeper.follow(settings_wanted)));
 
     tracing::info!(node = %options.node_name, plane = plane_name, version = env!("CARGO_PKG_VERSION"), "sheave starts");

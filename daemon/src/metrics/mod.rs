@@ -43,6 +43,8 @@ pub struct Metrics {
     pub(crate) problems: Gauge,
     /// Settings of the kernel that were asked for and are not made.
     pub(crate) kernel_settings_missed: Gauge,
+    /// Chains of others that drop what is forwarded from and to pods.
+    pub(crate) chains_in_the_way: Gauge,
     watches: WatchMetrics,
     client: ClientMetrics,
     process: ProcessMetrics,
@@ -144,6 +146,11 @@ impl Metrics {
             "Kernel settings that the configuration asks for and that cannot be made; each is one of the problems",
             Gauge::default,
         );
+        let chains_in_the_way = book.one(
+            "sheave_forward_chains_dropping",
+            "Chains that drop what is forwarded from and to pods, and that nobody has made accept it; together one of the problems",
+            Gauge::default,
+        );
         let watches = WatchMetrics::new(book);
         let client = ClientMetrics::new(book);
         let process = ProcessMetrics::new(book);
@@ -159,6 +166,7 @@ impl Metrics {
             queue,
             problems,
             kernel_settings_missed,
+            chains_in_the_way,
             watches,
             client,
             process,

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::fs;
 
+use ipnet::IpNet;
 use serde::Serialize;
 
 use super::presence::{self, Listeners};
 use super::surroundings::{Surroundings, is_foreign};
-use super::{Item, MigrationError, State, family_word};
+use super::{Item, MigrationError, State, family_word, look};
 use crate::dataplane::nftables;
 use crate::netlink::ipvs;
 use crate::netlink::nft::KernelNft;
@@ -83,11 +84,12 @@ impl Finding {
 }
 
 impl Report {
-    /// Looks at this thread's network namespace. Changes nothing.
+    /// Looks at this thread's network namespace. Changes nothing. `pods`: the networks that pods are in; with none known, any network
+    /// that others accept is taken for theirs.
     ///
     /// # Errors
     /// See [`MigrationError`].
-    pub fn look(door: &mut KernelNft) -> Result<Self, MigrationError> {
+    pub fn look(door: &mut KernelNft, pods: &[IpNet]) -> Result<Self, MigrationError> {
         let state = State::look(door)?;
         let sheave_runs = nftables::is_held(door)?;
         // Our own daemon listens on kube-proxy's ports, and may be out of sight in a container.
@@ -97,16 +99,8 @@ impl Report {
             false => Presence::Runs,
             true => presence::why_out_of_sight().map_or(Presence::Absent, Presence::CannotBeTold),
         };
-
-        let tables: Vec<_> = door.all_tables()?.into_iter().filter(is_foreign).collect();
-        let chains: Vec<_> = door.all_chains()?.into_iter().filter(|chain| is_foreign(&chain.table)).collect();
-        let mut rules = Vec::with_capacity(tables.len());
-        for table in tables {
-            let of_table = door.rules_in(&table)?;
-            rules.push((table, of_table));
-        }
         let mut findings = of_state(&state, &presence);
-        findings.extend(Surroundings { chains: &chains, rules: &rules, liberal: is_liberal() }.findings(&state));
+        findings.extend(around(door, &state, pods)?);
         findings.sort_by_key(|finding| finding.severity);
         let cannot_be_told = match presence {
             Presence::CannotBeTold(why) => Some(why),
@@ -120,6 +114,37 @@ impl Report {
     pub fn to_do(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|finding| finding.severity != Severity::Note)
     }
+}
+
+/// What others have beside kube-proxy, whose state was looked at already.
+fn around(door: &mut KernelNft, state: &State, pods: &[IpNet]) -> Result<Vec<Finding>, MigrationError> {
+    let tables: Vec<_> = door.all_tables()?.into_iter().filter(is_foreign).collect();
+    let chains: Vec<_> = door.all_chains()?.into_iter().filter(|chain| is_foreign(&chain.table)).collect();
+    let mut rules = Vec::with_capacity(tables.len());
+    for table in tables {
+        let of_table = door.rules_in(&table)?;
+        rules.push((table, of_table));
+    }
+    Ok(Surroundings { chains: &chains, rules: &rules, pods, liberal: is_liberal() }.findings(state))
+}
+
+/// What a person has to do before kube-proxy's rules go, or may go: not about kube-proxy itself, whose state was looked at already.
+///
+/// # Errors
+/// See [`MigrationError`].
+pub fn manual(door: &mut KernelNft, state: &State, pods: &[IpNet]) -> Result<Vec<Finding>, MigrationError> {
+    let mut findings = of_tables(state);
+    findings.extend(around(door, state, pods)?);
+    findings.retain(|finding| finding.severity == Severity::Manual);
+    Ok(findings)
+}
+
+/// What drops forwarded packets from and to pods at present, whoever wrote it.
+///
+/// # Errors
+/// See [`MigrationError`].
+pub fn forwarding(door: &mut KernelNft, pods: &[IpNet]) -> Result<Vec<Finding>, MigrationError> {
+    Ok(look::dropping(door)?.iter().filter_map(|chain| chain.finding(pods)).collect())
 }
 
 /// Whether kube-proxy runs.
@@ -169,8 +194,12 @@ fn of_state(state: &State, presence: &Presence) -> Vec<Finding> {
             Finding::new(Kind::UsedByOthers, Severity::Note, text)
         }));
     }
-    findings.extend(state.untouchable.iter().map(|table| Finding::new(Kind::LegacyUnread, Severity::Manual, table.to_string())));
+    findings.extend(of_tables(state));
     findings
+}
+
+fn of_tables(state: &State) -> Vec<Finding> {
+    state.untouchable.iter().map(|table| Finding::new(Kind::LegacyUnread, Severity::Manual, table.to_string())).collect()
 }
 
 /// Whether conntrack takes packets outside of the window for valid.

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::forwarding::{self, FORWARD_HOOK};
+use super::forwarding::{self, Dropping, FORWARD_HOOK, Passage};
 use super::iptables::{self, Fate, Place, Rule};
+use super::surroundings::is_foreign;
 use super::{
     Backend, DEVICE, FILTER, Iptables, MigrationError, State, TABLE, Table, Untouchable, address, block_on, check, frontends,
     legacy,
@@ -78,11 +79,9 @@ impl State {
                     }
                 };
                 let rules: Vec<Rule> = table.rules.iter().map(Rule::from).collect();
-                let drops = table.policy(FORWARD_HOOK) == Some(&xtables::Target::Drop);
-                let drops_forwarded = name == FILTER && (drops || forwarding::drops_the_rest(&rules, FORWARD_HOOK));
-                if drops_forwarded && !forwarding::lets_pods_through(&rules, FORWARD_HOOK) {
-                    self.dropping_legacy.push(check::legacy_chain(family, FORWARD_HOOK));
-                }
+                let dropping = (name == FILTER).then(|| dropping_legacy(family, &table, &rules)).flatten();
+                let drops_forwarded = dropping.is_some();
+                self.dropping_legacy.extend(dropping);
                 let chains = table.chains.iter().map(|chain| chain.name.as_str());
                 let builtin: BTreeSet<&str> =
                     table.chains.iter().filter(|chain| chain.policy.is_some()).map(|chain| chain.name.as_str()).collect();
@@ -119,6 +118,40 @@ impl State {
         self.serving = self.virtual_servers.iter().filter(|server| serving.contains(server)).copied().collect();
         Ok(())
     }
+}
+
+/// Every chain at forward that drops what its rules do not accept, whoever wrote it, in nf_tables and in iptables-legacy. Reads the
+/// rules of no other table. What iptables-legacy does not let us read drops nothing.
+///
+/// # Errors
+/// See [`MigrationError`].
+pub(super) fn dropping(door: &mut KernelNft) -> Result<Vec<Dropping>, MigrationError> {
+    let chains: Vec<ForeignChain> = door.all_chains()?.into_iter().filter(|chain| is_foreign(&chain.table)).collect();
+    let mut found = Vec::new();
+    for chain in chains.iter().filter(|chain| forwarding::may_drop(chain)) {
+        let rules: Vec<Rule> = door.rules_in(&chain.table)?.iter().map(Rule::from).collect();
+        found.extend(Dropping::of(chain, &rules));
+    }
+    for family in Family::ALL {
+        if legacy::tables(family).iter().any(|table| table == FILTER)
+            && let Ok(table) = xtables::table(family, FILTER)
+        {
+            let rules: Vec<Rule> = table.rules.iter().map(Rule::from).collect();
+            found.extend(dropping_legacy(family, &table, &rules));
+        }
+    }
+    Ok(found)
+}
+
+/// Table `filter` of iptables-legacy.
+fn dropping_legacy(family: Family, table: &xtables::Table, rules: &[Rule]) -> Option<Dropping> {
+    let by_policy = table.policy(FORWARD_HOOK) == Some(&xtables::Target::Drop);
+    (by_policy || forwarding::drops_the_rest(rules, FORWARD_HOOK)).then(|| Dropping {
+        name: check::legacy_chain(family, FORWARD_HOOK),
+        family: Some(family),
+        passage: Passage::of(rules, FORWARD_HOOK),
+        by_kube_proxy: forwarding::accepts_by_kube_proxy(rules),
+    })
 }
 
 impl Table {

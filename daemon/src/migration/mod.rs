@@ -24,8 +24,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use self::forwarding::FORWARD_HOOK;
+pub use self::forwarding::pods_in_words;
+use self::forwarding::{Dropping, FORWARD_HOOK};
 pub use self::frontends::Frontend;
+use ipnet::IpNet;
+
 use self::iptables::Share;
 use self::legacy::LegacyError;
 use crate::model::Family;
@@ -58,7 +61,7 @@ pub struct State {
     /// Those of them that have a destination to send connections to.
     pub serving: Vec<VirtualServer>,
     /// Chains of iptables-legacy at forward that drop what none of their rules accepts, whoever wrote them.
-    pub dropping_legacy: Vec<String>,
+    pub dropping_legacy: Vec<Dropping>,
     /// Everybody else's virtual servers.
     pub foreign_virtual_servers: Vec<VirtualServer>,
 }
@@ -143,6 +146,15 @@ pub enum MigrationError {
     /// iptables-legacy failed.
     #[error(transparent)]
     Legacy(#[from] LegacyError),
+    /// Traffic would stop with what is kube-proxy's; nothing is removed.
+    #[error(
+        "chain {chains} drops forwarded packets, and only kube-proxy's KUBE-FORWARD accepts any of Services there: kube-proxy's rules \
+         stay until others accept packets from and to the pods' CIDRs"
+    )]
+    ForwardsByKubeProxy {
+        /// Which chains.
+        chains: String,
+    },
     /// No runtime, no thread.
     #[error("{what}: {source}")]
     Process {
@@ -203,10 +215,13 @@ impl State {
 
     /// Chains that forward packets of Services only because kube-proxy's KUBE-FORWARD accepts them there. What it accepts it knows by
     /// a mark that kube-proxy's own NAT rules set, so it is of no use from the moment on in which ours translate.
+    ///
+    /// `pods`: the networks that pods are in; with none known, any network that others accept is taken for theirs.
     #[must_use]
-    pub fn forwards_by_kube_proxy(&self) -> Vec<String> {
+    pub fn forwards_by_kube_proxy(&self, pods: &[IpNet]) -> Vec<String> {
         let depends = |iptables: &&Iptables| {
-            iptables.drops_forwarded && iptables.share.accepts_forwarded && !iptables.share.lets_pods_through
+            let Share { accepts_forwarded, passage, .. } = &iptables.share;
+            iptables.drops_forwarded && *accepts_forwarded && !passage.lets_through(pods, Some(iptables.family))
         };
         let name = |iptables: &Iptables| format!("{FORWARD_HOOK} of {} {iptables}", iptables.backend.name());
         self.iptables.iter().filter(depends).map(name).collect()
