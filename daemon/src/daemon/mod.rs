@@ -43,6 +43,7 @@ pub(crate) use localnet::{give_back as give_back_localnet, unguarded_localnet, w
 pub use report::Reporter;
 pub(crate) use report::with_causes;
 use servers::Listening;
+use stale_flows::LeftBehind;
 pub use stale_flows::StaleFlows;
 pub use sync::{Control, Inputs, Outputs, SyncLoop};
 pub use watchman::Watchman;
@@ -254,6 +255,9 @@ async fn serve(
         })
         .ok();
 
+    let left_behind =
+        LeftBehind::read().inspect_err(|error| tracing::warn!(%error, "no thread to read the rules that are here")).ok();
+
     let (changes, changes_in) = mpsc::channel(CHANGES_QUEUED);
     let (control, control_in) = mpsc::channel(CONTROL_QUEUED);
     let addresses = addresses::watch_addresses(cancel.clone(), health.clone()).await?;
@@ -306,7 +310,7 @@ async fn serve(
     }
     let localnet = Localnet::resume(health.clone(), outputs.metrics.clone(), told.localnet.clone());
     let sync_loop = SyncLoop::new(options.clone(), Box::new(plane), outputs);
-    let mut sync_loop = sync_loop.watched_by(watchman).with_localnet(localnet);
+    let mut sync_loop = sync_loop.watched_by(watchman).with_localnet(localnet).after(left_behind);
     if let Some(reason) = no_ipv6 {
         tracing::info!("{reason}: only IPv4 is served");
         sync_loop = sync_loop.without_ipv6();

@@ -19,6 +19,7 @@ pub mod presence;
 pub mod removal;
 pub mod rollback;
 mod surroundings;
+mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
