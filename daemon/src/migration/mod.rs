@@ -27,7 +27,7 @@ use std::net::IpAddr;
 
 pub use self::forwarding::pods_in_words;
 use self::forwarding::{Dropping, FORWARD_HOOK};
-pub use self::frontends::Frontend;
+pub use self::frontends::{Frontend, of_sheave as frontends_of_sheave};
 use ipnet::IpNet;
 
 use self::iptables::Share;

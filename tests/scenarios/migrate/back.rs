@@ -32,7 +32,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         back_waits_for_endpoints needs ["nftables", "tool:nft"];
         back_waits_for_endpoints_with_chains_of_their_own needs ["nftables", "tool:nft"];
         back_to_iptables_legacy_needs_no_tool_of_its_own needs ["nftables", "tool:nft", "tool:iptables-legacy-restore"];
-        back_does_not_wait_for_what_a_stopped_sheave_left needs ["nftables", "tool:nft"];
+        back_does_not_wait_for_what_a_stopped_sheave_left needs ["nftables", "tool:nft"], within 120 s;
+        back_to_rules_that_nobody_vouches_for_removes_nothing needs ["nftables", "tool:nft"], within 150 s;
+        back_waits_until_kube_proxy_has_programmed_something needs ["nftables", "tool:nft"];
         back_where_nothing_is_ours_is_done needs ["nftables"];
     );
     [&under_traffic[..], &quiet].concat()
@@ -224,19 +226,29 @@ fn back_without_kube_proxy_removes_nothing() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// As kube-proxy tells it: before its first sync, and after it.
+const NOTHING_PROGRAMMED: &str = "kubernetes_build_info{git_version=\"v1.36.2\"} 1\n";
+const PROGRAMMED: &str = "kubernetes_build_info{git_version=\"v1.36.2\"} 1\n\
+     kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds{ip_family=\"IPv4\"} 1.7637e+09\n\
+     kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family=\"IPv4\"} 1.7638e+09\n\
+     kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family=\"IPv6\"} 1.7638e+09\n\
+     rest_client_requests_total{code=\"200\",host=\"10.0.0.1:6443\",method=\"GET\"} 12\n";
+
 /// What a stopped sheave left, beside a kube-proxy whose rules lack one ClusterIP.
-fn beside_one_that_lacks_a_cluster_ip() -> anyhow::Result<(Cluster, KubeProxy)> {
+fn beside_one_that_lacks_a_cluster_ip(
+    start: impl FnOnce(&Cluster) -> anyhow::Result<KubeProxy>,
+) -> anyhow::Result<(Cluster, KubeProxy)> {
     let mut cluster = traffic::cluster()?;
     cluster.start(&DETECT_PODS)?;
     cluster.terminate()?;
-    let kube_proxy = KubeProxy::start(&cluster)?;
+    let kube_proxy = start(&cluster)?;
     Mode::Nftables.write_rules(&cluster)?;
     cluster.nft("delete element ip6 kube-proxy cluster-ips { fd00:172:30::99 }")?;
     Ok((cluster, kube_proxy))
 }
 
 fn back_waits_for_every_cluster_ip() -> anyhow::Result<()> {
-    let (cluster, _kube_proxy) = beside_one_that_lacks_a_cluster_ip()?;
+    let (cluster, _kube_proxy) = beside_one_that_lacks_a_cluster_ip(KubeProxy::start)?;
     let mut back = Back::start(&cluster)?;
     back.says("lack 1 ClusterIPs that sheave's have: fd00:172:30::99")?;
     cluster.nft("add element ip6 kube-proxy cluster-ips { fd00:172:30::99 }")?;
@@ -303,9 +315,41 @@ fn back_to_iptables_legacy_needs_no_tool_of_its_own() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A kube-proxy that cannot be asked, or has not listed the Services yet: its rules are last week's, and ours the only ones that work.
+fn back_to_rules_that_nobody_vouches_for_removes_nothing() -> anyhow::Result<()> {
+    let (cluster, kube_proxy) = beside_one_that_lacks_a_cluster_ip(KubeProxy::start)?;
+    let before = ruleset(&cluster)?;
+    let stays = |why: &str| -> anyhow::Result<()> {
+        let ended = cluster.sheave(&["migrate", "back", "--timeout", "40s"])?;
+        ensure!(ended.status.code() == Some(1) && ended.stderr.contains("nothing was removed"), "{ended:?}");
+        ensure!(ended.stderr.contains("fd00:172:30::99") && ended.stderr.contains(why), "{ended:?}");
+        ensure!(ended.stderr.contains("`sheave cleanup`"), "it does not say what to do: {ended:?}");
+        assert_eq!(ruleset(&cluster)?, before);
+        Ok(())
+    };
+    stays("127.0.0.1:10249/metrics: no answer")?;
+    drop(kube_proxy);
+    let _kube_proxy = KubeProxy::telling(&cluster, NOTHING_PROGRAMMED)?;
+    stays("has not programmed yet")
+}
+
+/// All frontends are in its rules, and it has not looked at the API server since it was started: its endpoints may be gone.
+fn back_waits_until_kube_proxy_has_programmed_something() -> anyhow::Result<()> {
+    let mut cluster = traffic::cluster()?;
+    cluster.start(&DETECT_PODS)?;
+    cluster.terminate()?;
+    Mode::Nftables.write_rules(&cluster)?;
+    let kube_proxy = KubeProxy::telling(&cluster, NOTHING_PROGRAMMED)?;
+    let mut back = Back::start(&cluster)?;
+    back.says("kube-proxy has not programmed yet")?;
+    drop(kube_proxy);
+    let _kube_proxy = KubeProxy::telling(&cluster, PROGRAMMED)?;
+    back.ends_well()
+}
+
 /// A Service that was deleted while sheave was stopped.
 fn back_does_not_wait_for_what_a_stopped_sheave_left() -> anyhow::Result<()> {
-    let (cluster, _kube_proxy) = beside_one_that_lacks_a_cluster_ip()?;
+    let (cluster, _kube_proxy) = beside_one_that_lacks_a_cluster_ip(|cluster| KubeProxy::telling(cluster, PROGRAMMED))?;
     let mut back = Back::start(&cluster)?;
     back.says("1 ClusterIPs are in those alone that a stopped sheave left: fd00:172:30::99")?;
     back.ends_well()
