@@ -25,6 +25,7 @@ mod reload;
 mod report;
 mod servers;
 mod stale_flows;
+mod stand_by;
 mod sync;
 mod told;
 mod watchman;
@@ -53,9 +54,10 @@ use self::forwarding::Forwarding;
 use self::kernel_settings::Sysctls;
 use self::localnet::Localnet;
 use self::reload::{Follower, InForce};
+use self::stand_by::Over;
 use self::told::Told;
 use crate::config::{ConfigFile, Options, Settings, SourceOptions};
-use crate::dataplane::nftables::{NatHold, NftablesPlane};
+use crate::dataplane::nftables::{NatHold, NftablesPlane, StandBySign};
 use crate::dataplane::{Dataplane as _, PlaneError};
 use crate::health::{ProxyHealth, ServiceChecks};
 use crate::http_server::BindError;
@@ -152,10 +154,21 @@ impl DaemonError {
 enum End {
     /// Somebody asked for it.
     Asked,
-    /// The same, after this node was given back to kube-proxy.
-    GivenBack,
+    /// This node was given back to kube-proxy. Others see that we stand by.
+    GivenBack(Option<StandBySign>),
     /// With this configuration it has to be built anew.
     Restart(Box<Settings>),
+}
+
+/// What made the inside of the daemon begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beginning {
+    /// The process.
+    Process,
+    /// Another configuration; this process has served already.
+    Configuration,
+    /// Nobody served this node any more, which had been given back to kube-proxy.
+    Return,
 }
 
 /// What ends the daemon. Heard from before the first [`serve`] to after the last, so that none is lost while one follows another.
@@ -191,13 +204,21 @@ pub fn run(mut settings: Settings, file: Option<&ConfigFile>, log: &LogFilter) -
         .enable_all()
         .build()
         .map_err(|source| DaemonError::Process { what: "starting the runtime", source })?;
-    let (mut begun, mut told) = (false, Told::default());
+    let (mut beginning, mut told) = (Beginning::Process, Told::default());
     let outcome = runtime.block_on(async {
         let mut signals = Signals::listen()?;
         loop {
-            match serve(settings, file, log.clone(), &mut signals, &mut told, begun).await? {
-                End::Restart(next) => (settings, begun) = (*next, true),
-                End::Asked | End::GivenBack => return Ok(()),
+            match serve(settings.clone(), file, log.clone(), &mut signals, &mut told, beginning).await? {
+                End::Restart(next) => (settings, beginning) = (*next, Beginning::Configuration),
+                End::Asked => return Ok(()),
+                End::GivenBack(sign) => match stand_by::stand_by(&settings, log, sign, &mut signals).await {
+                    Over::Asked => return Ok(()),
+                    Over::NobodyServes => {
+                        // What changed in the file meanwhile, or was taken over before, is in it.
+                        settings = file.and_then(|file| file.load().ok()).unwrap_or(settings);
+                        beginning = Beginning::Return;
+                    }
+                },
             }
         }
     });
@@ -206,14 +227,13 @@ pub fn run(mut settings: Settings, file: Option<&ConfigFile>, log: &LogFilter) -
     outcome
 }
 
-/// `begun`: with another configuration, this process has served already.
 async fn serve(
     settings: Settings,
     file: Option<&ConfigFile>,
     log: LogFilter,
     signals: &mut Signals,
     told: &mut Told,
-    begun: bool,
+    beginning: Beginning,
 ) -> Result<End, DaemonError> {
     let Signals { terminate, interrupt } = signals;
     let cancel = CancellationToken::new();
@@ -227,17 +247,15 @@ async fn serve(
     };
     if handover::is_requested() {
         if !handover::kube_proxy_is_gone().await {
-            // First: who reads the next line may look for what is left.
+            // First: who reads the next line may look for what is left. And others never see neither of the two.
+            let sign = stand_by::sign();
             drop(hold);
-            tracing::info!(
-                "this node was given back to kube-proxy, which runs: waiting for the end, without serving; `sheave cleanup` forgets it"
-            );
-            handover::stand_by(terminate, interrupt).await;
-            return Ok(End::GivenBack);
+            tracing::info!("this node was given back to kube-proxy, which runs: standing by, without serving");
+            return Ok(End::GivenBack(sign));
         }
         handover::withdraw();
     }
-    let adoption = adoption::prepare(&settings.options, begun).await?;
+    let adoption = adoption::prepare(&settings.options, beginning == Beginning::Configuration).await?;
     settings.tell(&mut told.configuration);
     let (log_now, log_filter) = (settings.log, log.clone());
     let options = Arc::new(settings.options);
@@ -304,6 +322,9 @@ async fn serve(
 
     tracing::info!(node = %options.node_name, plane = plane_name, version = env!("CARGO_PKG_VERSION"), "sheave starts");
     reporter.starting();
+    if beginning == Beginning::Return {
+        reporter.returned();
+    }
     if node_expected {
         let watching = absent_node::watch_over(options.clone(), health.clone(), absent_node::PATIENCE);
         tokio::spawn(cancel.clone().run_until_cancelled_owned(watching));
@@ -342,7 +363,7 @@ async fn serve(
             End::Asked
         }
         settings = reconfigured => End::Restart(Box::new(settings)),
-        () = handover::agreed(&mut open_servers) => End::GivenBack,
+        () = handover::agreed(&mut open_servers) => End::GivenBack(stand_by::sign()),
         // Better no process, which whoever started it notices, than one that serves nothing.
         _ = &mut ended => return Err(DaemonError::Ended),
     };
@@ -352,9 +373,6 @@ async fn serve(
     // A daemon that is built anew listens on the same ports, and so does kube-proxy.
     open_servers.close().await;
     let _ = checks.await;
-    if matches!(end, End::GivenBack) {
-        handover::stand_by(terminate, interrupt).await;
-    }
     Ok(end)
 }
 

@@ -70,6 +70,14 @@ impl Reporter {
         self.say(self.own_node(), event, format!("starting {server} server failed: {error}"));
     }
 
+    /// This node, which was given back to kube-proxy, has neither a kube-proxy nor rules of one any more.
+    pub(super) fn returned(&self) {
+        let text = "kube-proxy and everything of its own are gone from this node, which nobody served: sheave serves it again";
+        tracing::warn!("{text}");
+        let event = Event { severity: Severity::Warning, reason: "KubeProxyGone", action: "Serve" };
+        self.say(self.own_node(), event, text.to_owned());
+    }
+
     /// What was kube-proxy's has come back after it was removed. It is left alone from now on.
     pub(crate) fn kube_proxy_out_of_sight(&self, found: &str) {
         let text = format!(

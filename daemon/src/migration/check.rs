@@ -26,6 +26,8 @@ pub struct Report {
     pub found: Vec<Item>,
     /// A `sheave run` is alive on this node.
     pub sheave_runs: bool,
+    /// One is alive and stands by: this node was given back to kube-proxy.
+    pub sheave_stands_by: bool,
     /// What follows from it.
     pub findings: Vec<Finding>,
 }
@@ -63,6 +65,8 @@ pub enum Kind {
     EarlierNat,
     /// Somebody else masquerades.
     ForeignMasquerade,
+    /// A `sheave run` is alive and does not serve.
+    StandsBy,
 }
 
 /// Who has to do something about a finding.
@@ -91,7 +95,7 @@ impl Report {
     /// See [`MigrationError`].
     pub fn look(door: &mut KernelNft, pods: &[IpNet]) -> Result<Self, MigrationError> {
         let state = State::look(door)?;
-        let sheave_runs = nftables::is_held(door)?;
+        let (sheave_runs, sheave_stands_by) = (nftables::is_held(door)?, nftables::stands_by(door)?);
         // Our own daemon listens on kube-proxy's ports, and may be out of sight in a container.
         let listeners = if state.is_empty() || sheave_runs { Listeners::Ignore } else { Listeners::Count };
         let signs = presence::signs(listeners);
@@ -100,6 +104,12 @@ impl Report {
             true => presence::why_out_of_sight().map_or(Presence::Absent, Presence::CannotBeTold),
         };
         let mut findings = of_state(&state, &presence);
+        if sheave_stands_by {
+            let text = "a `sheave run` stands by: this node was given back to kube-proxy; it serves again by itself once there is neither \
+                        a kube-proxy nor anything of its own; to return before that, run `sheave cleanup` on the node, then restart \
+                        sheave with --adopt";
+            findings.push(Finding::new(Kind::StandsBy, Severity::Note, text.to_owned()));
+        }
         findings.extend(around(door, &state, pods)?);
         findings.sort_by_key(|finding| finding.severity);
         let cannot_be_told = match presence {
@@ -107,7 +117,7 @@ impl Report {
             Presence::Runs | Presence::Absent => None,
         };
         let running = signs.iter().map(ToString::to_string).collect();
-        Ok(Self { running, cannot_be_told, found: state.items(), sheave_runs, findings })
+        Ok(Self { running, cannot_be_told, found: state.items(), sheave_runs, sheave_stands_by, findings })
     }
 
     /// What somebody has to do: a person, or `--adopt`.
@@ -216,6 +226,9 @@ impl fmt::Display for Report {
         }
         if self.sheave_runs {
             writeln!(f, "sheave: runs")?;
+        }
+        if self.sheave_stands_by {
+            writeln!(f, "sheave: stands by")?;
         }
         if self.found.is_empty() {
             writeln!(f, "rules of kube-proxy's: none")?;

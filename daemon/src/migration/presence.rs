@@ -84,6 +84,12 @@ pub fn why_out_of_sight() -> Option<String> {
     })
 }
 
+/// Whether it is a port of kube-proxy's, if nobody has changed those.
+#[must_use]
+pub fn is_kube_proxys(port: u16) -> bool {
+    PORTS.contains(&port)
+}
+
 /// Whether no sign means that kube-proxy does not run: /proc answers.
 #[must_use]
 pub fn can_tell() -> bool {

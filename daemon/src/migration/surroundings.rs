@@ -7,7 +7,7 @@ use super::check::{Finding, Kind, Severity};
 use super::forwarding::Dropping;
 use super::iptables::{self, Rule};
 use super::rollback::REQUEST_TABLE;
-use crate::dataplane::nftables::{HOLD_TABLE, LOCALNET_TABLE, NAT_PRIORITY, TABLE as OWN_TABLE};
+use crate::dataplane::nftables::{HOLD_TABLE, LOCALNET_TABLE, NAT_PRIORITY, STAND_BY_TABLE, TABLE as OWN_TABLE};
 use crate::netlink::nft::{ForeignChain, ForeignRule, ForeignTable, TableFamily};
 
 /// `NF_INET_PRE_ROUTING`, `NF_INET_LOCAL_OUT` of `enum nf_inet_hooks`.
@@ -28,7 +28,7 @@ pub(super) struct Surroundings<'a> {
 pub(super) fn is_foreign(table: &ForeignTable) -> bool {
     let routed = [TableFamily::IPV4, TableFamily::IPV6, TableFamily::INET].contains(&table.family);
     let ours = table.family == TableFamily::INET
-        && [OWN_TABLE, HOLD_TABLE, LOCALNET_TABLE, REQUEST_TABLE].contains(&table.name.as_str());
+        && [OWN_TABLE, HOLD_TABLE, LOCALNET_TABLE, REQUEST_TABLE, STAND_BY_TABLE].contains(&table.name.as_str());
     routed && !ours && table.name != super::TABLE
 }
 
