@@ -38,9 +38,11 @@ impl Confinement {
         Ok(Self { root: text(root)?, proc: text(&proc)? })
     }
 
-    /// Confines a command, whose program is a path inside. The command must be started as root of its user namespace.
+    /// Confines a command, whose program is a path inside, and takes away its environment: a runtime hands on nothing of its own, where
+    /// cargo, for one, names certificates of this machine in `SSL_CERT_FILE`. The command must be started as root of its user namespace.
     pub(crate) fn confine(&self, command: &mut Command) {
         let confinement = self.clone();
+        command.env_clear();
         // SAFETY: between fork and exec only system calls are made, with strings that are there already.
         unsafe {
             command.pre_exec(move || confinement.enter());

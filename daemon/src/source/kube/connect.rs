@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::Uri;
-use kube::client::ClientBuilder;
+use kube::client::{ClientBuilder, RustlsTlsError};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError, LoadDataError};
 use kube::{Client, Config};
 use tracing::{debug, info, warn};
@@ -21,6 +21,9 @@ const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 const CONNECT: Duration = Duration::from_secs(10);
 /// Name resolution must not hold up a start.
 const RESOLVE: Duration = Duration::from_secs(5);
+/// Where TLS can be checked by nothing.
+const NO_AUTHORITY: &str = "nothing is known by which its certificate could be checked: the kubeconfig names no certificate-authority, \
+                            and there are no certificates on this machine (/etc/ssl/certs, SSL_CERT_FILE)";
 
 /// How to reach the API server, and what to watch there.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -234,12 +237,23 @@ impl Server {
             (false, Some(port)) => format!("{scheme}://{host}:{port}"),
             (false, None) => format!("{scheme}://{host}"),
         };
+        // Without an authority of its own the library reads the machine's certificates, and fails where there are none.
+        if url.scheme_str() == Some("http") {
+            config.root_cert.get_or_insert_default();
+        }
         config.cluster_url = url;
         config.connect_timeout = Some(CONNECT);
         config.read_timeout = None;
         // The library would retry 15 times, unseen and for up to 1,000 s each. We back off ourselves, and say so.
         config.default_retry = false;
-        let failed = |error| ConnectError::Client { server: shown.clone(), reason: super::failure::reason(&error) };
+        let needs_roots = config.root_cert.is_none();
+        let failed = |error| ConnectError::Client {
+            server: shown.clone(),
+            reason: match error {
+                kube::Error::RustlsTls(RustlsTlsError::AddRootCertificate(_)) if needs_roots => NO_AUTHORITY.into(),
+                error => super::failure::reason(&error),
+            },
+        };
         let named = shown.split_once("://").map_or(&*shown, |(_, rest)| rest);
         let layer = MeterLayer { host: named.into(), place: meter.clone() };
         let client = ClientBuilder::try_from(config).map_err(failed)?.with_layer(&layer).build();
