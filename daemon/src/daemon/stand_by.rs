@@ -22,6 +22,7 @@ use crate::dataplane::nftables::{self, StandBySign};
 use crate::health::ProxyHealth;
 use crate::log_filter::LogFilter;
 use crate::metrics::Metrics;
+use crate::migration::check::STANDS_BY;
 use crate::migration::presence::{self, Listeners};
 use crate::migration::{MigrationError, State};
 use crate::netlink::nft::KernelNft;
@@ -36,10 +37,6 @@ const LOOKS: u32 = 2;
 
 /// Whose problem it is in `/healthz`.
 const PROBLEM: &str = "standing by";
-/// What it is, and what to do.
-pub(super) const STANDS_BY: &str = "this node was given back to kube-proxy, and sheave serves nothing here; it serves again by itself \
-                                    once there is neither a kube-proxy nor anything of its own; to return before that, run \
-                                    `sheave cleanup` on the node, then restart sheave with --adopt";
 
 /// Why it is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,14 +49,14 @@ pub(super) enum Over {
 
 /// Who serves this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Served {
+enum Serving {
     /// A kube-proxy that runs.
-    ByKubeProxy,
+    KubeProxy,
     /// Rules of one that has ended.
-    ByItsRules,
+    ItsRules,
     /// Another `sheave run`, which somebody has started since.
-    ByAnother,
-    ByNobody,
+    Another,
+    Nobody,
 }
 
 /// Lets others know that we stand by. `None` where the kernel cannot keep a table for one process, or another one stands by.
@@ -132,13 +129,13 @@ fn open(settings: &Settings, log: &LogFilter, cancel: &CancellationToken) -> Opt
 async fn until_nobody_serves() {
     let (mut nobody, mut told) = (0, false);
     while nobody < LOOKS {
-        let served = blocking(|| served(&mut KernelNft::open()?)).await;
-        let wait = match served {
-            Ok(Served::ByNobody) => {
+        let serving = blocking(|| who_serves(&mut KernelNft::open()?)).await;
+        let wait = match serving {
+            Ok(Serving::Nobody) => {
                 nobody += 1;
                 LOOK_AGAIN
             }
-            Ok(Served::ByItsRules) => {
+            Ok(Serving::ItsRules) => {
                 nobody = 0;
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!(
@@ -149,7 +146,7 @@ async fn until_nobody_serves() {
                 BESIDE_RULES
             }
             // What cannot be asked may serve.
-            Ok(Served::ByKubeProxy | Served::ByAnother) | Err(_) => {
+            Ok(Serving::KubeProxy | Serving::Another) | Err(_) => {
                 (nobody, told) = (0, false);
                 LOOK_AGAIN
             }
@@ -158,15 +155,15 @@ async fn until_nobody_serves() {
     }
 }
 
-fn served(door: &mut KernelNft) -> Result<Served, MigrationError> {
+fn who_serves(door: &mut KernelNft) -> Result<Serving, MigrationError> {
     if !presence::can_tell() || !presence::signs(Listeners::Count).is_empty() {
-        return Ok(Served::ByKubeProxy);
+        return Ok(Serving::KubeProxy);
     }
     let state = State::look(door)?;
     Ok(match () {
-        () if !state.is_empty() || !state.untouchable.is_empty() => Served::ByItsRules,
-        () if nftables::is_held(door)? => Served::ByAnother,
-        () => Served::ByNobody,
+        () if !state.is_empty() || !state.untouchable.is_empty() => Serving::ItsRules,
+        () if nftables::is_held(door)? => Serving::Another,
+        () => Serving::Nobody,
     })
 }
 
@@ -194,12 +191,12 @@ mod tests {
     fn rules_of_a_kube_proxy_that_has_ended_serve_and_nothing_of_it_is_nobody() {
         in_namespace(|| {
             let mut door = KernelNft::open().unwrap();
-            assert_eq!(served(&mut door).unwrap(), Served::ByNobody);
+            assert_eq!(who_serves(&mut door).unwrap(), Serving::Nobody);
             let hold = nftables::NatHold::take().unwrap();
-            assert_eq!(served(&mut door).unwrap(), Served::ByAnother);
+            assert_eq!(who_serves(&mut door).unwrap(), Serving::Another);
             drop(hold);
             assert!(Command::new("nft").arg("add table ip kube-proxy").status().is_ok_and(|status| status.success()));
-            assert_eq!(served(&mut door).unwrap(), Served::ByItsRules);
+            assert_eq!(who_serves(&mut door).unwrap(), Serving::ItsRules);
         });
     }
 

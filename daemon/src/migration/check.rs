@@ -13,6 +13,11 @@ use crate::dataplane::nftables;
 use crate::netlink::ipvs;
 use crate::netlink::nft::KernelNft;
 
+/// What it means that a `sheave run` stands by, and what to do.
+pub const STANDS_BY: &str = "this node was given back to kube-proxy, and sheave serves nothing here; it serves again by itself once \
+                             there is neither a kube-proxy nor anything of its own; to return before that, run `sheave cleanup` on \
+                             the node, then restart sheave with --adopt";
+
 /// Everything that matters for a migration of this node.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -105,10 +110,8 @@ impl Report {
         };
         let mut findings = of_state(&state, &presence);
         if sheave_stands_by {
-            let text = "a `sheave run` stands by: this node was given back to kube-proxy; it serves again by itself once there is neither \
-                        a kube-proxy nor anything of its own; to return before that, run `sheave cleanup` on the node, then restart \
-                        sheave with --adopt";
-            findings.push(Finding::new(Kind::StandsBy, Severity::Note, text.to_owned()));
+            let text = format!("a `sheave run` stands by: {STANDS_BY}");
+            findings.push(Finding::new(Kind::StandsBy, Severity::Note, text));
         }
         findings.extend(around(door, &state, pods)?);
         findings.sort_by_key(|finding| finding.severity);
