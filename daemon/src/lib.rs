@@ -24,3 +24,4 @@ mod regular_file;
 mod retry;
 pub mod source;
 pub mod table;
+mod user_namespace;

@@ -25,6 +25,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         tcp_is_never_cut needs ["nftables"];
         changes_while_nobody_is_there_are_caught_up_with needs ["nftables"];
         a_service_that_went_while_nobody_was_there_keeps_no_flow needs ["nftables"];
+        a_service_that_went_while_nobody_was_there_keeps_no_flow_at_any_address needs ["nftables"];
         a_full_table_delays_no_sync needs ["nftables"], within 90 s;
     )
     .to_vec()
@@ -334,7 +335,26 @@ fn changes_while_nobody_is_there_are_caught_up_with() -> anyhow::Result<()> {
     all_answered_by(&flows, "remote")
 }
 
-/// Of what was pending when the daemon ended, nothing is remembered. What remains in the kernel is found by the range of ClusterIPs.
+/// Of what was pending when the daemon ended, nothing is remembered. What remains in the kernel is found by the rules that it left.
+fn a_service_that_went_while_nobody_was_there_keeps_no_flow_at_any_address() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start()?;
+    let stays = Service::new("stays", "172.30.0.54").only(Protocol::Udp, 53, 53).node_port(30_054).endpoint(Endpoint::at(REMOTE));
+    cluster.services(&[&on(&[LOCAL]), &stays])?;
+    let gone = flows(&cluster)?;
+    all_answered_by(&gone, "local")?;
+    let kept = UdpFlow::start(cluster.client(), "192.168.0.2:30054", PACE)?;
+    kept.await_answers(10, PATIENCE)?;
+    cluster.kill()?;
+    cluster.objects_later("world.yaml", stays.documents())?;
+    all_answered_by(&gone, "local")?;
+    cluster.restart()?;
+    none_answered(&gone)?;
+    kept.await_answers(10, PATIENCE)?;
+    ensure!(kept.stop().by.keys().eq(["remote"]), "a flow of a Service that is there was not left alone");
+    Ok(())
+}
+
+/// The same with ClusterIPs alone, which are known by their range as well.
 fn a_service_that_went_while_nobody_was_there_keeps_no_flow() -> anyhow::Result<()> {
     let mut cluster = Cluster::start()?;
     let stays = Service::new("stays", "172.30.0.54").only(Protocol::Udp, 53, 53).endpoint(Endpoint::at(REMOTE));

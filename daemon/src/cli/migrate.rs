@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
+use ipnet::IpNet;
 
 use super::Failure;
 use crate::daemon::{DaemonError, give_back_localnet};
@@ -36,6 +37,10 @@ struct CheckArguments {
     /// For people, or for programs
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Format,
+    /// The networks that pods are in, as sheave's clusterCIDR has them: what others accept at forward has to cover them. Without it
+    /// any network counts
+    #[arg(long, value_name = "CIDRS", value_delimiter = ',')]
+    cluster_cidr: Vec<IpNet>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -54,15 +59,16 @@ struct BackArguments {
 pub(super) fn migrate(arguments: &Arguments) -> Result<(), Failure> {
     let mut door = KernelNft::open().map_err(|error| Failure::Unreachable(DaemonError::from(error).into()))?;
     match &arguments.command {
-        Command::Check(arguments) => check(&mut door, arguments.output),
+        Command::Check(arguments) => check(&mut door, arguments),
         Command::Back(arguments) => back(&mut door, arguments.timeout),
     }
 }
 
 #[expect(clippy::print_stdout, reason = "the answer of a command")]
-fn check(door: &mut KernelNft, output: Format) -> Result<(), Failure> {
-    let report = Report::look(door).context("looking for kube-proxy's rules").map_err(Failure::Unreachable)?;
-    match output {
+fn check(door: &mut KernelNft, arguments: &CheckArguments) -> Result<(), Failure> {
+    let report =
+        Report::look(door, &arguments.cluster_cidr).context("looking for kube-proxy's rules").map_err(Failure::Unreachable)?;
+    match arguments.output {
         Format::Text => print!("{report}"),
         Format::Json => {
             println!("{}", serde_json::to_string_pretty(&report).context("writing JSON").map_err(Failure::No)?);

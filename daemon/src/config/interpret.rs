@@ -62,6 +62,7 @@ pub fn interpret(configuration: &Configuration, overrides: &Overrides) -> Result
             && serves_loopback(&node_ports),
         node_ports,
         detect_local,
+        cluster_cidrs,
         masquerade_all: match mode {
             Mode::Iptables | Mode::Ipvs => configuration.kube_proxy.iptables.masquerade_all,
             Mode::Nftables => configuration.kube_proxy.nftables.masquerade_all,
@@ -79,7 +80,7 @@ pub fn interpret(configuration: &Configuration, overrides: &Overrides) -> Result
     }
     Ok(Settings {
         remarks: traps::remarks(configuration, mode),
-        warnings: traps::warnings(configuration, overrides, mode, &cluster_cidrs),
+        warnings: traps::warnings(configuration, overrides, mode, &options.cluster_cidrs),
         configz: present::configz(configuration),
         options,
         log,

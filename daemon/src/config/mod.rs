@@ -77,6 +77,8 @@ pub struct Options {
     pub source: SourceOptions,
     /// What to tell pods by.
     pub detect_local: DetectLocal,
+    /// The networks that pods are in, whatever they are told by; none: not known.
+    pub cluster_cidrs: Vec<IpNet>,
     /// Masquerade all ClusterIP traffic, from pods too.
     pub masquerade_all: bool,
     /// Where NodePorts are served.
@@ -194,6 +196,7 @@ impl Options {
             node_name_origin: NodeNameOrigin::CommandLine,
             source,
             detect_local: DetectLocal::ClusterCidr(Vec::new()),
+            cluster_cidrs: Vec::new(),
             masquerade_all: false,
             node_ports: NodePortSelection::Primary,
             localhost_node_ports: false,

@@ -6,20 +6,22 @@
 //! ```
 //! Its end is waited for because it would write its rules again; meanwhile they do no harm, since ours come first.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::sync::oneshot;
 
 use super::report::{Reporter, with_causes};
 use super::{DaemonError, handover};
+use crate::config::Options;
 use crate::dataplane::nftables::{LAYOUT, TABLE};
 use crate::health::ProxyHealth;
-use crate::migration::check::{Finding, Kind, Report, Severity};
+use crate::migration::check::{self, Finding, Kind};
 use crate::migration::presence::{self, Listeners, Sign};
 use crate::migration::removal::{self, Removal};
-use crate::migration::{Item, MigrationError, State, sentence};
+use crate::migration::{Item, MigrationError, State, pods_in_words, sentence};
 use crate::netlink::nft::{KernelNft, NftDoor as _};
 use crate::retry::Retry;
 
@@ -34,14 +36,19 @@ const IDLE: Duration = Duration::from_secs(30);
 /// IPVS connections that still run end within minutes or never.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// Removed so often, and there again: somebody writes it.
+const HAS_A_WRITER: u32 = 2;
+
 /// Whose problem it is in `/healthz`.
 const PROBLEM: &str = "kube-proxy";
 
 /// kube-proxy as it is at our start.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Found {
     state: State,
     signs: Vec<Sign>,
+    /// What nobody but a person can do about what is there.
+    manual: Vec<Finding>,
 }
 
 /// A takeover that has been decided on.
@@ -53,14 +60,17 @@ pub(super) struct Adoption {
     listeners: Listeners,
     /// It ran at our start.
     awaiting: bool,
+    /// The networks that pods are in, as far as they are known.
+    pods: Vec<IpNet>,
     /// What went.
     removed: Removed,
 }
 
-/// What was removed, as [`Item`] has it. If it is there again, somebody writes it who cannot be seen: a kube-proxy in a container whose
-/// ports we hold. It would write without end what we remove without end.
+/// What was removed, as [`Item`] has it, and how often. What is there again once may be the last word of a kube-proxy that was about to
+/// end. If it comes back a second time, somebody writes it who cannot be seen: a kube-proxy in a container whose ports we hold. It would
+/// write without end what we remove without end.
 #[derive(Debug, Default)]
-struct Removed(BTreeSet<(&'static str, String)>);
+struct Removed(BTreeMap<(&'static str, String), u32>);
 
 /// Looks whether kube-proxy is here, before anything of ours is. What has begun goes on: `begun` by this process, or by one whose rules
 /// are still there. They decide, so somebody has to maintain them.
@@ -68,17 +78,18 @@ struct Removed(BTreeSet<(&'static str, String)>);
 /// # Errors
 /// [`DaemonError::KubeProxyRuns`], if it runs and was not meant to be taken over from; [`DaemonError::ForwardsByKubeProxy`], if traffic
 /// would stop.
-pub(super) async fn prepare(adopt: bool, begun: bool) -> Result<Option<Adoption>, DaemonError> {
-    let Found { state, signs } = blocking(find).await.unwrap_or_else(|error| {
+pub(super) async fn prepare(options: &Options, begun: bool) -> Result<Option<Adoption>, DaemonError> {
+    let (adopt, pods) = (options.adopt, options.cluster_cidrs.clone());
+    let Found { state, signs, manual } = blocking(move || find(&pods)).await.unwrap_or_else(|error| {
         // Services are more important than what may be left of kube-proxy.
         tracing::warn!(error = with_causes(&error), "it cannot be told whether kube-proxy has rules on this node");
-        Found { state: State::default(), signs: presence::signs(Listeners::Ignore) }
+        Found { signs: presence::signs(Listeners::Ignore), ..Found::default() }
     });
     let running = presence::sentence(&signs);
     let begun = begun || blocking(|| ours_are_here(&mut KernelNft::open()?)).await.unwrap_or(false);
-    let chains = state.forwards_by_kube_proxy();
+    let chains = state.forwards_by_kube_proxy(&options.cluster_cidrs);
     if !begun && !chains.is_empty() {
-        return Err(DaemonError::ForwardsByKubeProxy { chains: chains.join(", ") });
+        return Err(DaemonError::ForwardsByKubeProxy { chains: chains.join(", "), pods: pods_in_words(&options.cluster_cidrs) });
     }
     if !adopt && !signs.is_empty() {
         if !begun {
@@ -90,12 +101,9 @@ pub(super) async fn prepare(adopt: bool, begun: bool) -> Result<Option<Adoption>
         );
     }
     let found = sentence(&state.items());
-    // What nobody but a person can do, and `sheave migrate check` would have said. Of a chain that drops what is forwarded also where
-    // nothing is kube-proxy's any more: a rule that let pods through may not have outlived a boot.
+    // `sheave migrate check` would have said it. What drops forwarded packets is told by whoever looks at it again and again.
     let taken_over = adopt && !found.is_empty();
-    let findings = blocking(|| Ok(Report::look(&mut KernelNft::open()?)?.findings)).await.unwrap_or_default();
-    let manual = |finding: &&Finding| finding.severity == Severity::Manual && finding.kind != Kind::KubeProxyRuns;
-    for finding in findings.iter().filter(manual).filter(|finding| taken_over || finding.kind == Kind::ForwardPolicyDrop) {
+    for finding in manual.iter().filter(|finding| taken_over && finding.kind != Kind::ForwardPolicyDrop) {
         tracing::warn!("{}", finding.text);
     }
     if adopt {
@@ -103,7 +111,8 @@ pub(super) async fn prepare(adopt: bool, begun: bool) -> Result<Option<Adoption>
             tracing::info!("kube-proxy runs ({running}): our rules come before its own, and its own go when it has ended");
         }
         let awaiting = !signs.is_empty();
-        return Ok(Some(Adoption { looks: LOOKS, listeners: listeners(&state), awaiting, removed: Removed::default() }));
+        let (listeners, pods) = (listeners(&state), options.cluster_cidrs.clone());
+        return Ok(Some(Adoption { looks: LOOKS, listeners, awaiting, pods, removed: Removed::default() }));
     }
     if !found.is_empty() {
         tracing::warn!(
@@ -121,9 +130,12 @@ fn ours_are_here(door: &mut KernelNft) -> Result<bool, MigrationError> {
     Ok(door.chains(TABLE)?.iter().any(|chain| chain.name == LAYOUT))
 }
 
-fn find() -> Result<Found, MigrationError> {
-    let state = State::look(&mut KernelNft::open()?)?;
-    Ok(Found { signs: presence::signs(listeners(&state)), state })
+fn find(pods: &[IpNet]) -> Result<Found, MigrationError> {
+    let mut door = KernelNft::open()?;
+    let state = State::look(&mut door)?;
+    // What cannot be said is less than what is known.
+    let manual = check::manual(&mut door, &state, pods).unwrap_or_default();
+    Ok(Found { signs: presence::signs(listeners(&state)), state, manual })
 }
 
 fn listeners(state: &State) -> Listeners {
@@ -167,7 +179,7 @@ impl Adoption {
                     });
                     LOOK_AGAIN
                 }
-                Ok(Look::LeftOver(found)) if self.removed.is_back(&found) => {
+                Ok(Look::LeftOver(found)) if self.removed.times(&found) >= HAS_A_WRITER => {
                     told.once(Told::WRITTEN, || {
                         let found = sentence(&found);
                         reporter.kube_proxy_out_of_sight(&found);
@@ -176,14 +188,24 @@ impl Adoption {
                     });
                     IDLE
                 }
-                Ok(Look::LeftOver(_)) if self.looks > 1 => {
+                Ok(Look::LeftOver(found)) if self.looks > 1 => {
+                    if self.removed.times(&found) > 0 {
+                        told.once(Told::BACK, || {
+                            tracing::warn!(
+                                "kube-proxy's rules were removed and are there again ({}): they are removed once more; if they come \
+                                 back again, a kube-proxy that cannot be seen from here writes them",
+                                sentence(&found)
+                            );
+                        });
+                    }
                     (self.looks, self.listeners) = (self.looks - 1, Listeners::Count);
                     BETWEEN
                 }
                 // `sheave migrate back` is about to need them.
                 Ok(Look::LeftOver(_)) if handover::is_requested() => IDLE,
-                Ok(Look::LeftOver(_)) => match blocking(remove).await {
+                Ok(Look::LeftOver(_)) => match self.remove().await {
                     Ok(removal) => {
+                        told.no_longer(Told::FORWARDS);
                         self.removed.add(&removal.for_good);
                         match (told.of(&removal), &removal.failed) {
                             (_, Some(error)) => told.failed(error, &mut retry),
@@ -194,12 +216,21 @@ impl Adoption {
                             _ => DRAIN,
                         }
                     }
+                    Err(error @ MigrationError::ForwardsByKubeProxy { .. }) => {
+                        told.once(Told::FORWARDS, || tracing::warn!("not removed: {error}"));
+                        IDLE
+                    }
                     Err(error) => told.failed(&error, &mut retry),
                 },
                 Err(error) => told.failed(&error, &mut retry),
             };
             tokio::time::sleep(wait).await;
         }
+    }
+
+    async fn remove(&self) -> Result<Removal, MigrationError> {
+        let pods = self.pods.clone();
+        blocking(move || removal::remove(&mut KernelNft::open()?, &pods)).await
     }
 }
 
@@ -225,17 +256,16 @@ fn look(listeners: Listeners) -> Result<Look, MigrationError> {
     Ok(if signs.is_empty() { Look::LeftOver(state.items()) } else { Look::Running(signs) })
 }
 
-fn remove() -> Result<Removal, MigrationError> {
-    removal::remove(&mut KernelNft::open()?)
-}
-
 impl Removed {
     fn add(&mut self, items: &[Item]) {
-        self.0.extend(items.iter().map(|item| (item.kind, item.name.clone())));
+        for item in items {
+            *self.0.entry((item.kind, item.name.clone())).or_default() += 1;
+        }
     }
 
-    fn is_back(&self, found: &[Item]) -> bool {
-        found.iter().any(|item| self.0.contains(&(item.kind, item.name.clone())))
+    /// How often the most often removed of these were.
+    fn times(&self, found: &[Item]) -> u32 {
+        found.iter().filter_map(|item| self.0.get(&(item.kind, item.name.clone()))).copied().max().unwrap_or(0)
     }
 }
 
@@ -249,6 +279,8 @@ impl Told {
     const LEFT: u8 = 4;
     const DRAINING: u8 = 8;
     const WRITTEN: u8 = 16;
+    const FORWARDS: u8 = 32;
+    const BACK: u8 = 64;
 
     fn once(&mut self, what: u8, say: impl FnOnce()) {
         if self.0 & what == 0 {
@@ -295,7 +327,7 @@ impl Told {
 }
 
 /// Netlink answers at once, and rtnetlink's client wants a runtime of its own there: a thread that may block.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, MigrationError> + Send + 'static,
 ) -> Result<T, MigrationError> {
     let joined = tokio::task::spawn_blocking(work).await;
@@ -339,13 +371,15 @@ mod tests {
     }
 
     #[test]
-    fn what_was_removed_and_is_there_again_has_a_writer() {
+    fn what_was_removed_and_comes_back_a_second_time_has_a_writer() {
         let item = |kind, name: &str| Item { kind, name: name.to_owned(), detail: String::new() };
         let mut removed = Removed::default();
         let table = [item("nftables", "table ip kube-proxy")];
-        assert!(!removed.is_back(&table), "what kube-proxy left before us");
+        assert_eq!(removed.times(&table), 0, "what kube-proxy left before us");
         removed.add(&table);
-        assert!(!removed.is_back(&[item("ipset", "KUBE-LOOP-BACK")]), "what others' rules keep");
-        assert!(removed.is_back(&[item("ipset", "KUBE-LOOP-BACK"), table[0].clone()]));
+        assert_eq!(removed.times(&[item("ipset", "KUBE-LOOP-BACK")]), 0, "what others' rules keep");
+        assert!((1..HAS_A_WRITER).contains(&removed.times(&table)), "its last word, maybe");
+        removed.add(&table);
+        assert_eq!(removed.times(&[item("ipset", "KUBE-LOOP-BACK"), table[0].clone()]), HAS_A_WRITER);
     }
 }

@@ -3,13 +3,12 @@
 use nix::errno::Errno;
 
 use crate::netlink::nft::DoorError;
+use crate::user_namespace;
 
 /// `CAP_NET_ADMIN` is number 12 (linux/capability.h).
 const CAP_NET_ADMIN: u32 = 12;
 /// `Seccomp:` of /proc/self/status where a filter is in force (proc(5)).
 const SECCOMP_FILTER: &str = "2";
-/// /proc/self/uid_map of the machine's first user namespace, without its spaces.
-const WHOLE_RANGE: [&str; 3] = ["0", "0", "4294967295"];
 
 /// What this process may do, as the kernel says.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +61,7 @@ impl Standing {
         let effective = field("CapEff:").and_then(|mask| u64::from_str_radix(mask, 16).ok());
         Self {
             net_admin: effective.is_none_or(|mask| mask >> CAP_NET_ADMIN & 1 == 1),
-            user_namespace: !uid_map.is_empty() && !uid_map.split_whitespace().eq(WHOLE_RANGE),
+            user_namespace: !uid_map.is_empty() && user_namespace::is_nested(uid_map),
             seccomp: field("Seccomp:") == Some(SECCOMP_FILTER),
         }
     }

@@ -6,16 +6,11 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::Signal;
-
-use super::localnet;
 use super::report::with_causes;
 use super::servers::OpenServers;
-use crate::dataplane::nftables;
 use crate::migration::presence::{self, Listeners};
 use crate::migration::rollback;
 use crate::netlink::nft::KernelNft;
-use crate::retry::Retry;
 
 /// How soon a request is noticed.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -57,7 +52,7 @@ pub(super) async fn agreed(servers: &mut OpenServers) {
                 continue;
             }
         }
-        return tracing::info!("asked to give this node back to kube-proxy: our rules go, and this process waits for its end");
+        return tracing::info!("asked to give this node back to kube-proxy: our rules go, and this process stands by");
     }
 }
 
@@ -87,61 +82,10 @@ pub(super) async fn kube_proxy_is_gone() -> bool {
     true
 }
 
-/// Removes our rules, which nobody maintains any more, and waits for the end. The request stays: whoever starts us again may be the
-/// kubelet.
-pub(super) async fn stand_by(terminate: &mut Signal, interrupt: &mut Signal) {
-    let removed_for_good = async {
-        until_removed(|| {
-            let mut door = KernelNft::open()?;
-            // Before the rules that guard it.
-            localnet::give_back(&mut door)?;
-            nftables::cleanup(&mut door)?;
-            Ok(())
-        })
-        .await;
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = removed_for_good => {}
-    }
-}
-
-/// Tries again until it works: rules that stay decide, before kube-proxy's, and send to pods that are gone.
-async fn until_removed(mut remove: impl FnMut() -> anyhow::Result<()>) {
-    let mut retry = Retry::new(Duration::from_millis(100), Duration::from_secs(30));
-    let mut told = false;
-    while let Err(error) = remove() {
-        if !std::mem::replace(&mut told, true) {
-            tracing::warn!(error = with_causes(error.as_ref()), "our rules are not removed yet; trying again");
-        }
-        tokio::time::sleep(retry.next()).await;
-    }
-    tracing::info!("our rules are removed");
-}
-
 /// Forgets a request that means nothing any more.
 pub(super) fn withdraw() {
     let withdrawn = KernelNft::open().map_err(anyhow::Error::from).and_then(|mut door| Ok(rollback::withdraw(&mut door)?));
     if let Err(error) = withdrawn {
         tracing::warn!(error = with_causes(error.as_ref()), "the request to give this node back is not withdrawn");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_removal_that_fails_is_tried_until_it_works() {
-        let mut attempts = 0;
-        until_removed(|| {
-            attempts += 1;
-            anyhow::ensure!(attempts == 3, "the kernel is busy");
-            Ok(())
-        })
-        .await;
-        assert_eq!(attempts, 3);
     }
 }

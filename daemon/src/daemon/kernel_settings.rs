@@ -21,7 +21,7 @@ use super::localnet;
 use crate::config::{ConntrackSettings, DetectLocal, KernelSettings, Options};
 use crate::model::Family;
 
-pub(super) use self::keeper::{Keeper, problem};
+pub(super) use self::keeper::{Keeper, LOOK_AGAIN, problem};
 
 /// `/proc/sys`, and what else is a file of one line.
 pub(super) struct Sysctls {
@@ -74,7 +74,8 @@ const HASHSIZE: &str = "nf_conntrack.hashsize";
 const MOST: u64 = 1 << 20;
 /// As the configuration names it.
 const OOM_SCORE: &str = "oomScoreAdj";
-const ROUTE_LOCALNET: &str = "net.ipv4.conf.all.route_localnet";
+/// On: the kernel routes packets from and to 127.0.0.0/8 on every device (Documentation/networking/ip-sysctl.rst).
+pub(super) const ROUTE_LOCALNET: &str = "net.ipv4.conf.all.route_localnet";
 
 /// Makes every setting, and returns those that cannot be made.
 pub(super) fn make(options: &Options, sysctls: &Sysctls) -> Vec<Missed> {

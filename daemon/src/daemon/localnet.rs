@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use super::kernel_settings::{Amiss, Missed, Setting, Sysctls, problem};
+use super::kernel_settings::{Amiss, Missed, ROUTE_LOCALNET, Setting, Sysctls, problem};
 use super::report::with_causes;
 use crate::dataplane::nftables::LOCALNET_TABLE;
 use crate::health::ProxyHealth;
@@ -51,7 +51,6 @@ struct InKernel;
 #[derive(Default)]
 struct Here(bool);
 
-const ROUTE_LOCALNET: &str = "net.ipv4.conf.all.route_localnet";
 const ON: Setting = Setting { name: ROUTE_LOCALNET, value: 1 };
 const OFF: Setting = Setting { name: ROUTE_LOCALNET, value: 0 };
 /// Of a sysctl that is on without the rules that belong to it (CVE-2020-8558).
@@ -86,8 +85,9 @@ pub(crate) fn would_give_back(door: &mut KernelNft) -> anyhow::Result<Option<&'s
     Ok((ours && !State::look(door)?.may_serve_localhost()).then_some(ROUTE_LOCALNET))
 }
 
-/// Sets it back if it was off before us, for rules that go for good: before they go, since they guard it. Not for a kube-proxy that takes over in iptables mode: it serves
-/// NodePorts at 127.0.0.1 as well, guards the address itself, and looks at the setting at its start only.
+/// Sets it back if it was off before us, for rules that go for good: before they go, since they guard it. Not for a kube-proxy that
+/// takes over in iptables mode: it serves NodePorts at 127.0.0.1 as well, guards the address itself, and looks at the setting at its
+/// start only.
 ///
 /// # Errors
 /// See [`MigrationError`](crate::migration::MigrationError).

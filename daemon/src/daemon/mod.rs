@@ -12,6 +12,7 @@ mod addresses;
 mod adoption;
 mod closed_door;
 mod families;
+mod forwarding;
 mod handover;
 mod instruments;
 mod kernel_settings;
@@ -24,6 +25,7 @@ mod reload;
 mod report;
 mod servers;
 mod stale_flows;
+mod stand_by;
 mod sync;
 mod told;
 mod watchman;
@@ -42,17 +44,20 @@ pub(crate) use localnet::{give_back as give_back_localnet, unguarded_localnet, w
 pub use report::Reporter;
 pub(crate) use report::with_causes;
 use servers::Listening;
+use stale_flows::LeftBehind;
 pub use stale_flows::StaleFlows;
 pub use sync::{Control, Inputs, Outputs, SyncLoop};
 pub use watchman::Watchman;
 
 use self::adoption::Adoption;
+use self::forwarding::Forwarding;
 use self::kernel_settings::Sysctls;
 use self::localnet::Localnet;
 use self::reload::{Follower, InForce};
+use self::stand_by::Over;
 use self::told::Told;
 use crate::config::{ConfigFile, Options, Settings, SourceOptions};
-use crate::dataplane::nftables::{NatHold, NftablesPlane};
+use crate::dataplane::nftables::{NatHold, NftablesPlane, StandBySign};
 use crate::dataplane::{Dataplane as _, PlaneError};
 use crate::health::{ProxyHealth, ServiceChecks};
 use crate::http_server::BindError;
@@ -99,12 +104,14 @@ pub enum DaemonError {
     #[error(
         "chain {chains} drops forwarded packets, and only kube-proxy's KUBE-FORWARD accepts those of Services there, by a mark that \
          its own rules set; sheave accepts nothing on behalf of others: nothing was begun, so that traffic goes on. Have rules accept \
-         packets from and to the pods' CIDRs first (`iptables -I FORWARD -s CIDR -j ACCEPT`, and the same with `-d`); `sheave \
-         migrate check` says when that is done"
+         packets from and to {pods} first (`iptables -I FORWARD -s CIDR -j ACCEPT`, and the same with `-d`); `sheave \
+         migrate check` says when that is done, with `--cluster-cidr` if that is set"
     )]
     ForwardsByKubeProxy {
         /// Which chains.
         chains: String,
+        /// Where the pods are.
+        pods: String,
     },
     /// The source or the loop came to an end that nobody asked for; the log says why.
     #[error("the sync loop has ended; the rules stay in place")]
@@ -147,10 +154,21 @@ impl DaemonError {
 enum End {
     /// Somebody asked for it.
     Asked,
-    /// The same, after this node was given back to kube-proxy.
-    GivenBack,
+    /// This node was given back to kube-proxy. Others see that we stand by.
+    GivenBack(Option<StandBySign>),
     /// With this configuration it has to be built anew.
     Restart(Box<Settings>),
+}
+
+/// What made the inside of the daemon begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beginning {
+    /// The process.
+    Process,
+    /// Another configuration; this process has served already.
+    Configuration,
+    /// Nobody served this node any more, which had been given back to kube-proxy.
+    Return,
 }
 
 /// What ends the daemon. Heard from before the first [`serve`] to after the last, so that none is lost while one follows another.
@@ -186,13 +204,22 @@ pub fn run(mut settings: Settings, file: Option<&ConfigFile>, log: &LogFilter) -
         .enable_all()
         .build()
         .map_err(|source| DaemonError::Process { what: "starting the runtime", source })?;
-    let (mut begun, mut told) = (false, Told { log_format: Some(settings.log.format), ..Told::default() });
+    let mut beginning = Beginning::Process;
+    let mut told = Told { log_format: Some(settings.log.format), ..Told::default() };
     let outcome = runtime.block_on(async {
         let mut signals = Signals::listen()?;
         loop {
-            match serve(settings, file, log.clone(), &mut signals, &mut told, begun).await? {
-                End::Restart(next) => (settings, begun) = (*next, true),
-                End::Asked | End::GivenBack => return Ok(()),
+            match serve(settings.clone(), file, log.clone(), &mut signals, &mut told, beginning).await? {
+                End::Restart(next) => (settings, beginning) = (*next, Beginning::Configuration),
+                End::Asked => return Ok(()),
+                End::GivenBack(sign) => match stand_by::stand_by(&settings, log, sign, &mut signals).await {
+                    Over::Asked => return Ok(()),
+                    Over::NobodyServes => {
+                        // What changed in the file meanwhile, or was taken over before, is in it.
+                        settings = file.and_then(|file| file.load().ok()).unwrap_or(settings);
+                        beginning = Beginning::Return;
+                    }
+                },
             }
         }
     });
@@ -201,14 +228,13 @@ pub fn run(mut settings: Settings, file: Option<&ConfigFile>, log: &LogFilter) -
     outcome
 }
 
-/// `begun`: with another configuration, this process has served already.
 async fn serve(
     settings: Settings,
     file: Option<&ConfigFile>,
     log: LogFilter,
     signals: &mut Signals,
     told: &mut Told,
-    begun: bool,
+    beginning: Beginning,
 ) -> Result<End, DaemonError> {
     let Signals { terminate, interrupt } = signals;
     let cancel = CancellationToken::new();
@@ -222,17 +248,15 @@ async fn serve(
     };
     if handover::is_requested() {
         if !handover::kube_proxy_is_gone().await {
-            // First: who reads the next line may look for what is left.
+            // First: who reads the next line may look for what is left. And others never see neither of the two.
+            let sign = stand_by::sign();
             drop(hold);
-            tracing::info!(
-                "this node was given back to kube-proxy, which runs: waiting for the end, without serving; `sheave cleanup` forgets it"
-            );
-            handover::stand_by(terminate, interrupt).await;
-            return Ok(End::GivenBack);
+            tracing::info!("this node was given back to kube-proxy, which runs: standing by, without serving");
+            return Ok(End::GivenBack(sign));
         }
         handover::withdraw();
     }
-    let adoption = adoption::prepare(settings.options.adopt, begun).await?;
+    let adoption = adoption::prepare(&settings.options, beginning == Beginning::Configuration).await?;
     settings.tell(&mut told.configuration);
     let (log_now, log_filter) = (settings.log, log.clone());
     let options = Arc::new(settings.options);
@@ -249,6 +273,9 @@ async fn serve(
             health.problem("stale flows", Some(error.to_string()));
         })
         .ok();
+
+    let left_behind =
+        LeftBehind::read().inspect_err(|error| tracing::warn!(%error, "no thread to read the rules that are here")).ok();
 
     let (changes, changes_in) = mpsc::channel(CHANGES_QUEUED);
     let (control, control_in) = mpsc::channel(CONTROL_QUEUED);
@@ -285,18 +312,28 @@ async fn serve(
     // After the hold, which asks for connection tracking: before, its settings need not be there.
     keeper.look(&options);
     let (in_force, settings_wanted) = watch::channel(options.clone());
+    let forwarding = Forwarding {
+        health: health.clone(),
+        metrics: outputs.metrics.clone(),
+        reporter: reporter.clone(),
+        told: told.forwarding.clone(),
+    };
+    tokio::spawn(cancel.clone().run_until_cancelled_owned(forwarding.watch(in_force.subscribe())));
     tokio::spawn(cancel.clone().run_until_cancelled_owned(keeper.follow(settings_wanted)));
     servers::watch_gates(&outputs.metrics, in_force.subscribe());
 
     tracing::info!(node = %options.node_name, plane = plane_name, version = env!("CARGO_PKG_VERSION"), "sheave starts");
     reporter.starting();
+    if beginning == Beginning::Return {
+        reporter.returned();
+    }
     if node_expected {
         let watching = absent_node::watch_over(options.clone(), health.clone(), absent_node::PATIENCE);
         tokio::spawn(cancel.clone().run_until_cancelled_owned(watching));
     }
     let localnet = Localnet::resume(health.clone(), outputs.metrics.clone(), told.localnet.clone());
     let sync_loop = SyncLoop::new(options.clone(), Box::new(plane), outputs);
-    let mut sync_loop = sync_loop.watched_by(watchman).with_localnet(localnet);
+    let mut sync_loop = sync_loop.watched_by(watchman).with_localnet(localnet).after(left_behind);
     if let Some(reason) = no_ipv6 {
         tracing::info!("{reason}: only IPv4 is served");
         sync_loop = sync_loop.without_ipv6();
@@ -328,7 +365,7 @@ async fn serve(
             End::Asked
         }
         settings = reconfigured => End::Restart(Box::new(settings)),
-        () = handover::agreed(&mut open_servers) => End::GivenBack,
+        () = handover::agreed(&mut open_servers) => End::GivenBack(stand_by::sign()),
         // Better no process, which whoever started it notices, than one that serves nothing.
         _ = &mut ended => return Err(DaemonError::Ended),
     };
@@ -338,9 +375,6 @@ async fn serve(
     // A daemon that is built anew listens on the same ports, and so does kube-proxy.
     open_servers.close().await;
     let _ = checks.await;
-    if matches!(end, End::GivenBack) {
-        handover::stand_by(terminate, interrupt).await;
-    }
     Ok(end)
 }
 

@@ -1,12 +1,12 @@
 //! One daemon on a node at a time.
 //!
 //! Two would mend each other's tables for ever. The one that runs holds a table that goes with it (docs/decisions/nat-hold.md), so the
-//! second one waits for its end: what a rolling update wants.
+//! second one waits for its end: what a rolling update wants. One that stands by may serve again, and is waited for as well.
 
 use std::time::Duration;
 
 use crate::dataplane::PlaneError;
-use crate::dataplane::nftables::{NatHold, is_held};
+use crate::dataplane::nftables::{NatHold, is_held, stands_by};
 use crate::netlink::nft::{DoorError, KernelNft};
 
 /// How often a second daemon looks whether the first has ended.
@@ -20,8 +20,17 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// # Errors
 /// Those of the door.
 pub(super) async fn take_over(door: &mut KernelNft) -> Result<Option<NatHold>, DoorError> {
-    let mut told = false;
+    let (mut told, mut told_stand_by) = (false, false);
     loop {
+        if stands_by(door)? {
+            if !std::mem::replace(&mut told_stand_by, true) {
+                tracing::warn!(
+                    "another `sheave run` stands by on this node, which was given back to kube-proxy: waiting for it to end"
+                );
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+            continue;
+        }
         if !is_held(door)? {
             match NatHold::take() {
                 Ok(hold) => return Ok(Some(hold)),

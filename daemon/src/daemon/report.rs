@@ -70,15 +70,28 @@ impl Reporter {
         self.say(self.own_node(), event, format!("starting {server} server failed: {error}"));
     }
 
+    /// This node, which was given back to kube-proxy, has neither a kube-proxy nor rules of one any more.
+    pub(super) fn returned(&self) {
+        let text = "kube-proxy and everything of its own are gone from this node, which nobody served: sheave serves it again";
+        tracing::warn!("{text}");
+        let event = Event { severity: Severity::Warning, reason: "KubeProxyGone", action: "Serve" };
+        self.say(self.own_node(), event, text.to_owned());
+    }
+
     /// What was kube-proxy's has come back after it was removed. It is left alone from now on.
     pub(crate) fn kube_proxy_out_of_sight(&self, found: &str) {
         let text = format!(
-            "kube-proxy's rules were removed and are there again ({found}): a kube-proxy that cannot be seen from here writes them; they \
-             stay, sheave's come first; stop it, then run `kube-proxy --cleanup`, or restart sheave"
+            "kube-proxy's rules were removed twice and are there again ({found}): a kube-proxy that cannot be seen from here writes them; \
+             they stay, sheave's come first; stop it, then run `kube-proxy --cleanup`, or restart sheave"
         );
         tracing::warn!("{text}");
         let event = Event { severity: Severity::Warning, reason: "KubeProxyRuns", action: "Adopt" };
         self.say(self.own_node(), event, text);
+    }
+
+    /// Somebody else drops what is forwarded from and to pods, and has not done so before. The log has it already.
+    pub(super) fn not_forwarded(&self, text: &str) {
+        self.event(self.own_node(), "ForwardPolicyDrop", "Forward", text.to_owned());
     }
 
     /// A server of ours listens that could not.

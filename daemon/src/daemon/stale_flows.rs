@@ -7,6 +7,7 @@
 //! (kubernetes#135323). A look that fails is repeated until it works ([`seeker`]).
 
 mod counted;
+mod left_behind;
 mod seeker;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use self::counted::Counted;
+pub(super) use self::left_behind::LeftBehind;
 use self::seeker::{FlowTable, Seeker};
 use crate::health::ProxyHealth;
 use crate::metrics::Metrics;

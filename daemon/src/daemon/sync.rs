@@ -23,7 +23,7 @@ use super::misgivings::{Misgivings, Surroundings};
 use super::node::{self, NodeFacts};
 use super::outage::{Matter, Outage};
 use super::report::{Reporter, with_causes};
-use super::stale_flows::{self, StaleFlows, Suspects};
+use super::stale_flows::{self, LeftBehind, StaleFlows, Suspects};
 use super::watchman::Watchman;
 use crate::config::Options;
 use crate::dataplane::{Commit, Damage, Dataplane, PlaneError};
@@ -116,6 +116,8 @@ pub struct SyncLoop {
     flows_doubtful: bool,
     /// UDP frontends that changed or went since the last good commit. A load says nothing of those that are gone.
     suspect_flows: Suspects,
+    /// What was served before this process began, until its rules are replaced.
+    left_behind: Option<LeftBehind>,
     rest_of_lists: RestOfLists,
     /// Who waits for our rules to be complete.
     first_commit: Option<oneshot::Sender<()>>,
@@ -148,6 +150,7 @@ impl SyncLoop {
             retry_at: None,
             flows_doubtful: false,
             suspect_flows: Suspects::default(),
+            left_behind: None,
             rest_of_lists: RestOfLists::default(),
             first_commit: None,
             unfinished: None,
@@ -160,6 +163,13 @@ impl SyncLoop {
     #[must_use]
     pub(super) fn with_localnet(mut self, localnet: Localnet) -> Self {
         self.localnet = localnet;
+        self
+    }
+
+    /// Cuts UDP flows to what was served before and is no more.
+    #[must_use]
+    pub(super) fn after(mut self, left_behind: Option<LeftBehind>) -> Self {
+        self.left_behind = left_behind;
         self
     }
 
@@ -319,6 +329,10 @@ impl SyncLoop {
             }
         });
         let decided = started.elapsed();
+        if let Some(left_behind) = self.left_behind.take() {
+            let known = std::mem::replace(&mut self.suspect_flows, left_behind.suspects(self.reconciler.table()));
+            self.suspect_flows.merge(known);
+        }
         if !self.reconciler.table().node().serves_localhost() {
             self.localnet.follow(false);
         }

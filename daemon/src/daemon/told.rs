@@ -12,6 +12,8 @@ pub(super) struct Told {
     pub(super) kernel: Amiss,
     /// Of `route_localnet`, which the sync loop sets.
     pub(super) localnet: Amiss,
+    /// Of what others drop at forward.
+    pub(super) forwarding: Amiss,
     /// Remarks and warnings about the configuration.
     pub(super) configuration: BTreeSet<String>,
     /// How the lines look that it was told: settled when the process started.

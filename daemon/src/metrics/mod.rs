@@ -45,6 +45,8 @@ pub struct Metrics {
     pub(crate) kernel_settings_missed: Gauge,
     /// Of feature gate `AllowServiceExternalIPs`.
     pub(crate) external_ips_allowed: Gauge,
+    /// Chains of others that drop what is forwarded from and to pods.
+    pub(crate) chains_in_the_way: Gauge,
     watches: WatchMetrics,
     client: ClientMetrics,
     process: ProcessMetrics,
@@ -155,6 +157,11 @@ impl Metrics {
                 Gauge::<i64>::default,
             )
             .of(["AllowServiceExternalIPs", "DEPRECATED"]);
+        let chains_in_the_way = book.one(
+            "sheave_forward_chains_dropping",
+            "Chains that drop what is forwarded from and to pods, and that nobody has made accept it; together one of the problems",
+            Gauge::default,
+        );
         let watches = WatchMetrics::new(book);
         let client = ClientMetrics::new(book);
         let process = ProcessMetrics::new(book);
@@ -171,6 +178,7 @@ impl Metrics {
             problems,
             kernel_settings_missed,
             external_ips_allowed,
+            chains_in_the_way,
             watches,
             client,
             process,

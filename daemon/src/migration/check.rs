@@ -3,14 +3,20 @@
 use std::fmt;
 use std::fs;
 
+use ipnet::IpNet;
 use serde::Serialize;
 
 use super::presence::{self, Listeners};
 use super::surroundings::{Surroundings, is_foreign};
-use super::{Item, MigrationError, State, family_word};
+use super::{Item, MigrationError, State, family_word, look};
 use crate::dataplane::nftables;
 use crate::netlink::ipvs;
 use crate::netlink::nft::KernelNft;
+
+/// What it means that a `sheave run` stands by, and what to do.
+pub const STANDS_BY: &str = "this node was given back to kube-proxy, and sheave serves nothing here; it serves again by itself once \
+                             there is neither a kube-proxy nor anything of its own; to return before that, run `sheave cleanup` on \
+                             the node, then restart sheave with --adopt";
 
 /// Everything that matters for a migration of this node.
 #[derive(Clone, Debug, Serialize)]
@@ -25,6 +31,8 @@ pub struct Report {
     pub found: Vec<Item>,
     /// A `sheave run` is alive on this node.
     pub sheave_runs: bool,
+    /// One is alive and stands by: this node was given back to kube-proxy.
+    pub sheave_stands_by: bool,
     /// What follows from it.
     pub findings: Vec<Finding>,
 }
@@ -62,6 +70,8 @@ pub enum Kind {
     EarlierNat,
     /// Somebody else masquerades.
     ForeignMasquerade,
+    /// A `sheave run` is alive and does not serve.
+    StandsBy,
 }
 
 /// Who has to do something about a finding.
@@ -83,13 +93,14 @@ impl Finding {
 }
 
 impl Report {
-    /// Looks at this thread's network namespace. Changes nothing.
+    /// Looks at this thread's network namespace. Changes nothing. `pods`: the networks that pods are in; with none known, any network
+    /// that others accept is taken for theirs.
     ///
     /// # Errors
     /// See [`MigrationError`].
-    pub fn look(door: &mut KernelNft) -> Result<Self, MigrationError> {
+    pub fn look(door: &mut KernelNft, pods: &[IpNet]) -> Result<Self, MigrationError> {
         let state = State::look(door)?;
-        let sheave_runs = nftables::is_held(door)?;
+        let (sheave_runs, sheave_stands_by) = (nftables::is_held(door)?, nftables::stands_by(door)?);
         // Our own daemon listens on kube-proxy's ports, and may be out of sight in a container.
         let listeners = if state.is_empty() || sheave_runs { Listeners::Ignore } else { Listeners::Count };
         let signs = presence::signs(listeners);
@@ -97,29 +108,56 @@ impl Report {
             false => Presence::Runs,
             true => presence::why_out_of_sight().map_or(Presence::Absent, Presence::CannotBeTold),
         };
-
-        let tables: Vec<_> = door.all_tables()?.into_iter().filter(is_foreign).collect();
-        let chains: Vec<_> = door.all_chains()?.into_iter().filter(|chain| is_foreign(&chain.table)).collect();
-        let mut rules = Vec::with_capacity(tables.len());
-        for table in tables {
-            let of_table = door.rules_in(&table)?;
-            rules.push((table, of_table));
-        }
         let mut findings = of_state(&state, &presence);
-        findings.extend(Surroundings { chains: &chains, rules: &rules, liberal: is_liberal() }.findings(&state));
+        if sheave_stands_by {
+            let text = format!("a `sheave run` stands by: {STANDS_BY}");
+            findings.push(Finding::new(Kind::StandsBy, Severity::Note, text));
+        }
+        findings.extend(around(door, &state, pods)?);
         findings.sort_by_key(|finding| finding.severity);
         let cannot_be_told = match presence {
             Presence::CannotBeTold(why) => Some(why),
             Presence::Runs | Presence::Absent => None,
         };
         let running = signs.iter().map(ToString::to_string).collect();
-        Ok(Self { running, cannot_be_told, found: state.items(), sheave_runs, findings })
+        Ok(Self { running, cannot_be_told, found: state.items(), sheave_runs, sheave_stands_by, findings })
     }
 
     /// What somebody has to do: a person, or `--adopt`.
     pub fn to_do(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|finding| finding.severity != Severity::Note)
     }
+}
+
+/// What others have beside kube-proxy, whose state was looked at already.
+fn around(door: &mut KernelNft, state: &State, pods: &[IpNet]) -> Result<Vec<Finding>, MigrationError> {
+    let tables: Vec<_> = door.all_tables()?.into_iter().filter(is_foreign).collect();
+    let chains: Vec<_> = door.all_chains()?.into_iter().filter(|chain| is_foreign(&chain.table)).collect();
+    let mut rules = Vec::with_capacity(tables.len());
+    for table in tables {
+        let of_table = door.rules_in(&table)?;
+        rules.push((table, of_table));
+    }
+    Ok(Surroundings { chains: &chains, rules: &rules, pods, liberal: is_liberal() }.findings(state))
+}
+
+/// What a person has to do before kube-proxy's rules go, or may go: not about kube-proxy itself, whose state was looked at already.
+///
+/// # Errors
+/// See [`MigrationError`].
+pub fn manual(door: &mut KernelNft, state: &State, pods: &[IpNet]) -> Result<Vec<Finding>, MigrationError> {
+    let mut findings = of_tables(state);
+    findings.extend(around(door, state, pods)?);
+    findings.retain(|finding| finding.severity == Severity::Manual);
+    Ok(findings)
+}
+
+/// What drops forwarded packets from and to pods at present, whoever wrote it.
+///
+/// # Errors
+/// See [`MigrationError`].
+pub fn forwarding(door: &mut KernelNft, pods: &[IpNet]) -> Result<Vec<Finding>, MigrationError> {
+    Ok(look::dropping(door)?.iter().filter_map(|chain| chain.finding(pods)).collect())
 }
 
 /// Whether kube-proxy runs.
@@ -169,8 +207,12 @@ fn of_state(state: &State, presence: &Presence) -> Vec<Finding> {
             Finding::new(Kind::UsedByOthers, Severity::Note, text)
         }));
     }
-    findings.extend(state.untouchable.iter().map(|table| Finding::new(Kind::LegacyUnread, Severity::Manual, table.to_string())));
+    findings.extend(of_tables(state));
     findings
+}
+
+fn of_tables(state: &State) -> Vec<Finding> {
+    state.untouchable.iter().map(|table| Finding::new(Kind::LegacyUnread, Severity::Manual, table.to_string())).collect()
 }
 
 /// Whether conntrack takes packets outside of the window for valid.
@@ -187,6 +229,9 @@ impl fmt::Display for Report {
         }
         if self.sheave_runs {
             writeln!(f, "sheave: runs")?;
+        }
+        if self.sheave_stands_by {
+            writeln!(f, "sheave: stands by")?;
         }
         if self.found.is_empty() {
             writeln!(f, "rules of kube-proxy's: none")?;

@@ -41,8 +41,11 @@ const ANONYMOUS: &str = "__map";
 /// Our sets of frontends by the size of their backend set, in whichever pool.
 const CLASS: &str = "class-";
 
-/// Frontends that our rules in the kernel have backends for: whoever wrote them may be gone.
-pub(super) fn of_sheave(door: &mut KernelNft) -> Result<BTreeSet<Frontend>, MigrationError> {
+/// Frontends that our rules in the kernel have backends for: whoever wrote them may be gone. Without a table of ours there are none.
+///
+/// # Errors
+/// See [`MigrationError`].
+pub fn of_sheave(door: &mut KernelNft) -> Result<BTreeSet<Frontend>, MigrationError> {
     let table = ForeignTable::new(TableFamily::INET, nftables::TABLE);
     let mut found = BTreeSet::new();
     for set in door.set_names_in(&table)?.into_iter().filter(|name| name.contains(CLASS)) {

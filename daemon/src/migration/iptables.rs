@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::forwarding::{self, FORWARD_HOOK, Passes};
+use super::forwarding::{self, FORWARD_HOOK, Passage, Passes};
 use crate::netlink::condition::{Condition, INVALID};
 
 /// A rule, as far as it matters here.
@@ -70,8 +70,8 @@ pub struct Share {
     pub drops_invalid: bool,
     /// It accepts forwarded packets of Services.
     pub accepts_forwarded: bool,
-    /// Rules of others accept what is forwarded to pods and from them.
-    pub lets_pods_through: bool,
+    /// What rules of others accept of what is forwarded.
+    pub passage: Passage,
     /// Frontends that it has endpoints for: with an address, and NodePorts.
     pub frontends: BTreeSet<(IpAddr, u8, u16)>,
     /// See [`frontends`](Self::frontends).
@@ -98,7 +98,7 @@ const CHAINS: [&str; 14] = [
 ];
 const SERVICES: &str = "KUBE-SERVICES";
 const NODE_PORTS: &str = "KUBE-NODEPORTS";
-const FORWARD: &str = "KUBE-FORWARD";
+pub(super) const FORWARD: &str = "KUBE-FORWARD";
 /// Marks for masquerading, and masquerades what is marked: one is of no use without the other.
 const MARK: &str = "KUBE-MARK-MASQ";
 const MASQUERADE: &str = "KUBE-POSTROUTING";
@@ -170,8 +170,8 @@ pub fn share<'a>(chains: impl Iterator<Item = &'a str>, builtin: impl Fn(&str) -
         jumps: rules.iter().filter(|rule| builtin(&rule.chain)).filter(into).cloned().collect(),
         services: rules.iter().filter(|rule| own.contains(rule.chain.as_str())).filter_map(|rule| rule.destination).collect(),
         drops_invalid: rules.iter().any(|rule| rule.chain == FORWARD && rule.drops_invalid),
-        accepts_forwarded: rules.iter().any(|rule| rule.target.as_deref() == Some(FORWARD)),
-        lets_pods_through: forwarding::lets_pods_through(rules, FORWARD_HOOK),
+        accepts_forwarded: forwarding::accepts_by_kube_proxy(rules),
+        passage: Passage::of(rules, FORWARD_HOOK),
         frontends: served()
             .filter(|rule| rule.chain == SERVICES)
             .filter_map(|rule| rule.destination.zip(rule.transport).map(|(ip, (protocol, port))| (ip, protocol, port)))

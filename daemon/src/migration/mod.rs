@@ -14,40 +14,36 @@ mod forwarding;
 mod frontends;
 pub mod iptables;
 pub mod legacy;
+mod look;
 pub mod presence;
 pub mod removal;
 pub mod rollback;
 mod surroundings;
+mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use self::forwarding::FORWARD_HOOK;
-pub use self::frontends::Frontend;
-use self::iptables::{Fate, Place, Rule, Share};
+pub use self::forwarding::pods_in_words;
+use self::forwarding::{Dropping, FORWARD_HOOK};
+pub use self::frontends::{Frontend, of_sheave as frontends_of_sheave};
+use ipnet::IpNet;
+
+use self::iptables::Share;
 use self::legacy::LegacyError;
 use crate::model::Family;
-use crate::netlink::ipset::{Ipset, IpsetError};
-use crate::netlink::ipvs::{self, Ipvs, IpvsError, VirtualServer};
-use crate::netlink::nft::{CommitError, DoorError, ForeignChain, ForeignRule, ForeignTable, KernelNft, RuleVerdict, TableFamily};
-use crate::netlink::route::{self, Dummy, RouteError};
-use crate::netlink::xtables;
+use crate::netlink::ipset::IpsetError;
+use crate::netlink::ipvs::{IpvsError, VirtualServer};
+use crate::netlink::nft::{CommitError, DoorError, ForeignTable};
+use crate::netlink::route::{Dummy, RouteError};
 
 /// The table of kube-proxy's nftables mode, one in each family.
 const TABLE: &str = "kube-proxy";
-/// Its set of ClusterIPs.
-const CLUSTER_IPS: &str = "cluster-ips";
 /// The dummy interface of its ipvs mode.
 const DEVICE: &str = "kube-ipvs0";
-/// The tables of iptables that it writes to.
-const IPTABLES: [&str; 3] = [FILTER, "mangle", "nat"];
 /// The one of them that decides what is forwarded.
 const FILTER: &str = "filter";
-/// The ipsets of its ipvs mode that say which ports are NodePorts, and of which protocol.
-const NODE_PORT_SETS: [(&str, i32); 3] =
-    [("NODE-PORT-TCP", libc::IPPROTO_TCP), ("NODE-PORT-UDP", libc::IPPROTO_UDP), ("NODE-PORT-SCTP-HASH", libc::IPPROTO_SCTP)];
-
 /// What is kube-proxy's in this network namespace.
 #[derive(Clone, Debug, Default)]
 pub struct State {
@@ -66,7 +62,7 @@ pub struct State {
     /// Those of them that have a destination to send connections to.
     pub serving: Vec<VirtualServer>,
     /// Chains of iptables-legacy at forward that drop what none of their rules accepts, whoever wrote them.
-    pub dropping_legacy: Vec<String>,
+    pub dropping_legacy: Vec<Dropping>,
     /// Everybody else's virtual servers.
     pub foreign_virtual_servers: Vec<VirtualServer>,
 }
@@ -151,6 +147,15 @@ pub enum MigrationError {
     /// iptables-legacy failed.
     #[error(transparent)]
     Legacy(#[from] LegacyError),
+    /// Traffic would stop with what is kube-proxy's; nothing is removed.
+    #[error(
+        "chain {chains} drops forwarded packets, and only kube-proxy's KUBE-FORWARD accepts any of Services there: kube-proxy's rules \
+         stay until others accept packets from and to the pods' CIDRs"
+    )]
+    ForwardsByKubeProxy {
+        /// Which chains.
+        chains: String,
+    },
     /// No runtime, no thread.
     #[error("{what}: {source}")]
     Process {
@@ -163,102 +168,6 @@ pub enum MigrationError {
 }
 
 impl State {
-    /// Looks at everything that kube-proxy may have made in this thread's network namespace, in any of its modes. Blocks; not to
-    /// be called on a thread of an asynchronous runtime.
-    ///
-    /// # Errors
-    /// See [`MigrationError`].
-    pub fn look(door: &mut KernelNft) -> Result<Self, MigrationError> {
-        let mut state = Self::default();
-        let tables = door.all_tables()?;
-        for family in [TableFamily::IPV4, TableFamily::IPV6] {
-            let table = ForeignTable::new(family, TABLE);
-            if tables.contains(&table) {
-                state.tables.push(Table::read(door, table)?);
-            }
-        }
-        state.look_at_iptables(door, &tables)?;
-        state.look_at_legacy();
-        state.look_at_ipvs()?;
-        Ok(state)
-    }
-
-    fn look_at_iptables(&mut self, door: &mut KernelNft, tables: &[ForeignTable]) -> Result<(), MigrationError> {
-        let chains = door.all_chains()?;
-        for (family, of) in [(Family::V4, TableFamily::IPV4), (Family::V6, TableFamily::IPV6)] {
-            for name in IPTABLES {
-                let table = ForeignTable::new(of, name);
-                let here = || chains.iter().filter(|chain| chain.table == table);
-                if !tables.contains(&table) || !here().any(|chain| iptables::is_chain(&chain.name)) {
-                    continue;
-                }
-                let rules: Vec<Rule> = door.rules_in(&table)?.iter().map(Rule::from).collect();
-                let builtin: BTreeSet<&str> =
-                    here().filter(|chain| chain.base.is_some()).map(|chain| chain.name.as_str()).collect();
-                let share = iptables::share(here().map(|chain| chain.name.as_str()), |chain| builtin.contains(chain), &rules);
-                let drops =
-                    |chain: &ForeignChain| chain.name == FORWARD_HOOK && chain.base.as_ref().is_some_and(|base| base.drops);
-                let drops_forwarded = name == FILTER && (here().any(drops) || forwarding::drops_the_rest(&rules, FORWARD_HOOK));
-                self.iptables.push(Iptables { backend: Backend::Nft, family, table: name.to_owned(), share, drops_forwarded });
-            }
-        }
-        Ok(())
-    }
-
-    fn look_at_legacy(&mut self) {
-        for family in Family::ALL {
-            for name in legacy::tables(family).into_iter().filter(|table| IPTABLES.contains(&table.as_str())) {
-                let table = match xtables::table(family, &name) {
-                    Ok(table) => table,
-                    Err(error) => {
-                        let reason = error.to_string();
-                        self.untouchable.push(Untouchable { family, table: name, reason, certain: false });
-                        continue;
-                    }
-                };
-                let rules: Vec<Rule> = table.rules.iter().map(Rule::from).collect();
-                let drops = table.policy(FORWARD_HOOK) == Some(&xtables::Target::Drop);
-                let drops_forwarded = name == FILTER && (drops || forwarding::drops_the_rest(&rules, FORWARD_HOOK));
-                if drops_forwarded && !forwarding::lets_pods_through(&rules, FORWARD_HOOK) {
-                    self.dropping_legacy.push(check::legacy_chain(family, FORWARD_HOOK));
-                }
-                let chains = table.chains.iter().map(|chain| chain.name.as_str());
-                let builtin: BTreeSet<&str> =
-                    table.chains.iter().filter(|chain| chain.policy.is_some()).map(|chain| chain.name.as_str()).collect();
-                let share = iptables::share(chains, |chain| builtin.contains(chain), &rules);
-                if !share.is_empty() {
-                    if let Some(error) = legacy::why_not_writable(family) {
-                        let reason = error.to_string();
-                        self.untouchable.push(Untouchable { family, table: name.clone(), reason, certain: true });
-                    }
-                    self.iptables.push(Iptables { backend: Backend::Legacy, family, table: name, share, drops_forwarded });
-                }
-            }
-        }
-    }
-
-    fn look_at_ipvs(&mut self) -> Result<(), MigrationError> {
-        let mut ipset = Ipset::open()?;
-        self.ipsets = ipset.names()?.into_iter().filter(|name| iptables::is_ipset(name)).collect();
-        self.device = block_on(route::dummy(DEVICE))??;
-        let Some(mut ipvs) = Ipvs::open()? else { return Ok(()) };
-        let mut node_ports = BTreeSet::new();
-        for (set, protocol) in NODE_PORT_SETS {
-            for name in [format!("KUBE-{set}"), format!("KUBE-6-{set}")] {
-                if self.ipsets.contains(&name) {
-                    node_ports.extend(ipset.ports(&name)?.into_iter().map(|port| (protocol, port)));
-                }
-            }
-        }
-        let on_device = |ip: &IpAddr| self.device.as_ref().is_some_and(|device| device.addresses.contains(ip));
-        (self.virtual_servers, self.foreign_virtual_servers) = ipvs.virtual_servers()?.into_iter().partition(|server| {
-            on_device(&server.at.ip()) || node_ports.contains(&(i32::from(server.protocol), server.at.port()))
-        });
-        let serving = ipvs::serving();
-        self.serving = self.virtual_servers.iter().filter(|server| serving.contains(server)).copied().collect();
-        Ok(())
-    }
-
     /// Whether nothing here is known to be kube-proxy's.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -307,10 +216,13 @@ impl State {
 
     /// Chains that forward packets of Services only because kube-proxy's KUBE-FORWARD accepts them there. What it accepts it knows by
     /// a mark that kube-proxy's own NAT rules set, so it is of no use from the moment on in which ours translate.
+    ///
+    /// `pods`: the networks that pods are in; with none known, any network that others accept is taken for theirs.
     #[must_use]
-    pub fn forwards_by_kube_proxy(&self) -> Vec<String> {
+    pub fn forwards_by_kube_proxy(&self, pods: &[IpNet]) -> Vec<String> {
         let depends = |iptables: &&Iptables| {
-            iptables.drops_forwarded && iptables.share.accepts_forwarded && !iptables.share.lets_pods_through
+            let Share { accepts_forwarded, passage, .. } = &iptables.share;
+            iptables.drops_forwarded && *accepts_forwarded && !passage.lets_through(pods, Some(iptables.family))
         };
         let name = |iptables: &Iptables| format!("{FORWARD_HOOK} of {} {iptables}", iptables.backend.name());
         self.iptables.iter().filter(depends).map(name).collect()
@@ -345,14 +257,6 @@ pub fn sentence(items: &[Item]) -> String {
     parts.collect::<Vec<_>>().join("; ")
 }
 
-impl Table {
-    fn read(door: &mut KernelNft, table: ForeignTable) -> Result<Self, MigrationError> {
-        let cluster_ips = door.keys_in(&table, CLUSTER_IPS)?.iter().filter_map(|key| address(key)).collect();
-        let frontends = frontends::of_table(door, &table)?;
-        Ok(Self { table, cluster_ips, frontends })
-    }
-}
-
 impl Backend {
     /// As in the name of its tool.
     #[must_use]
@@ -367,18 +271,6 @@ impl Backend {
 impl fmt::Display for Iptables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", family_word(self.family), self.table)
-    }
-}
-
-impl From<&ForeignRule> for Rule {
-    fn from(rule: &ForeignRule) -> Self {
-        let fate = match () {
-            () if rule.ends_with(&RuleVerdict::Accept) => Fate::Accept,
-            () if rule.ends_with(&RuleVerdict::Drop) || rule.rejects() => Fate::Drop,
-            () => Fate::Other,
-        };
-        let known = Self::new(&rule.chain, rule.target(), fate, &rule.conditions());
-        Self { translates: rule.translates(), place: Place::Handle(rule.handle), ..known }
     }
 }
 

@@ -7,9 +7,12 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use nix::unistd::getpid;
+
+use crate::user_namespace;
 
 /// kube-proxy's health and metrics servers.
 const PORTS: [u16; 2] = [10256, 10249];
@@ -37,6 +40,13 @@ pub enum Sign {
         /// Which.
         port: u16,
     },
+}
+
+/// A socket that listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Listener {
+    at: SocketAddr,
+    inode: u64,
 }
 
 /// What listeners on kube-proxy's ports mean.
@@ -74,6 +84,12 @@ pub fn why_out_of_sight() -> Option<String> {
     })
 }
 
+/// Whether it is a port of kube-proxy's, if nobody has changed those.
+#[must_use]
+pub fn is_kube_proxys(port: u16) -> bool {
+    PORTS.contains(&port)
+}
+
 /// Whether no sign means that kube-proxy does not run: /proc answers.
 #[must_use]
 pub fn can_tell() -> bool {
@@ -89,18 +105,13 @@ fn processes() -> Vec<Sign> {
         // other than the machine's first, those are the processes outside of it, whose rules are in other networks.
         let here = match network(&Path::new("/proc").join(id.to_string())) {
             Some(network) => Some(network) == own,
-            None => !in_nested_user_namespace(),
+            None => !fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| user_namespace::is_nested(&map)),
         };
         if here {
             found.push(Sign::Process { id, command: command.join(" ") });
         }
     }
     found
-}
-
-/// Whether this process is in a user namespace other than the machine's first, which alone maps every user (user_namespaces(7)).
-fn in_nested_user_namespace() -> bool {
-    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 /// Every process that can be seen, with its command line.
@@ -130,27 +141,48 @@ fn named(command: &[String]) -> Option<&str> {
 }
 
 fn listening() -> BTreeSet<u16> {
-    let own = own_sockets();
-    let mut found = BTreeSet::new();
-    for file in TABLES {
-        for (port, inode) in listeners(&fs::read_to_string(file).unwrap_or_default()) {
-            if PORTS.contains(&port) && !own.contains(&inode) {
-                found.insert(port);
-            }
-        }
-    }
-    found
+    others().map(|listener| listener.at.port()).filter(|port| PORTS.contains(port)).collect()
 }
 
-/// Port and inode of every listening socket of a table such as /proc/net/tcp.
-fn listeners(table: &str) -> impl Iterator<Item = (u16, u64)> + '_ {
+/// Where somebody else than this process can be reached who listens on a port of this node's.
+pub(super) fn listens_at(port: u16) -> Option<SocketAddr> {
+    let at = others().map(|listener| listener.at).find(|at| at.port() == port)?;
+    let loopback = |ip: IpAddr| match ip {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    Some(if at.ip().is_unspecified() { SocketAddr::new(loopback(at.ip()), port) } else { at })
+}
+
+/// Listeners that are not this process's.
+fn others() -> impl Iterator<Item = Listener> {
+    let own = own_sockets();
+    let all = TABLES.into_iter().flat_map(|file| {
+        let table = fs::read_to_string(file).unwrap_or_default();
+        listeners(&table).collect::<Vec<_>>()
+    });
+    all.filter(move |listener| !own.contains(&listener.inode))
+}
+
+/// Every listening socket of a table such as /proc/net/tcp.
+fn listeners(table: &str) -> impl Iterator<Item = Listener> + '_ {
     table.lines().skip(1).filter_map(|line| {
         let mut words = line.split_whitespace();
-        let (_, port) = words.nth(1)?.rsplit_once(':')?;
+        let (ip, port) = words.nth(1)?.rsplit_once(':')?;
         let state = words.nth(1)?;
         let inode = words.nth(5)?.parse().ok()?;
-        (state == LISTEN).then_some((u16::from_str_radix(port, 16).ok()?, inode))
+        let at = SocketAddr::new(address(ip)?, u16::from_str_radix(port, 16).ok()?);
+        (state == LISTEN).then_some(Listener { at, inode })
     })
+}
+
+/// An address as /proc has it: words of four bytes, each printed as a number of this machine's.
+fn address(text: &str) -> Option<IpAddr> {
+    let mut bytes = Vec::with_capacity(16);
+    for at in (0..text.len()).step_by(8) {
+        bytes.extend(u32::from_str_radix(text.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
+    }
+    super::address(&bytes)
 }
 
 /// Inodes of this process's own sockets: our health server listens there, too.
@@ -191,7 +223,10 @@ mod tests {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
              0: 0100007F:2809 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 100 0 0 10 0\n   \
              1: 0100007F:2810 0100007F:1234 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 0 100 0 0 10 0\n";
-        assert_eq!(listeners(table).collect::<Vec<_>>(), [(10249, 4711)]);
+        let at = "127.0.0.1:10249".parse().unwrap();
+        assert_eq!(listeners(table).collect::<Vec<_>>(), [Listener { at, inode: 4711 }]);
+        let v6 = "  sl\n   0: 00000000000000000000000001000000:2809 0:0000 0A 0:0 00:0 0 0 0 4713 1\n";
+        assert_eq!(listeners(v6).map(|listener| listener.at).collect::<Vec<_>>(), ["[::1]:10249".parse().unwrap()]);
     }
 
     #[test]
@@ -199,7 +234,7 @@ mod tests {
         let own = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = own.local_addr().unwrap().port();
         let table = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
-        let inode = listeners(&table).find_map(|(at, inode)| (at == port).then_some(inode)).expect("it listens");
+        let inode = listeners(&table).find(|listener| listener.at.port() == port).expect("it listens").inode;
         assert!(own_sockets().contains(&inode));
     }
 }

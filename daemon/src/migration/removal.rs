@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ipnet::IpNet;
 use nix::errno::Errno;
 
 use super::iptables::Place;
@@ -35,12 +36,14 @@ pub struct Removal {
     pub failed: Option<MigrationError>,
 }
 
-/// Removes everything of kube-proxy's. Safe to repeat.
+/// Removes everything of kube-proxy's. Safe to repeat. `pods`: the networks that pods are in; with none known, any network that others
+/// accept is taken for theirs.
 ///
 /// # Errors
-/// See [`MigrationError`], if nothing is removed. What fails after that is in [`Removal::failed`], beside what is gone.
-pub fn remove(door: &mut KernelNft) -> Result<Removal, MigrationError> {
-    let state = remove_from_nftables(door)?;
+/// See [`MigrationError`], if nothing is removed, which is so where forwarded packets would be dropped without kube-proxy's rules. What
+/// fails after that is in [`Removal::failed`], beside what is gone.
+pub fn remove(door: &mut KernelNft, pods: &[IpNet]) -> Result<Removal, MigrationError> {
+    let state = remove_from_nftables(door, pods)?;
     let items = state.removable();
     let mut removal = Removal::default();
     removal.gone(&items, |item| matches!(item.kind, "nftables" | "iptables-nft"));
@@ -104,11 +107,16 @@ fn is_of(item: &Item, iptables: &Iptables) -> bool {
 
 /// kube-proxy's tables and its share of iptables-nft's, in one transaction that the kernel refuses if anybody changed anything since
 /// we looked: a rule's number may be another rule's by then.
-fn remove_from_nftables(door: &mut KernelNft) -> Result<State, MigrationError> {
+fn remove_from_nftables(door: &mut KernelNft, pods: &[IpNet]) -> Result<State, MigrationError> {
     let mut attempt = 0;
     loop {
         let generation = door.generation()?;
         let state = State::look(door)?;
+        // What lets pods through at our start may be gone by now, and connections that kube-proxy began pass by KUBE-FORWARD.
+        let chains = state.forwards_by_kube_proxy(pods);
+        if !chains.is_empty() {
+            return Err(MigrationError::ForwardsByKubeProxy { chains: chains.join(", ") });
+        }
         attempt += 1;
         match door.commit(transaction(&state, generation)) {
             Err(error) if error.errno() == Some(Errno::ERESTART) && attempt < ATTEMPTS => {}
@@ -199,9 +207,33 @@ impl std::fmt::Display for super::Untouchable {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
     use crate::migration::Untouchable;
     use crate::migration::iptables::Share;
+    use crate::netlink::testns::in_namespace;
+
+    /// It accepted at our start, and somebody has made it drop since.
+    #[test]
+    fn nothing_is_removed_where_kube_forward_alone_lets_packets_through() {
+        in_namespace(|| {
+            let nft = |script: &str| assert!(Command::new("nft").arg(script).status().is_ok_and(|status| status.success()));
+            nft("table ip kube-proxy { }; table ip filter {
+                chain KUBE-FORWARD { meta mark & 0x4000 == 0x4000 accept; ct state related,established accept; }
+                chain FORWARD { type filter hook forward priority 0; policy drop; jump KUBE-FORWARD; ip saddr 172.17.0.0/16 accept; \
+                                ip daddr 172.17.0.0/16 accept; }
+            }");
+            let mut door = KernelNft::open().unwrap();
+            let pods = ["10.244.0.0/16".parse().unwrap()];
+            let refused = remove(&mut door, &pods).expect_err("forwarded packets would be dropped").to_string();
+            assert!(refused.contains("FORWARD of iptables-nft ip filter"), "{refused}");
+            assert_eq!(State::look(&mut door).unwrap().items().len(), 2);
+            nft("add rule ip filter FORWARD ip saddr 10.244.0.0/16 accept");
+            nft("add rule ip filter FORWARD ip daddr 10.0.0.0/8 accept");
+            assert_eq!(remove(&mut door, &pods).unwrap().removed.len(), 2);
+        });
+    }
 
     #[test]
     fn of_a_table_that_could_not_be_read_nothing_is_claimed() {

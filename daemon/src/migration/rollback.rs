@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::presence::{self, Listeners};
+use super::witness::{Programmed, Witness};
 use super::{Frontend, MigrationError, State, address, frontends};
 use crate::dataplane::PlaneError;
 use crate::dataplane::nftables::{self, TABLE};
@@ -17,8 +18,9 @@ pub const REQUEST_TABLE: &str = "sheave-back";
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// A `sheave run` that is asked with less time than that could not be awaited.
 const STANDS_DOWN_WITHIN: Duration = Duration::from_secs(2);
-/// kube-proxy writes its first rules when it knows every Service, and changes within its minSyncPeriod (1 s).
-const SETTLED: Duration = Duration::from_secs(10);
+/// kube-proxy changes its rules within its minSyncPeriod (1 s). One that has lost the API server tries to reach it again with pauses
+/// of up to 30 s, for each kind of object by itself (client-go's reflector).
+const SETTLED: Duration = Duration::from_secs(35);
 /// Addresses that an answer names at most.
 const NAMED: usize = 5;
 
@@ -62,9 +64,14 @@ pub enum Waiting {
     NoKubeProxy,
     /// It runs and has no rules yet.
     NoRules,
+    /// It says that it has not programmed all that it knows.
+    NotProgrammed,
     /// Its rules lack what ours have.
     Missing(Lack),
-    /// They lack it for good: nobody has maintained ours meanwhile. Nothing is waited for.
+    /// The same, where nobody maintains ours any more; and nothing says that it is by right.
+    Unproven(Lack, String),
+    /// They lack it by right: kube-proxy says that all it knows is programmed, and nobody has maintained ours meanwhile. Nothing is
+    /// waited for.
     Stale(Lack),
 }
 
@@ -111,12 +118,13 @@ pub fn give_back(
     let mut last = None;
     let mut asked = false;
     let mut settling = Settling::default();
+    let mut witness = Witness::default();
     loop {
         if !door.table_exists(TABLE)? && !nftables::is_held(door)? {
             return Ok(if asked { Outcome::GivenBack } else { Outcome::NothingHere });
         }
         let Look { theirs, held, waiting } = look(door)?;
-        let settled = settling.settled(&theirs, Instant::now());
+        let waiting = if held { waiting } else { unattended(waiting, theirs, &mut settling, &mut witness) };
         let waiting = match waiting {
             // The one that was asked is on its way to remove them itself.
             None if asked && last == Some(Waiting::SheaveRuns) => Waiting::StandsDown,
@@ -125,8 +133,8 @@ pub fn give_back(
                 Removal::Overtaken => continue,
             },
             // Nobody follows the API for us any more, and kube-proxy does: Services that only we know are gone.
-            Some(Waiting::Missing(missing)) if !held && settled => {
-                told(&Waiting::Stale(missing));
+            Some(stale @ Waiting::Stale(_)) => {
+                told(&stale);
                 match remove(door)? {
                     Removal::Done => return Ok(Outcome::GivenBack),
                     Removal::Overtaken => continue,
@@ -180,22 +188,39 @@ struct Known {
     frontends: BTreeSet<Frontend>,
 }
 
-/// Since when that is the same.
+/// What was seen last, and since when that is the same.
 #[derive(Debug, Default)]
 struct Settling {
-    last: Option<(Known, Instant)>,
+    last: Option<(Known, u64, Instant)>,
 }
 
 impl Settling {
-    /// Whether there are some, and have been these for long enough.
-    fn settled(&mut self, theirs: &Known, now: Instant) -> bool {
+    /// Whether kube-proxy's rules have been these for long enough, and it has failed to reach the API server no more often.
+    fn settled(&mut self, theirs: Known, failed_requests: u64, now: Instant) -> bool {
         match &self.last {
-            Some((last, since)) if last == theirs => !theirs.cluster_ips.is_empty() && now.duration_since(*since) >= SETTLED,
+            Some((last, failed, since)) if (last, *failed) == (&theirs, failed_requests) => now.duration_since(*since) >= SETTLED,
             _ => {
-                self.last = Some((theirs.clone(), now));
+                self.last = Some((theirs, failed_requests, now));
                 false
             }
         }
+    }
+}
+
+/// What has to be waited for where no `sheave run` is alive: rules may be compared, and still nobody knows whose are right. Ours may be
+/// the last that work, so they stay until kube-proxy itself says that its own are all there is.
+fn unattended(waiting: Option<Waiting>, theirs: Known, settling: &mut Settling, witness: &mut Witness) -> Option<Waiting> {
+    let now = Instant::now();
+    match waiting {
+        // What it says of itself is more than what its rules have, and less than what they lack.
+        None => (witness.asked(now) == Programmed::NotYet).then_some(Waiting::NotProgrammed),
+        Some(Waiting::Missing(lack)) => Some(match witness.asked(now) {
+            Programmed::Yes { failed_requests } if settling.settled(theirs, failed_requests, now) => Waiting::Stale(lack),
+            Programmed::Yes { .. } => Waiting::Missing(lack),
+            Programmed::NotYet => Waiting::Unproven(lack, Waiting::NotProgrammed.to_string()),
+            Programmed::Unknown(why) => Waiting::Unproven(lack, why),
+        }),
+        other => other,
     }
 }
 
@@ -261,28 +286,39 @@ impl fmt::Display for Waiting {
                 "no kube-proxy runs on this node: no process of that name, nobody who listens on its ports 10256 and 10249",
             ),
             Self::NoRules => f.write_str("kube-proxy has not written its rules"),
-            Self::Missing(Lack::ClusterIps(addresses)) => {
-                write!(f, "kube-proxy's rules lack {} ClusterIPs that sheave's have: {}", addresses.len(), Named(addresses))
-            }
-            Self::Missing(Lack::Endpoints(frontends)) => write!(
+            Self::NotProgrammed => f.write_str("kube-proxy has not programmed yet what the API server says"),
+            Self::Missing(lack) => write!(f, "kube-proxy's rules {lack}"),
+            Self::Unproven(lack, why) => write!(
                 f,
-                "kube-proxy's rules have no endpoint for {} frontends that sheave's have some for: {}",
-                frontends.len(),
-                Named(frontends)
+                "kube-proxy's rules {lack}; nothing says that this is as the API server wants it ({why}), and no `sheave run` is \
+                 alive to follow it; if those Services are gone, `sheave cleanup` removes sheave's rules"
             ),
             Self::Stale(Lack::ClusterIps(addresses)) => write!(
                 f,
-                "nothing more: kube-proxy's rules are settled, and {} ClusterIPs are in those alone that a stopped sheave left: {}",
+                "nothing more: kube-proxy has programmed all that it knows, and {} ClusterIPs are in those alone that a stopped sheave left: {}",
                 addresses.len(),
                 Named(addresses)
             ),
             Self::Stale(Lack::Endpoints(frontends)) => write!(
                 f,
-                "nothing more: kube-proxy's rules are settled, and {} frontends have endpoints in those alone that a stopped sheave \
+                "nothing more: kube-proxy has programmed all that it knows, and {} frontends have endpoints in those alone that a stopped sheave \
                  left: {}",
                 frontends.len(),
                 Named(frontends)
             ),
+        }
+    }
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClusterIps(addresses) => {
+                write!(f, "lack {} ClusterIPs that sheave's have: {}", addresses.len(), Named(addresses))
+            }
+            Self::Endpoints(frontends) => {
+                write!(f, "have no endpoint for {} frontends that sheave's have some for: {}", frontends.len(), Named(frontends))
+            }
         }
     }
 }
@@ -306,14 +342,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules_that_change_or_are_none_are_not_settled() {
-        let one = Known { cluster_ips: BTreeSet::from([IpAddr::from([10, 96, 0, 1])]), ..Known::default() };
+    fn rules_that_change_are_not_settled_nor_those_of_one_that_does_not_reach_the_api_server() {
+        let one = || Known { cluster_ips: BTreeSet::from([IpAddr::from([10, 96, 0, 1])]), ..Known::default() };
         let start = Instant::now();
         let mut settling = Settling::default();
-        assert!(!settling.settled(&Known::default(), start) && !settling.settled(&Known::default(), start + 2 * SETTLED));
-        assert!(!settling.settled(&one, start + 2 * SETTLED));
-        assert!(!settling.settled(&one, start + 3 * SETTLED - LOOK_AGAIN));
-        assert!(settling.settled(&one, start + 3 * SETTLED));
+        assert!(!settling.settled(Known::default(), 0, start) && !settling.settled(one(), 0, start + 2 * SETTLED));
+        assert!(!settling.settled(one(), 0, start + 3 * SETTLED - LOOK_AGAIN));
+        assert!(settling.settled(one(), 0, start + 3 * SETTLED));
+        assert!(!settling.settled(one(), 1, start + 3 * SETTLED), "a request has failed");
+        assert!(settling.settled(one(), 1, start + 4 * SETTLED));
     }
 
     #[test]

@@ -1,22 +1,25 @@
 //! What others have in this network that matters for Services once kube-proxy's rules are gone: pure.
 
+use ipnet::IpNet;
+
+use super::State;
 use super::check::{Finding, Kind, Severity};
-use super::forwarding::{self, FORWARD_HOOK};
+use super::forwarding::Dropping;
 use super::iptables::{self, Rule};
 use super::rollback::REQUEST_TABLE;
-use super::{FILTER, State};
-use crate::dataplane::nftables::{HOLD_TABLE, LOCALNET_TABLE, NAT_PRIORITY, TABLE as OWN_TABLE};
-use crate::netlink::nft::{BaseInfo, ForeignChain, ForeignRule, ForeignTable, TableFamily};
+use crate::dataplane::nftables::{HOLD_TABLE, LOCALNET_TABLE, NAT_PRIORITY, STAND_BY_TABLE, TABLE as OWN_TABLE};
+use crate::netlink::nft::{ForeignChain, ForeignRule, ForeignTable, TableFamily};
 
-/// `NF_INET_PRE_ROUTING`, `NF_INET_FORWARD`, `NF_INET_LOCAL_OUT` of `enum nf_inet_hooks`.
+/// `NF_INET_PRE_ROUTING`, `NF_INET_LOCAL_OUT` of `enum nf_inet_hooks`.
 const PREROUTING: u32 = 0;
-const FORWARD: u32 = 2;
 const OUTPUT: u32 = 3;
 
 /// Chains of tables that are neither ours nor kube-proxy's, with the rules of each table.
 pub(super) struct Surroundings<'a> {
     pub(super) chains: &'a [ForeignChain],
     pub(super) rules: &'a [(ForeignTable, Vec<ForeignRule>)],
+    /// The networks that pods are in, as far as they are known.
+    pub(super) pods: &'a [IpNet],
     /// `net.netfilter.nf_conntrack_tcp_be_liberal` is on.
     pub(super) liberal: bool,
 }
@@ -25,7 +28,7 @@ pub(super) struct Surroundings<'a> {
 pub(super) fn is_foreign(table: &ForeignTable) -> bool {
     let routed = [TableFamily::IPV4, TableFamily::IPV6, TableFamily::INET].contains(&table.family);
     let ours = table.family == TableFamily::INET
-        && [OWN_TABLE, HOLD_TABLE, LOCALNET_TABLE, REQUEST_TABLE].contains(&table.name.as_str());
+        && [OWN_TABLE, HOLD_TABLE, LOCALNET_TABLE, REQUEST_TABLE, STAND_BY_TABLE].contains(&table.name.as_str());
     routed && !ours && table.name != super::TABLE
 }
 
@@ -41,39 +44,8 @@ impl Surroundings<'_> {
 
     /// iptables mode accepted forwarded packets of Services; a rule set that drops what nobody accepts has relied on that.
     fn forward_drops(&self, state: &State) -> Vec<Finding> {
-        let dropping = self.chains.iter().filter(|chain| {
-            let forwards = |base: &BaseInfo| base.kind == "filter" && base.hook == FORWARD;
-            let by_policy = || chain.base.as_ref().is_some_and(|base| base.drops);
-            // Elsewhere the last rule of a chain says little: firewalls have chains for each zone.
-            let by_rule = || {
-                (chain.table.name.as_str(), chain.name.as_str()) == (FILTER, FORWARD_HOOK)
-                    && forwarding::drops_the_rest(&self.rules_of(chain), FORWARD_HOOK)
-            };
-            chain.base.as_ref().is_some_and(forwards)
-                && (by_policy() || by_rule())
-                && !forwarding::lets_pods_through(&self.rules_of(chain), &chain.name)
-        });
-        let mut names: Vec<String> = dropping.map(|chain| format!("{} {}", chain.table, chain.name)).collect();
-        names.extend(state.dropping_legacy.iter().cloned());
-        let accepted = state.iptables.iter().any(|iptables| iptables.share.accepts_forwarded);
-        let because = if accepted {
-            "kube-proxy's KUBE-FORWARD accepts those of Services as long as kube-proxy's own rules translate them; "
-        } else {
-            ""
-        };
-        names
-            .into_iter()
-            .map(|name| {
-                Finding::new(
-                    Kind::ForwardPolicyDrop,
-                    Severity::Manual,
-                    format!(
-                        "chain {name} drops forwarded packets, and none of its rules accepts those from and to pods: {because}sheave \
-                         accepts nothing on behalf of others, so have rules accept packets from and to the pods' CIDRs"
-                    ),
-                )
-            })
-            .collect()
+        let in_nf_tables = self.chains.iter().filter_map(|chain| Dropping::of(chain, &self.rules_of(chain)));
+        in_nf_tables.chain(state.dropping_legacy.iter().cloned()).filter_map(|chain| chain.finding(self.pods)).collect()
     }
 
     /// The rules of a chain's table.

@@ -25,7 +25,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         beside_a_running_kube_proxy_it_refuses needs ["nftables", "tool:nft"];
         where_our_rules_decide_it_serves_beside_a_running_kube_proxy needs ["nftables", "tool:nft"];
         beside_what_kube_proxy_left_it_warns needs ["nftables", "tool:nft"];
-        rules_that_come_back_have_a_writer needs ["nftables", "tool:nft"], within 150 s;
+        a_forward_chain_that_begins_to_drop_is_told_and_keeps_kube_forward needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], within 180 s;
+        rules_that_come_back_have_a_writer needs ["nftables", "tool:nft"], within 240 s;
         ports_that_must_be_had_are_awaited_beside_kube_proxy needs ["nftables", "tool:nft"], within 90 s;
         what_is_not_kube_proxys_stays needs ["nftables", "tool:nft", "tool:iptables-nft", "tool:ipset"];
     );
@@ -33,6 +34,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Where the pods of the lab are.
+const PODS: [&str; 2] = ["10.180.0.0/16", "fd00:10:180::/48"];
 const REMOVED: &str = "kube-proxy's rules are removed";
 
 fn migrate_from_nftables_with_kube_proxy_running() -> anyhow::Result<()> {
@@ -99,30 +102,47 @@ fn migrate_where_iptables_legacy_forwards_by_kube_proxy() -> anyhow::Result<()> 
 fn forwarded_by_kube_proxy(mode: Mode, tools: [&str; 2], the_rest: &str) -> anyhow::Result<()> {
     let mut cluster = traffic::cluster()?;
     mode.write_rules(&cluster)?;
-    let everywhere = |rule: &dyn Fn(&str) -> String| -> anyhow::Result<()> {
-        for (tool, pods) in tools.into_iter().zip(["10.180.0.0/16", "fd00:10:180::/48"]) {
-            run(&cluster, tool, &rule(pods).split(' ').collect::<Vec<_>>())?;
+    let at = |networks: [&str; 2], rule: &dyn Fn(&str) -> String| -> anyhow::Result<()> {
+        for (tool, network) in tools.into_iter().zip(networks) {
+            run(&cluster, tool, &rule(network).split(' ').collect::<Vec<_>>())?;
         }
         Ok(())
     };
+    let everywhere = |rule: &dyn Fn(&str) -> String| at(PODS, rule);
     everywhere(&|pods| format!("-A FORWARD -s {pods} -j ACCEPT"))?;
+    // A bridge of somebody's, both ways, where no pod is.
+    for way in ["-s", "-d"] {
+        at(["172.17.0.0/16", "fd00:17::/64"], &|bridge| format!("-A FORWARD {way} {bridge} -j ACCEPT"))?;
+    }
     everywhere(&|_| the_rest.to_owned())?;
     let kube_proxy = KubeProxy::start(&cluster)?;
     let old = Traffic::start(&cluster).context("through kube-proxy's rules")?;
     let newcomers = traffic::newcomers(&cluster)?;
-    let in_the_way = || -> anyhow::Result<bool> { Ok(cluster.sheave(&["migrate", "check"])?.stdout.contains("drops forwarded")) };
+    let in_the_way = || -> anyhow::Result<bool> {
+        Ok(cluster.sheave(&["migrate", "check", "--cluster-cidr", &PODS.join(",")])?.stdout.contains("drops forwarded"))
+    };
     ensure!(in_the_way()?, "`migrate check` does not say so");
     let before = ruleset(&cluster)?;
     let manifests = format!("manifests={}", cluster.manifests().display());
-    let ended = cluster.sheave(&["run", "--node-name", "test-node", "--source", &manifests, "--adopt"])?;
+    let ended = cluster.sheave(&[
+        "run",
+        "--node-name",
+        "test-node",
+        "--source",
+        &manifests,
+        "--adopt",
+        "--cluster-cidr",
+        &PODS.join(","),
+    ])?;
     ensure!(ended.status.code() == Some(1) && ended.stderr.contains("KUBE-FORWARD"), "{ended:?}");
+    ensure!(ended.stderr.contains(PODS[0]) && ended.stderr.contains(PODS[1]), "{ended:?}");
     ensure!(ended.stderr.contains("nothing was begun") && ended.stderr.contains("-j ACCEPT"), "{ended:?}");
     assert_eq!(ruleset(&cluster)?, before, "it has begun something");
     old.go_on()?;
 
     everywhere(&|pods| format!("-I FORWARD -d {pods} -j ACCEPT"))?;
     ensure!(!in_the_way()?, "what was asked for is done");
-    cluster.start(&[&DETECT_PODS[..], &["--adopt"]].concat())?;
+    cluster.start(&["--adopt", "--cluster-cidr", &PODS.join(",")])?;
     let new = Traffic::start(&cluster).context("through both")?;
     drop(kube_proxy);
     cluster.await_log(REMOVED, PATIENCE)?;
@@ -132,18 +152,46 @@ fn forwarded_by_kube_proxy(mode: Mode, tools: [&str; 2], the_rest: &str) -> anyh
     Traffic::start(&cluster).context("through ours alone")?.finish()
 }
 
+/// Docker is installed in the middle of a migration. It was looked at the chain before; it is looked again, and before kube-proxy's
+/// rules go.
+fn a_forward_chain_that_begins_to_drop_is_told_and_keeps_kube_forward() -> anyhow::Result<()> {
+    let mut cluster = traffic::cluster()?;
+    Mode::IptablesNft.write_rules(&cluster)?;
+    let kube_proxy = KubeProxy::start(&cluster)?;
+    cluster.start(&["--adopt", "--cluster-cidr", &PODS.join(",")])?;
+    ensure!(cluster.count_log("drops forwarded") == 0, "nothing drops yet");
+    run(&cluster, "iptables-nft", &["-P", "FORWARD", "DROP"])?;
+    drop(kube_proxy);
+    cluster.await_log("not removed: chain FORWARD of iptables-nft ip filter drops forwarded packets", 2 * PATIENCE)?;
+    ensure!(cluster.count_log(REMOVED) == 0, "connections that kube-proxy began pass by KUBE-FORWARD");
+    cluster.await_log("chain ip filter FORWARD drops forwarded packets", 3 * PATIENCE)?;
+    let health = crate::health::body(&cluster, 10256, "/healthz")?;
+    ensure!(health.contains("forwarding: chain ip filter FORWARD drops") && health.contains(PODS[0]), "{health}");
+    let metrics = crate::health::body(&cluster, 10249, "/metrics")?;
+    ensure!(metrics.contains("\nsheave_forward_chains_dropping 1\n"), "{metrics}");
+    for way in ["-s", "-d"] {
+        run(&cluster, "iptables-nft", &["-I", "FORWARD", way, PODS[0], "-j", "ACCEPT"])?;
+    }
+    cluster.await_log(REMOVED, 2 * PATIENCE)?;
+    Ok(())
+}
+
 /// A kube-proxy in a container of its own, whose ports we hold: neither its process nor a listener can be seen.
 fn rules_that_come_back_have_a_writer() -> anyhow::Result<()> {
     let mut cluster = traffic::cluster()?;
     Mode::Nftables.write_rules(&cluster)?;
     cluster.start(&[&DETECT_PODS[..], &["--adopt"]].concat())?;
     cluster.await_log(REMOVED, PATIENCE)?;
+    // Once may be the last word of one that was about to end.
+    Mode::Nftables.write_rules(&cluster)?;
+    cluster.await_log("they are removed once more", 3 * PATIENCE)?;
+    cluster.await_log(REMOVED, 3 * PATIENCE)?;
     Mode::Nftables.write_rules(&cluster)?;
     let written = foreign(&cluster)?;
-    cluster.await_log("are there again", 3 * PATIENCE)?;
+    cluster.await_log("removed twice and are there again", 3 * PATIENCE)?;
     let health = || crate::health::body(&cluster, 10256, "/healthz");
     ensure!(health()?.contains("kube-proxy runs out of sight"), "{}", health()?);
-    ensure!(cluster.count_log(REMOVED) == 1, "it removes what is written again");
+    ensure!(cluster.count_log(REMOVED) == 2, "it removes without end what is written without end");
     assert_eq!(foreign(&cluster)?, written);
     ensure!(cluster.pod.tcp("172.30.0.41:80")?.by().is_some());
     Ok(())

@@ -28,11 +28,14 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         back_from_a_mode_that_serves_localhost needs ["nftables", "tool:nft"];
         back_with_sheave_alive_and_no_kube_proxy_removes_nothing needs ["nftables", "tool:nft"];
         back_to_a_kube_proxy_that_waits_for_its_ports needs ["nftables", "tool:nft"];
+        back_for_a_while needs ["nftables", "tool:nft"], within 120 s;
         back_waits_for_every_cluster_ip needs ["nftables", "tool:nft"];
         back_waits_for_endpoints needs ["nftables", "tool:nft"];
         back_waits_for_endpoints_with_chains_of_their_own needs ["nftables", "tool:nft"];
         back_to_iptables_legacy_needs_no_tool_of_its_own needs ["nftables", "tool:nft", "tool:iptables-legacy-restore"];
-        back_does_not_wait_for_what_a_stopped_sheave_left needs ["nftables", "tool:nft"];
+        back_does_not_wait_for_what_a_stopped_sheave_left needs ["nftables", "tool:nft"], within 120 s;
+        back_to_rules_that_nobody_vouches_for_removes_nothing needs ["nftables", "tool:nft"], within 150 s;
+        back_waits_until_kube_proxy_has_programmed_something needs ["nftables", "tool:nft"];
         back_where_nothing_is_ours_is_done needs ["nftables"];
     );
     [&under_traffic[..], &quiet].concat()
@@ -130,28 +133,23 @@ fn migrate_back_to_nftables_with_sheave_alive() -> anyhow::Result<()> {
     Mode::Nftables.write_rules(&cluster)?;
     let kube_proxy = KubeProxy::start(&cluster)?;
     Back::start(&cluster)?.ends_well()?;
-    let no_rules = |cluster: &Cluster| -> anyhow::Result<()> {
-        let left = ruleset(cluster)?;
-        ensure!(left.matches("table inet sheave").count() == 1 && left.contains("table inet sheave-back {\n}"), "{left}");
-        Ok(())
-    };
-    no_rules(&cluster)?;
+    no_rules(&cluster, true)?;
     cluster.kill()?;
     cluster.launch()?;
     cluster.await_log("this node was given back", PATIENCE)?;
-    no_rules(&cluster)?;
+    no_rules(&cluster, true)?;
     Traffic::start(&cluster).context("through kube-proxy's rules")?.finish()?;
     old.finish()?;
     traffic::welcomed(&newcomers.stop())?;
     // SIGTERM is how the kubelet restarts a container whose probe fails.
     ensure!(cluster.terminate()?.success());
-    no_rules(&cluster)?;
+    no_rules(&cluster, false)?;
     // Rules that a process in trouble left decide before kube-proxy's, and nobody maintains them.
     cluster.nft("table inet sheave { chain left { type nat hook prerouting priority -101; }; }")?;
     cluster.launch()?;
     cluster.await_log("this node was given back", PATIENCE)?;
     cluster.await_log("our rules are removed", PATIENCE)?;
-    no_rules(&cluster)?;
+    no_rules(&cluster, true)?;
     ensure!(cluster.terminate()?.success());
     // Without a kube-proxy somebody has to serve.
     drop(kube_proxy);
@@ -171,7 +169,7 @@ fn back_from_a_mode_that_serves_localhost() -> anyhow::Result<()> {
     Back::start(&cluster)?.ends_well()?;
     cluster.await_log("our rules are removed", PATIENCE)?;
     ensure!(localnet(&cluster)?.stdout.trim() == "0", "it was 0 before sheave");
-    ensure!(!ruleset(&cluster)?.replace(REQUEST, "").contains("sheave"), "something of ours is left");
+    no_rules(&cluster, true)?;
     ensure!(cluster.terminate()?.success(), "it stands by until it is ended");
     Ok(())
 }
@@ -206,7 +204,61 @@ fn back_to_a_kube_proxy_that_waits_for_its_ports() -> anyhow::Result<()> {
         Ok(())
     })?;
     back.ends_well()?;
-    ensure!(!ruleset(&cluster)?.replace(REQUEST, "").contains("sheave"), "something of ours is left");
+    no_rules(&cluster, true)
+}
+
+/// Nothing of ours is left but the request, and the sign of a daemon that stands by.
+fn no_rules(cluster: &Cluster, stands_by: bool) -> anyhow::Result<()> {
+    let left = ruleset(cluster)?;
+    ensure!(left.contains(REQUEST), "{left}");
+    let tables: Vec<&str> = left.lines().filter(|line| line.starts_with("table inet sheave")).collect();
+    let signs = tables.iter().filter(|table| table.starts_with("table inet sheave-stand-by ")).count();
+    ensure!(signs == usize::from(stands_by) && tables.len() == 1 + signs, "{left}");
+    Ok(())
+}
+
+/// Who stands by says so wherever somebody looks, keeps others waiting, leaves rules of a dead kube-proxy alone, and serves again when
+/// nobody does.
+fn back_for_a_while() -> anyhow::Result<()> {
+    const HEALTHZ: u16 = 20_256;
+    let mut cluster = traffic::cluster()?;
+    cluster.start(&[&DETECT_PODS[..], &["--healthz-bind-address", &format!("0.0.0.0:{HEALTHZ}")]].concat())?;
+    Mode::Nftables.write_rules(&cluster)?;
+    let kube_proxy = KubeProxy::start(&cluster)?;
+    Back::start(&cluster)?.ends_well()?;
+    cluster.await_log("standing by: this node was given back to kube-proxy", PATIENCE)?;
+    let health = || crate::health::body(&cluster, HEALTHZ, "/healthz");
+    eventually(|| {
+        let health = health()?;
+        ensure!(health.contains("standing by: this node was given back") && health.contains("\"healthy\":false"), "{health}");
+        Ok(())
+    })?;
+    let check = || cluster.sheave(&["migrate", "check"]);
+    let told = check()?.stdout;
+    ensure!(told.contains("sheave: stands by") && told.contains("`sheave cleanup`") && told.contains("serves again"), "{told}");
+
+    let mut second = Command::new(executable()?);
+    let manifests = format!("manifests={}", cluster.manifests().display());
+    second.args(["run", "--node-name", "test-node", "--source", &manifests]).stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut second = cluster.node().spawn(second)?;
+    let mut lines = BufReader::new(second.child().stderr.take().context("its standard error is a pipe")?).lines();
+    let waits = lines.any(|line| line.is_ok_and(|line| line.contains("stands by on this node")));
+    ensure!(waits, "a second daemon does not wait");
+    drop(second);
+
+    drop(kube_proxy);
+    cluster.await_log("the rules that it left serve this node", PATIENCE)?;
+    ensure!(cluster.pod.tcp("172.30.0.41:80")?.by().is_some(), "through kube-proxy's rules");
+    no_rules(&cluster, true)?;
+    cluster.nft("delete table ip kube-proxy; delete table ip6 kube-proxy")?;
+    cluster.await_log("sheave serves it again", PATIENCE)?;
+    eventually(|| {
+        ensure!(cluster.pod.tcp("172.30.0.41:80")?.by().is_some(), "through ours");
+        Ok(())
+    })?;
+    ensure!(!ruleset(&cluster)?.contains("sheave-back"), "the request means nothing any more");
+    let told = check()?.stdout;
+    ensure!(told.contains("sheave: runs") && !told.contains("stands by"), "{told}");
     Ok(())
 }
 
@@ -224,19 +276,29 @@ fn back_without_kube_proxy_removes_nothing() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// As kube-proxy tells it: before its first sync, and after it.
+const NOTHING_PROGRAMMED: &str = "kubernetes_build_info{git_version=\"v1.36.2\"} 1\n";
+const PROGRAMMED: &str = "kubernetes_build_info{git_version=\"v1.36.2\"} 1\n\
+     kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds{ip_family=\"IPv4\"} 1.7637e+09\n\
+     kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family=\"IPv4\"} 1.7638e+09\n\
+     kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family=\"IPv6\"} 1.7638e+09\n\
+     rest_client_requests_total{code=\"200\",host=\"10.0.0.1:6443\",method=\"GET\"} 12\n";
+
 /// What a stopped sheave left, beside a kube-proxy whose rules lack one ClusterIP.
-fn beside_one_that_lacks_a_cluster_ip() -> anyhow::Result<(Cluster, KubeProxy)> {
+fn beside_one_that_lacks_a_cluster_ip(
+    start: impl FnOnce(&Cluster) -> anyhow::Result<KubeProxy>,
+) -> anyhow::Result<(Cluster, KubeProxy)> {
     let mut cluster = traffic::cluster()?;
     cluster.start(&DETECT_PODS)?;
     cluster.terminate()?;
-    let kube_proxy = KubeProxy::start(&cluster)?;
+    let kube_proxy = start(&cluster)?;
     Mode::Nftables.write_rules(&cluster)?;
     cluster.nft("delete element ip6 kube-proxy cluster-ips { fd00:172:30::99 }")?;
     Ok((cluster, kube_proxy))
 }
 
 fn back_waits_for_every_cluster_ip() -> anyhow::Result<()> {
-    let (cluster, _kube_proxy) = beside_one_that_lacks_a_cluster_ip()?;
+    let (cluster, _kube_proxy) = beside_one_that_lacks_a_cluster_ip(KubeProxy::start)?;
     let mut back = Back::start(&cluster)?;
     back.says("lack 1 ClusterIPs that sheave's have: fd00:172:30::99")?;
     cluster.nft("add element ip6 kube-proxy cluster-ips { fd00:172:30::99 }")?;
@@ -303,9 +365,41 @@ fn back_to_iptables_legacy_needs_no_tool_of_its_own() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A kube-proxy that cannot be asked, or has not listed the Services yet: its rules are last week's, and ours the only ones that work.
+fn back_to_rules_that_nobody_vouches_for_removes_nothing() -> anyhow::Result<()> {
+    let (cluster, kube_proxy) = beside_one_that_lacks_a_cluster_ip(KubeProxy::start)?;
+    let before = ruleset(&cluster)?;
+    let stays = |why: &str| -> anyhow::Result<()> {
+        let ended = cluster.sheave(&["migrate", "back", "--timeout", "40s"])?;
+        ensure!(ended.status.code() == Some(1) && ended.stderr.contains("nothing was removed"), "{ended:?}");
+        ensure!(ended.stderr.contains("fd00:172:30::99") && ended.stderr.contains(why), "{ended:?}");
+        ensure!(ended.stderr.contains("`sheave cleanup`"), "it does not say what to do: {ended:?}");
+        assert_eq!(ruleset(&cluster)?, before);
+        Ok(())
+    };
+    stays("127.0.0.1:10249/metrics: no answer")?;
+    drop(kube_proxy);
+    let _kube_proxy = KubeProxy::telling(&cluster, NOTHING_PROGRAMMED)?;
+    stays("has not programmed yet")
+}
+
+/// All frontends are in its rules, and it has not looked at the API server since it was started: its endpoints may be gone.
+fn back_waits_until_kube_proxy_has_programmed_something() -> anyhow::Result<()> {
+    let mut cluster = traffic::cluster()?;
+    cluster.start(&DETECT_PODS)?;
+    cluster.terminate()?;
+    Mode::Nftables.write_rules(&cluster)?;
+    let kube_proxy = KubeProxy::telling(&cluster, NOTHING_PROGRAMMED)?;
+    let mut back = Back::start(&cluster)?;
+    back.says("kube-proxy has not programmed yet")?;
+    drop(kube_proxy);
+    let _kube_proxy = KubeProxy::telling(&cluster, PROGRAMMED)?;
+    back.ends_well()
+}
+
 /// A Service that was deleted while sheave was stopped.
 fn back_does_not_wait_for_what_a_stopped_sheave_left() -> anyhow::Result<()> {
-    let (cluster, _kube_proxy) = beside_one_that_lacks_a_cluster_ip()?;
+    let (cluster, _kube_proxy) = beside_one_that_lacks_a_cluster_ip(|cluster| KubeProxy::telling(cluster, PROGRAMMED))?;
     let mut back = Back::start(&cluster)?;
     back.says("1 ClusterIPs are in those alone that a stopped sheave left: fd00:172:30::99")?;
     back.ends_well()

@@ -5,6 +5,7 @@ use anyhow::{Context as _, ensure};
 use sheave_lab::{Host, Process};
 use std::{
     fs,
+    io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpListener},
     path::Path,
     process::{Command, Stdio},
@@ -40,6 +41,7 @@ pub(super) struct Ports {
 
 /// Where kube-proxy answers about itself.
 const PORTS: [(Ipv4Addr, u16); 2] = [(Ipv4Addr::UNSPECIFIED, 10256), (Ipv4Addr::LOCALHOST, 10249)];
+const ANSWERS_WITHIN: Duration = Duration::from_millis(20);
 /// How often it tries to. kube-proxy takes 5 s.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -47,15 +49,24 @@ const NFTABLES: &str = include_str!("kube-proxy.nft");
 const IPTABLES: [&str; 2] = [include_str!("kube-proxy.iptables"), include_str!("kube-proxy.ip6tables")];
 
 impl KubeProxy {
-    /// Starts the process in the node's network.
+    /// Starts the process in the node's network. Who asks it for its metrics gets no answer.
     pub(super) fn start(cluster: &Cluster) -> anyhow::Result<Self> {
+        Self::with(cluster, Ports::hold(cluster)?)
+    }
+
+    /// The same, with these metrics.
+    pub(super) fn telling(cluster: &Cluster, metrics: &'static str) -> anyhow::Result<Self> {
+        Self::with(cluster, Ports::tell(cluster, metrics)?)
+    }
+
+    fn with(cluster: &Cluster, ports: Ports) -> anyhow::Result<Self> {
         let program = tempfile::tempdir()?;
         let path = program.path().join("kube-proxy");
         fs::copy("/bin/sleep", &path).context("a program to be called kube-proxy")?;
         let mut command = Command::new(&path);
         command.arg("600").stdin(Stdio::null());
         let process = cluster.node().spawn(command)?;
-        Ok(Self { process, _ports: Ports::hold(cluster)?, _program: program })
+        Ok(Self { process, _ports: ports, _program: program })
     }
 
     pub(super) fn id(&self) -> u32 {
@@ -80,6 +91,26 @@ impl Ports {
             while ended.recv_timeout(AGAIN) == Err(mpsc::RecvTimeoutError::Timeout) {
                 if take().is_err() {
                     return;
+                }
+            }
+        });
+        Ok(Self { end: Some(end), holder: Some(holder) })
+    }
+}
+
+impl Ports {
+    /// Answers everybody on the port of the metrics with the same text.
+    fn tell(cluster: &Cluster, metrics: &'static str) -> anyhow::Result<Self> {
+        let listener = cluster.node().run(|| TcpListener::bind(PORTS[1]))??;
+        listener.set_nonblocking(true)?;
+        let (end, ended) = mpsc::channel::<()>();
+        let holder = thread::spawn(move || {
+            while ended.recv_timeout(ANSWERS_WITHIN) == Err(mpsc::RecvTimeoutError::Timeout) {
+                while let Ok((mut peer, _)) = listener.accept() {
+                    let length = metrics.len();
+                    // Somebody who has gone wants no answer.
+                    let _ = peer.set_nonblocking(false).and_then(|()| peer.read(&mut [0; 4096]));
+                    let _ = write!(peer, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{metrics}");
                 }
             }
         });

@@ -15,6 +15,7 @@ fn the_configmap_of_kubeadm_means_kube_proxys_defaults_and_no_warning() {
         node_name_origin,
         source,
         detect_local,
+        cluster_cidrs,
         masquerade_all,
         node_ports,
         localhost_node_ports,
@@ -30,7 +31,7 @@ fn the_configmap_of_kubeadm_means_kube_proxys_defaults_and_no_warning() {
     let SourceOptions::Kube(kube) = source else { panic!("{source:?}") };
     assert_eq!(kube.kubeconfig, Some("/var/lib/kube-proxy/kubeconfig.conf".into()));
     let cidrs = vec!["10.0.0.0/8".parse().unwrap(), "fd00:10::/32".parse().unwrap()];
-    assert_eq!(detect_local, DetectLocal::ClusterCidr(cidrs));
+    assert_eq!((&cluster_cidrs, detect_local), (&cidrs, DetectLocal::ClusterCidr(cidrs.clone())));
     assert!(!masquerade_all && !external_ips_denied && !adopt && localhost_node_ports);
     assert_eq!(node_ports, NodePortSelection::Cidrs(Vec::new()), "every local address, as in iptables mode");
     assert_eq!((node_ip, min_sync_period), (None, Duration::ZERO));

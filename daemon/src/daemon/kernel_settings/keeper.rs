@@ -17,7 +17,7 @@ use crate::health::ProxyHealth;
 use crate::metrics::Metrics;
 
 /// How often what is missing is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+pub(in crate::daemon) const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Keeps the settings of a configuration made, as far as it may.
 pub(in crate::daemon) struct Keeper {

@@ -23,6 +23,7 @@ mod render;
 mod repair;
 mod sets;
 mod skeleton;
+mod stand_by;
 mod transactions;
 mod whole;
 
@@ -42,6 +43,7 @@ use skeleton::{Features, LARGEST_CLASS, Skeleton};
 pub use hold::{HOLD_TABLE, NatHold, is_held};
 pub use names::{LAYOUT, LOCALNET_TABLE, TABLE};
 pub use skeleton::NAT_PRIORITY;
+pub use stand_by::{STAND_BY_TABLE, StandBySign, stands_by};
 
 /// Renders the ServiceTable into `table inet sheave`.
 pub struct NftablesPlane {

@@ -1,0 +1,90 @@
+//! Chains of others that drop what is forwarded from and to pods: told when they are found, at the start or later.
+//!
+//! Docker sets the policy of FORWARD to DROP when it starts, a firewall when it is reloaded, and a rule that let pods through may not
+//! outlive a boot. Nothing of ours can mend that (docs/decisions/forward-policy.md), and nobody else would say why NodePorts time out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::adoption::blocking;
+use super::kernel_settings::{Amiss, LOOK_AGAIN};
+use super::report::{Reporter, with_causes};
+use crate::config::Options;
+use crate::health::ProxyHealth;
+use crate::metrics::Metrics;
+use crate::migration::check::{self, Finding};
+use crate::netlink::nft::KernelNft;
+
+/// Under this name `/healthz` tells of them.
+const PROBLEM: &str = "forwarding";
+
+/// Looks at what is forwarded, and says what it comes to.
+pub(super) struct Forwarding {
+    pub(super) health: Arc<ProxyHealth>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) reporter: Reporter,
+    /// What has been said, whatever configuration was in force then.
+    pub(super) told: Amiss,
+}
+
+impl Forwarding {
+    /// Looks again every minute, and when the configuration changes, until nobody can change it any more. A look that fails leaves
+    /// what was known: others' transactions may have interrupted it.
+    pub(super) async fn watch(self, mut options: watch::Receiver<Arc<Options>>) {
+        loop {
+            let pods = options.borrow_and_update().cluster_cidrs.clone();
+            match blocking(move || check::forwarding(&mut KernelNft::open()?, &pods)).await {
+                Ok(found) => self.tell(&found),
+                Err(error) => tracing::debug!(error = with_causes(&error), "what is forwarded cannot be told"),
+            }
+            tokio::select! {
+                changed = options.changed() => if changed.is_err() { return },
+                () = sleep(LOOK_AGAIN) => {}
+            }
+        }
+    }
+
+    /// Each once while it lasts, and once when it is over.
+    fn tell(&self, found: &[Finding]) {
+        let texts: Vec<&str> = found.iter().map(|finding| finding.text.as_str()).collect();
+        let text = (!texts.is_empty()).then(|| texts.join("; "));
+        self.metrics.chains_in_the_way.set(i64::try_from(found.len()).unwrap_or(i64::MAX));
+        self.health.problem(PROBLEM, text.clone());
+        let matters: BTreeMap<_, _> = text.iter().map(|text| (PROBLEM, text.clone())).collect();
+        if !self.told.are(matters).is_empty() {
+            self.reporter.not_forwarded(&text.unwrap_or_default());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::captured_log::Log;
+    use crate::health::STALE_AFTER;
+    use crate::migration::check::{Kind, Severity};
+
+    #[test]
+    fn a_chain_that_drops_is_told_once_and_again_when_it_is_over() {
+        let (log, _captured) = Log::capture();
+        let health = Arc::new(ProxyHealth::new(STALE_AFTER, false));
+        let metrics = Arc::new(Metrics::new());
+        let told = Amiss::default();
+        let watch =
+            || Forwarding { health: health.clone(), metrics: metrics.clone(), reporter: Reporter::default(), told: told.clone() };
+        let finding = Finding { kind: Kind::ForwardPolicyDrop, severity: Severity::Manual, text: "chain x drops".to_owned() };
+        watch().tell(&[]);
+        assert_eq!((health.look().problems.len(), metrics.chains_in_the_way.get()), (0, 0));
+        watch().tell(std::slice::from_ref(&finding));
+        assert_eq!(health.look().problems, ["forwarding: chain x drops"]);
+        // Another configuration: the same matter.
+        watch().tell(&[finding]);
+        assert_eq!(metrics.chains_in_the_way.get(), 1);
+        watch().tell(&[]);
+        assert_eq!((health.look().problems.len(), metrics.chains_in_the_way.get()), (0, 0));
+        assert_eq!(log.lines(), ["WARN chain x drops", "INFO no longer: chain x drops"]);
+    }
+}

@@ -1,0 +1,67 @@
+//! The sign of a `sheave run` that stands by: a table that goes with its process, and has nothing in it.
+
+use nix::errno::Errno;
+
+use super::error;
+use crate::dataplane::PlaneError;
+use crate::netlink::nft::{Batch, DoorError, KernelNft, NftDoor};
+
+/// The table, of family `inet`.
+pub const STAND_BY_TABLE: &str = "sheave-stand-by";
+
+/// There as long as it lives. The kernel lets nobody but its owner change the table (`flags owner`, Linux 5.12).
+#[derive(Debug)]
+pub struct StandBySign {
+    _door: KernelNft,
+}
+
+impl StandBySign {
+    /// Makes the table in this thread's network namespace.
+    ///
+    /// # Errors
+    /// [`PlaneError::Owned`] if another process stands by; `EOPNOTSUPP` or `EINVAL` before Linux 5.12.
+    pub fn take() -> Result<Self, PlaneError> {
+        let mut door = KernelNft::open().map_err(error::door)?;
+        let mut batch = Batch::new();
+        // One without an owner is a leftover of a saved ruleset.
+        batch.add_table(STAND_BY_TABLE, None);
+        batch.delete_table(STAND_BY_TABLE);
+        batch.add_owned_table(STAND_BY_TABLE);
+        match door.commit(batch) {
+            Ok(_) => Ok(Self { _door: door }),
+            Err(refused) if matches!(refused.errno(), Some(Errno::EPERM | Errno::EEXIST)) => {
+                Err(PlaneError::Owned { table: STAND_BY_TABLE })
+            }
+            Err(other) => Err(error::commit(other)),
+        }
+    }
+}
+
+/// Whether a process, this one or another, stands by in this network namespace.
+///
+/// # Errors
+/// See [`DoorError`].
+pub fn stands_by(door: &mut dyn NftDoor) -> Result<bool, DoorError> {
+    Ok(door.table(STAND_BY_TABLE)?.is_some_and(|table| table.owner.is_some()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::namespace::{in_namespace, nft};
+    use super::*;
+
+    #[test]
+    fn one_process_stands_by_until_its_end() {
+        in_namespace(|| {
+            let mut door = KernelNft::open().unwrap();
+            nft(&["-f", "-"], "table inet sheave-stand-by { }");
+            assert!(!stands_by(&mut door).unwrap(), "nobody owns it");
+            let sign = StandBySign::take().expect("the first of this namespace");
+            assert!(stands_by(&mut door).unwrap());
+            let second = StandBySign::take().expect_err("there is one");
+            assert!(matches!(second, PlaneError::Owned { table: STAND_BY_TABLE }), "{second}");
+            drop(sign);
+            assert!(!stands_by(&mut door).unwrap() && nft(&["list", "tables"], "").is_empty());
+        });
+    }
+}
