@@ -6,6 +6,7 @@
 mod allocations;
 mod compare;
 mod daemon;
+mod listeners;
 mod machine;
 mod packets;
 mod peer;

@@ -3,7 +3,7 @@
 //!
 //! ```json
 //! { "schema": 1, "benchmark": "sync", "command_line": "...", "started": "2026-01-01T00:00:00Z", "machine": {}, "versions": {},
-//!   "profile": "release", "load_before": 0.1, "load_after": 1.9, "interrupted": false,
+//!   "profile": "release", "load_before": 0.1, "load_after": 1.9, "nft_listeners": 0, "interrupted": false,
 //!   "cold_sync_ms": 483, "change_p99_ms": 0.2,
 //!   "budgets": { "cold_sync_ms": 500 }, "legend": [ { "name": "cold_sync_ms", "meaning": "..." } ],
 //!   "measurements": [ { "name": "cold sync", "at": { "services": 5000 }, "values": { "kernel_ms": 377 } } ] }
@@ -42,6 +42,9 @@ pub(crate) struct Results {
     pub(crate) load_before: f64,
     /// The same at the end, this run's own load included.
     pub(crate) load_after: f64,
+    /// Sockets that listened to nf_tables' events at the beginning, anywhere on the machine: loads take longer for it.
+    #[serde(default)]
+    pub(crate) nft_listeners: usize,
     /// Stopped before its end: what is here was measured, but there is less of it.
     pub(crate) interrupted: bool,
     /// What figures must not exceed, by name.
@@ -163,11 +166,22 @@ impl Results {
             profile: Profile::HERE,
             load_before: load,
             load_after: load,
+            nft_listeners: crate::listeners::of_nf_tables(),
             interrupted: false,
             budgets: BTreeMap::new(),
             legend: Vec::new(),
             measurements: Vec::new(),
             figures: Map::new(),
+        }
+    }
+
+    /// What else the machine was doing, in words.
+    pub(crate) fn surroundings(&self) -> String {
+        let Self { load_before, load_after, nft_listeners, .. } = self;
+        let load = format!("load {load_before} before and {load_after} after");
+        match nft_listeners {
+            0 => load,
+            listeners => format!("{load}, {listeners} listening to nf_tables, which slows every load"),
         }
     }
 

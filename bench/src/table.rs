@@ -8,12 +8,13 @@ use crate::results::{Measurement, Results, Verdict};
 
 /// Everything: what it was run on, the measurements, and the figures beside their budgets.
 pub(crate) fn of(results: &Results) -> String {
-    let Results { command_line, machine, versions, profile, load_before, load_after, interrupted, .. } = results;
+    let Results { command_line, machine, versions, profile, interrupted, .. } = results;
     let mut text = format!(
-        "{command_line}\n{}, {}\n{}, load average {load_before} before and {load_after} after\n",
+        "{command_line}\n{}, {}\n{}, {}\n",
         versions.describe(),
         profile.describe(),
-        machine.describe()
+        machine.describe(),
+        results.surroundings()
     );
     measurements(&mut text, &results.measurements);
     figures(&mut text, results);

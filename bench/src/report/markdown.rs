@@ -27,12 +27,11 @@ pub(super) fn section(section: &Section<'_>) -> String {
         let results = &run.results;
         let _ = writeln!(
             text,
-            "- `{}`: {}, {}, load {} before and {} after. `{}`",
+            "- `{}`: {}, {}, {}. `{}`",
             code(&run.file),
             escaped(&results.started),
             escaped(&results.machine.describe()),
-            results.load_before,
-            results.load_after,
+            results.surroundings(),
             code(&results.command_line)
         );
     }

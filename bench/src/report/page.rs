@@ -141,7 +141,7 @@ fn source(run: &Run) -> Markup {
             code { (results.command_line) }
             br;
             (results.started) " · " (results.machine.describe()) " · " (results.versions.describe()) " · "
-            (results.profile.describe()) " · load " (results.load_before) " before, " (results.load_after) " after"
+            (results.profile.describe()) " · " (results.surroundings())
         }
     }
 }
