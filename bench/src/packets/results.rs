@@ -114,9 +114,19 @@ pub(super) fn add_figures(session: &Session, record: &Record, sites: &[Rules]) {
     );
     let ratio = record.ratios(cell(most, Measure::UdpFirst), cell(fewest, Measure::UdpFirst)).latency;
     add("first_packet_growth", middle(ratio), "its p50 at the most Services to that at the fewest");
+    if let Some(peer) = beside(sites, most) {
+        let ratio = record.ratios(cell(most, Measure::UdpFirst), cell(peer, Measure::UdpFirst)).latency;
+        add("first_packet_to_kube_proxy", middle(ratio), "its p50 to that of a kube-proxy with as many Services");
+    }
     let ratio = record.ratios(cell(most, Measure::TcpOne), straight(most, Measure::TcpOne)).rate;
     add("connections_to_straight", middle(ratio), "TCP connect, request and close per second, to the pod addressed directly");
     add("rounds", Some(f64::from(record.rounds)), "complete ones");
+}
+
+/// The kube-proxy that has as many Services.
+fn beside(sites: &[Rules], own: usize) -> Option<usize> {
+    let services = sites.get(own)?.services;
+    sites.iter().position(|site| site.name.starts_with("kube-proxy ") && site.services == services)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "histograms end at 4 s")]
@@ -132,4 +142,18 @@ fn count(number: u64) -> f64 {
 /// Ratios have two digits that mean something, and a third for whoever asks for a per cent.
 fn hundredths(ratio: f64) -> f64 {
     (ratio * 1e3).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_compared_with_the_kube_proxy_of_its_size() {
+        let rules = |name: &str, services| Rules { name: name.to_owned(), services, subjects: Vec::new() };
+        let (own, peer) = ("sheave nftables", "kube-proxy v1.36.2 nftables");
+        let sites = [rules("none", 0), rules(own, 10), rules(peer, 10), rules(own, 1_000), rules(peer, 1_000)];
+        assert_eq!((beside(&sites, 1), beside(&sites, 3)), (Some(2), Some(4)));
+        assert_eq!((beside(&sites[..2], 1), beside(&sites, 9)), (None, None));
+    }
 }

@@ -18,30 +18,51 @@ const FIGURES: [(&str, &str); 7] = [
 ];
 
 /// One run: what was seen of sheave, and of the other.
-struct Pair<'r> {
+pub(super) struct Pair<'r> {
     run: &'r Run,
-    /// Of the cluster, and who served it.
-    caption: String,
-    names: [&'r str; 2],
+    pub(super) cluster: Cluster<'r>,
+    /// First the one that the other is compared with.
+    pub(super) names: [&'r str; 2],
     values: [&'r BTreeMap<String, f64>; 2],
+}
+
+/// What both had to serve, and who served it to them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Cluster<'r> {
+    pub(super) services: Option<f64>,
+    /// Endpoints of each of them.
+    pub(super) each: Option<f64>,
+    api_server: Option<&'r str>,
 }
 
 impl<'r> Pair<'r> {
     /// `None` for a run that has not both.
-    fn of(run: &'r Run) -> Option<Self> {
+    pub(super) fn of(run: &'r Run) -> Option<Self> {
         let mut rows = run.measurements().filter_map(|row| Some((word(row, "contender")?, row)));
         let ((own, first), (other, second)) = rows.next().zip(rows.next())?;
-        let [services, each] = ["services", "endpoints_per_service"].map(|name| size(first, name).map(count).unwrap_or_default());
-        let caption = format!(
-            "{own} beside {other}: {services} Services of {each} endpoints, API server: {}",
-            word(first, "api_server").unwrap_or_default()
-        );
-        Some(Self { run, caption, names: [own, other], values: [&first.values, &second.values] })
+        let cluster = Cluster {
+            services: size(first, "services"),
+            each: size(first, "endpoints_per_service"),
+            api_server: word(first, "api_server"),
+        };
+        Some(Self { run, cluster, names: [own, other], values: [&first.values, &second.values] })
+    }
+
+    /// Whether the other says the same again, of another time.
+    fn repeats(&self, other: &Self) -> bool {
+        self.names == other.names && self.cluster == other.cluster
+    }
+
+    fn caption(&self) -> String {
+        let ([own, other], Cluster { services, each, api_server }) = (self.names, self.cluster);
+        let [services, each] = [services, each].map(|size| size.map(count).unwrap_or_default());
+        let api_server = api_server.unwrap_or_default();
+        format!("{own} beside {other}: {services} Services of {each} endpoints, API server: {api_server}")
     }
 
     fn table(&self) -> Table {
         let [own, other] = self.names;
-        let mut table = Table::new(self.caption.as_str(), ["figure", own, other, "times as much"]);
+        let mut table = Table::new(self.caption(), ["figure", own, other, "times as much"]);
         for (name, head) in FIGURES {
             let [own, other] = self.values.map(|values| values.get(name).copied());
             let cell = |value: Option<f64>| Cell::number(value.map(|value| with_unit(name, value)).unwrap_or_default());
@@ -53,11 +74,11 @@ impl<'r> Pair<'r> {
     }
 }
 
-/// The newest run with each other. `None` without a run of `compare`.
+/// The newest run with each other, at each size and against each API server. `None` without a run of `compare`.
 pub(super) fn section(runs: &Runs) -> Option<Section<'_>> {
     let mut pairs: Vec<Pair<'_>> = Vec::new();
     for pair in runs.of("compare").filter_map(Pair::of) {
-        if pairs.iter().all(|other| other.names != pair.names) {
+        if !pairs.iter().any(|newer| newer.repeats(&pair)) {
             pairs.push(pair);
         }
     }

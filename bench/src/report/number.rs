@@ -3,8 +3,15 @@
 use crate::table::significant;
 
 /// Names end in a unit: see [`crate::results`].
-const UNITS: [(&str, &str); 6] =
-    [("_per_second", " per second"), ("_bytes", " bytes"), ("_ns", " ns"), ("_us", " µs"), ("_ms", " ms"), ("_mb", " MB")];
+const UNITS: [(&str, &str); 7] = [
+    ("_per_second", " per second"),
+    ("_bytes", " bytes"),
+    ("_ns", " ns"),
+    ("_us", " µs"),
+    ("_ms", " ms"),
+    ("_mb", " MB"),
+    ("_ratio", " ×"),
+];
 /// Three digits after the point tell no less from nothing.
 const LEAST: f64 = 0.001;
 

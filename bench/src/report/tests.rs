@@ -128,6 +128,65 @@ fn a_comparison_says_how_many_times_as_much_the_other_takes() {
 }
 
 #[test]
+fn a_comparison_of_another_size_or_api_server_stands_beside_the_one_before() {
+    let told = |at: &str, value: Value| {
+        let mut later = compare("nft -f");
+        later["started"] = json!("2026-01-02T00:00:00Z");
+        for row in 0..2 {
+            later["measurements"][row]["at"][at] = value.clone();
+        }
+        markdown::of(&sections(&runs(&[compare("nft -f"), later]))).matches("sheave nftables beside nft -f").count()
+    };
+    assert_eq!(told("services", json!(10)), 2);
+    assert_eq!(told("endpoints_per_service", json!(3)), 2);
+    assert_eq!(told("api_server", json!("kube-apiserver v1.36.2")), 2);
+    assert_eq!(told("services", json!(5_000)), 1, "the same again");
+}
+
+#[test]
+fn kube_proxy_is_to_take_so_many_times_as_much_at_least() {
+    let run = |other: &str, programmed: f64, change: f64| {
+        let mut run = compare(other);
+        run["programmed_ratio"] = json!(programmed);
+        run["change_p50_ratio"] = json!(change);
+        run
+    };
+    let text = |run: Value| markdown::of(&sections(&runs(&[sync(), run])));
+    let kept = text(run("kube-proxy v1.36.2 nftables", 30.0, 999.0));
+    assert!(kept.contains("| cold sync, times as fast as kube-proxy | 30.0 × | ≥ 15 × | 50 % | kept | 1 |"), "{kept}");
+    let what = "one endpoint changed, times as fast as kube-proxy";
+    assert!(kept.contains(&format!("| {what} | 999 × | ≥ 1,000 × | 100 % | MISSED | 1 |")), "{kept}");
+
+    let missed = promises::missed(&runs(&[run("kube-proxy v1.36.2 nftables", 15.0, 2.0)]));
+    assert_eq!(missed, [format!("{what}: 2.00 × where ≥ 1,000 × was promised (0.json)")]);
+
+    let mut small = run("kube-proxy v1.36.2 nftables", 30.0, 2_000.0);
+    small["measurements"][0]["at"]["services"] = json!(10);
+    for nothing in [run("nft -f", 30.0, 2_000.0), small] {
+        assert!(text(nothing).contains("| cold sync, times as fast as kube-proxy |  | ≥ 15 × |  | not measured |  |"));
+    }
+    assert!(text(run("kube-proxy v1.36.2 nftables", 0.0, -1.0)).contains("MISSED"), "whatever a file says");
+}
+
+#[test]
+fn a_first_packet_is_compared_with_the_nftables_mode_alone() {
+    let text = |rules: &str, ratio: f64| {
+        let mut run = sync();
+        run["benchmark"] = json!("packets");
+        run["first_packet_to_kube_proxy"] = json!(ratio);
+        run["measurements"] =
+            json!([{"name": "udp_first", "at": {"rules": rules, "subject": "a pod", "services": 10}, "values": {}}]);
+        markdown::of(&sections(&runs(&[sync(), run])))
+    };
+    let row = |rest: &str| format!("| first packet beside kube-proxy's nftables mode | {rest}");
+    assert!(text("kube-proxy v1.36.2 nftables", 1.04).contains(&row("1.04 | ≤ 1.05 | 99 % | kept | 1 |")));
+    assert!(text("kube-proxy v1.36.2 nftables", 1.1).contains(&row("1.10 | ≤ 1.05 | 105 % | MISSED | 1 |")));
+    for other in ["kube-proxy v1.36.2 iptables", "sheave nftables"] {
+        assert!(text(other, 1.0).contains(&row(" | ≤ 1.05 |  | not measured |  |")), "{other}");
+    }
+}
+
+#[test]
 fn the_newest_run_speaks() {
     let mut later = sync();
     later["started"] = json!("2026-01-02T00:00:00Z");
