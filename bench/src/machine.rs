@@ -83,6 +83,7 @@ impl Versions {
 pub(crate) fn load_average() -> f64 {
     read("/proc/loadavg").split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default()
 }
+
 /// What can be had without swapping, in MB (`MemAvailable`).
 pub(crate) fn available_memory_mb() -> Option<u64> {
     kibibytes(&read("/proc/meminfo"), "MemAvailable").map(|kib| kib * 1024 / 1_000_000)

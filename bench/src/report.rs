@@ -64,7 +64,8 @@ pub(crate) struct Arguments {
 /// Reads, and writes what was asked for.
 ///
 /// # Errors
-/// If there is nothing to read, something cannot be written, or a budget is missed that is required. A file that is no result is named and passed over.
+/// If there is nothing to read, something cannot be written, or a budget is missed that is required. A file that is no result is named
+/// and passed over.
 pub(crate) fn write(arguments: &Arguments) -> Result<()> {
     let Arguments { results, output, markdown, docs, require_budgets } = arguments;
     let runs = Runs::read(results)?;

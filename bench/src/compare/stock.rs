@@ -51,7 +51,7 @@ pub(super) fn list(node: &Namespace, into: &NamedTempFile) -> Result<()> {
 /// Loads the table into a fresh namespace, and changes one endpoint in it so many times.
 pub(super) fn run(ruleset: &NamedTempFile, changes: u32) -> Result<Seen> {
     let text = fs::read_to_string(ruleset.path()).context("reading the list of rules")?;
-    let changed = Changed::first_in(&text).context("the rules have no Service with two endpoints")?;
+    let changed = Changed::first_in(&text).context("no map of IPv4 endpoints in the rules has two elements")?;
     drop(text);
     let place = Namespace::new("nft").context("making a namespace")?;
     let cpu = machine::children_time();

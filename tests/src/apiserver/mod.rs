@@ -8,7 +8,8 @@
 //!
 //! It answers the exchanges of `tests/recordings` (kube-apiserver v1.36.2) as the real one did; a test replays them all. What it
 //! deliberately does not do:
-//! - TLS (unless [`Tls`] stands before it), authorisation, admission webhooks, garbage collection, controllers (nobody makes EndpointSlices of Pods);
+//! - TLS (unless [`Tls`] stands before it), authorisation, admission webhooks, garbage collection, controllers (nobody makes
+//!   EndpointSlices of Pods);
 //! - managedFields: server-side apply merges and knows no owners;
 //! - pruning: unknown fields are kept, and of the real validation only what a data plane's tests lean on is here;
 //! - waiting 3 s before it refuses a version that it has not reached (`blockTimeout` of the watch cache);
