@@ -27,8 +27,9 @@ use crate::daemon::{Daemon, Plane};
 use crate::peer::{KubeProxy, Mode};
 use crate::progress::Progress;
 use crate::proxy::Server;
+use crate::room::Room;
 use crate::session::{Destination, Session};
-use crate::{room, say, scratch};
+use crate::{say, scratch};
 use contender::{Plan, Seen};
 use control_plane::Programs;
 
@@ -88,6 +89,18 @@ impl Arguments {
         Ok(Other::Stock(scratch::file().context("making a file for sheave's rules")?))
     }
 
+    /// Of a real API server: clap has both or none.
+    fn programs(&self) -> Result<Option<Programs>> {
+        let both = self.kube_apiserver.as_deref().zip(self.etcd.as_deref());
+        both.map(|(api_server, etcd)| Programs::identify(api_server, etcd)).transpose()
+    }
+
+    /// What the contenders take one after the other, as if they were there together: each has the whole of an API server beside it.
+    fn room(&self) -> Room {
+        let also = [(self.kube_proxy.is_some(), Room::KUBE_PROXY), (self.kube_apiserver.is_some(), Room::CONTROL_PLANE)];
+        also.into_iter().filter(|(there, _)| *there).fold(Room::BENCH, |room, (_, other)| room.and(other))
+    }
+
     fn plan(&self) -> Plan {
         let Self { services, endpoints_per_service, changes, .. } = *self;
         Plan { shape: Shape { services, endpoints_per_service, ..Shape::default() }, changes }
@@ -125,10 +138,10 @@ pub(crate) fn measure(arguments: &Arguments, daemon: &Daemon, session: &Session)
     let plan = arguments.plan();
     let Plan { shape, changes } = plan;
     let other = arguments.other()?;
-    let programs = control_plane::programs(arguments.kube_apiserver.as_deref(), arguments.etcd.as_deref())?;
+    let programs = arguments.programs()?;
     let programs = programs.as_ref();
     let api_server = programs.map_or_else(|| "double".to_owned(), |programs| format!("kube-apiserver {}", programs.version));
-    room::ensure_fits(shape)?;
+    arguments.room().ensure_for(shape)?;
     let Shape { services, endpoints_per_service, .. } = shape;
 
     let progress = Progress::new(2);
@@ -209,6 +222,15 @@ mod tests {
     fn what_does_not_stay_has_no_ratio() {
         let rss = ratios(&seen(2, Some(10.0)), &seen(2, None)).find(|(name, _)| name == "rss_ratio").unwrap().1;
         assert!(rss.is_nan(), "left out where figures are added");
+    }
+
+    #[test]
+    fn room_is_made_for_whoever_is_there() {
+        let room = |arguments: &[&str]| parse(arguments).unwrap().room();
+        assert_eq!(room(&[]), Room::BENCH);
+        assert_eq!(room(&["--kube-proxy", "/x"]), Room::BENCH.and(Room::KUBE_PROXY));
+        let all = room(&["--kube-proxy", "/x", "--kube-apiserver", "/x", "--etcd", "/x"]);
+        assert_eq!(all, Room::BENCH.and(Room::KUBE_PROXY).and(Room::CONTROL_PLANE));
     }
 
     #[test]

@@ -26,14 +26,14 @@ mod udp;
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::Args;
 
 use crate::daemon::{Daemon, Plane};
-use crate::machine;
 use crate::peer::{KubeProxy, Mode};
 use crate::progress::Progress;
 use crate::proxy::Server;
+use crate::room::{self, Room};
 use crate::say;
 use crate::session::{Destination, Session};
 
@@ -92,8 +92,8 @@ pub(crate) struct Arguments {
 /// What the address plan of the load holds.
 const SERVICES_MAX: i64 = 500_000;
 /// Memory of a Service and of an endpoint in API server double, daemon and kernel together: 255 MB were seen for 30,000 of three.
-const SERVICE_BYTES: u64 = 6_000;
-const ENDPOINT_BYTES: u64 = 1_000;
+const SERVICE_BYTES: f64 = 6_000.0;
+const ENDPOINT_BYTES: f64 = 1_000.0;
 
 impl Arguments {
     /// Whose rules are measured.
@@ -107,23 +107,22 @@ impl Arguments {
         Ok(servers)
     }
 
-    /// What all networks take together.
-    fn bytes(&self, servers: usize) -> u64 {
-        let services: u64 = self.services.iter().map(|services| u64::from(*services)).sum();
-        let each = SERVICE_BYTES + ENDPOINT_BYTES * u64::from(self.endpoints_per_service);
-        services * each * u64::try_from(servers).unwrap_or(u64::MAX)
+    /// What all networks take together: each is there until the end.
+    fn bytes(&self) -> f64 {
+        let each = f64::from(self.endpoints_per_service);
+        let of_size = |services: &u32| {
+            let services = f64::from(*services);
+            let whoever = services * (SERVICE_BYTES + ENDPOINT_BYTES * each);
+            let own = self.plane.iter().map(|_| whoever);
+            let peer = self.kube_proxy.iter().map(|_| whoever + Room::KUBE_PROXY.of(services * each));
+            own.chain(peer).sum::<f64>()
+        };
+        self.services.iter().map(of_size).sum()
     }
 
-    fn ensure_memory(&self, servers: usize) -> Result<()> {
-        let needed = self.bytes(servers) / 1_000_000;
-        // Where the kernel does not say, it is not known to be too little.
-        let Some(available) = machine::available_memory_mb() else { return Ok(()) };
-        ensure!(
-            needed <= available,
-            "--services {}: these networks take some {needed} MB together, and {available} MB are available",
-            self.services.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
-        );
-        Ok(())
+    fn ensure_memory(&self) -> Result<()> {
+        let sizes = self.services.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        room::ensure_available(&format!("all networks of --services {sizes} together"), self.bytes())
     }
 }
 
@@ -133,7 +132,7 @@ impl Arguments {
 /// Missing rights, a size that does not fit, and whatever does not come out as it must: a bench of something broken is no bench.
 pub(crate) fn measure(arguments: &Arguments, daemon: &Daemon, session: &Session) -> Result<()> {
     let servers = arguments.servers(daemon)?;
-    arguments.ensure_memory(servers.len())?;
+    arguments.ensure_memory()?;
     conntrack::ensure_room(SourcePorts::total())?;
     ensure_processor(arguments.processor)?;
     let mut sizes = arguments.services.clone();
@@ -230,8 +229,10 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_told_before_anything_is_built() {
         let sizes = vec!["500000"; 2_000].join(",");
-        let error = parse(&["--services", &sizes, "--endpoints-per-service", "100"]).unwrap().ensure_memory(1).unwrap_err();
+        let error = parse(&["--services", &sizes, "--endpoints-per-service", "100"]).unwrap().ensure_memory().unwrap_err();
         assert!(error.to_string().contains("MB are available"), "{error}");
-        assert!(parse(&[]).unwrap().ensure_memory(1).is_ok(), "the defaults fit every machine that can run the tests");
+        assert!(parse(&[]).unwrap().ensure_memory().is_ok(), "the defaults fit every machine that can run the tests");
+        let (alone, beside) = (parse(&[]).unwrap().bytes(), parse(&["--kube-proxy", "/x"]).unwrap().bytes());
+        assert!(beside > 2.0 * alone, "a kube-proxy takes more than what is measured beside it: {beside}");
     }
 }

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -48,11 +48,13 @@ struct Shared {
     save: Option<PathBuf>,
     /// `None`: they have been handed out.
     results: Mutex<Option<Results>>,
+    /// What was not measured, and why.
+    left_out: Mutex<Vec<String>>,
 }
 
 impl Session {
-    /// Begins a run of a daemon of this commit, and watches for the interrupt that would end it. Results that an earlier run has kept in the same file stay until
-    /// this one has measured something.
+    /// Begins a run of a daemon of this commit, and watches for the interrupt that would end it. Results that an earlier run has kept
+    /// in the same file stay until this one has measured something.
     ///
     /// # Errors
     /// If nothing can be written where the results are to be kept: better now than after an hour.
@@ -66,7 +68,7 @@ impl Session {
         if results.profile == Profile::Debug {
             say("sheave-bench: THIS IS A DEBUG BUILD, ITS NUMBERS MEAN NOTHING: cargo build --release -p sheave -p sheave-bench");
         }
-        let shared = Shared { output: destination.output, save, results: Mutex::new(Some(results)) };
+        let shared = Shared { output: destination.output, save, results: Mutex::new(Some(results)), left_out: Mutex::default() };
         let session = Self(Arc::new(shared));
         session.watch_for_interrupts()?;
         Ok(session)
@@ -87,13 +89,20 @@ impl Session {
         self.with(|results| results.measurements = measurements);
     }
 
+    /// Something is not measured, and the rest is none the worse for it: the run goes on, is whole, and fails at its end.
+    pub(crate) fn leave_out(&self, what: String) {
+        self.0.left_out.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    }
+
     /// Prints and keeps what has been measured. A failure is not nothing: what was measured until then is kept, too, as of a run that
     /// was cut off; then this returns the failure.
     ///
     /// # Errors
-    /// The outcome's, and those of writing.
+    /// The outcome's, that something was left out, and those of writing.
     pub(crate) fn end(&self, outcome: Result<()>) -> Result<()> {
-        let Some(results) = self.take(outcome.is_err()) else { return outcome };
+        let cut_off = outcome.is_err();
+        let outcome = outcome.and_then(|()| self.ensure_all());
+        let Some(results) = self.take(cut_off) else { return outcome };
         if outcome.is_err() && is_empty(&results) {
             self.leave_what_was_there();
             return outcome;
@@ -104,6 +113,12 @@ impl Session {
             say(&format!("sheave-bench: {error:#}"));
         }
         outcome.and(delivered)
+    }
+
+    fn ensure_all(&self) -> Result<()> {
+        let left_out = self.0.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        ensure!(left_out.is_empty(), "left out: {}", left_out.join("; "));
+        Ok(())
     }
 
     fn with(&self, change: impl FnOnce(&mut Results)) {
@@ -243,6 +258,19 @@ mod tests {
         assert!(session.end(Err(anyhow::anyhow!("it broke"))).unwrap_err().to_string().contains("it broke"));
         let partial = saved(directory.path());
         assert!(partial.interrupted && partial.measurements.len() == 1, "{partial:?}");
+    }
+
+    #[test]
+    fn a_run_that_leaves_something_out_is_whole_and_a_failure() {
+        let directory = tempfile::tempdir().unwrap();
+        let session = begun(directory.path().join("results.json"));
+        session.leave_out("a million".to_owned());
+        session.measured(Measurement::new("memory").value("rss_mb", 1.0));
+        session.leave_out("two millions".to_owned());
+        let error = session.end(Ok(())).unwrap_err().to_string();
+        assert_eq!(error, "left out: a million; two millions");
+        let kept = saved(directory.path());
+        assert!(!kept.interrupted && kept.measurements.len() == 1, "the rest is none the worse: {kept:?}");
     }
 
     #[test]

@@ -34,7 +34,7 @@ use crate::daemon::Daemon;
 use crate::progress::Progress;
 use crate::proxy::Server;
 use crate::results::Measurement;
-use crate::room::ensure_fits;
+use crate::room::Room;
 use crate::session::Session;
 use crate::statistics::{Samples, milliseconds};
 use arguments::AT_MOST_ENDPOINTS;
@@ -59,8 +59,8 @@ pub(crate) fn measure(arguments: &Arguments, daemon: &Daemon, report: &Session) 
         return matrix::measure(arguments, report);
     }
     let (cluster, wide) = (arguments.cluster(), arguments.wide_cluster());
-    ensure_fits(cluster)?;
-    ensure_fits(wide)?;
+    Room::BENCH.ensure_for(cluster)?;
+    Room::BENCH.ensure_for(wide)?;
     let Shape { services, endpoints_per_service, .. } = cluster;
     let changes = arguments.changes;
     let server = Server::Sheave { daemon: daemon.clone(), plane: arguments.plane };

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use http::Request;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -272,12 +272,6 @@ fn last_words(directory: &Path, name: &str) -> String {
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
-}
-
-/// Both or none.
-pub(super) fn programs(api_server: Option<&Path>, etcd: Option<&Path>) -> Result<Option<Programs>> {
-    ensure!(api_server.is_some() == etcd.is_some(), "--kube-apiserver and --etcd go together");
-    api_server.zip(etcd).map(|(api_server, etcd)| Programs::identify(api_server, etcd)).transpose()
 }
 
 #[cfg(test)]

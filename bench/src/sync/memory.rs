@@ -9,7 +9,7 @@ use crate::daemon::{Daemon, Plane};
 use crate::progress::Progress;
 use crate::proxy::Server;
 use crate::results::Measurement;
-use crate::room::ensure_fits;
+use crate::room;
 use crate::session::{Destination, Session};
 
 /// Endpoints of each Service.
@@ -32,18 +32,19 @@ pub(crate) struct Arguments {
     pub(crate) destination: Destination,
 }
 
-/// Runs all of it.
+/// Runs all of it that fits into memory.
 ///
 /// # Errors
-/// Missing rights, a size that does not fit, and whatever does not come out as it must.
+/// Missing rights, and whatever does not come out as it must.
 pub(crate) fn measure(arguments: &Arguments, daemon: &Daemon, report: &Session) -> Result<()> {
     let shapes: Vec<Shape> = arguments.endpoints.iter().copied().map(shape).collect();
-    // The largest, too, before the first is begun.
-    shapes.iter().copied().try_for_each(ensure_fits)?;
     let progress = Progress::new(shapes.len());
     let server = Server::Sheave { daemon: daemon.clone(), plane: Plane::Nftables };
     let mut empty: Option<wire::Kept> = None;
     for shape in shapes {
+        if !room::admits(shape, report) {
+            continue;
+        }
         let endpoints = shape.services.saturating_mul(shape.endpoints_per_service);
         progress.begin(&format!("{endpoints} endpoints, {} changes", if endpoints == 0 { 0 } else { arguments.churn }));
         let kept = wire::memory(&server, shape, arguments.churn)?;
