@@ -10,6 +10,7 @@ mod listeners;
 mod machine;
 mod packets;
 mod peer;
+mod probe;
 mod progress;
 mod proxy;
 mod report;

@@ -1,16 +1,17 @@
 //! A node in a small network, and a pod with two doors: which of them a packet comes to proves which rules the kernel has.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use sheave_lab::{Lab, Namespace};
 use socket2::SockRef;
 
 use super::commits::Commits;
 use crate::packets::exchange;
+use crate::probe::{self, ATTEMPT, PATIENCE, POD};
 use crate::proxy::{NODE, NODE_ADDRESS, Proxy};
 
 /// The network of one contender.
@@ -25,18 +26,6 @@ pub(super) enum Door {
     Front,
     Back,
 }
-
-/// Far from the load's own pods, which begin at 10.128.0.0.
-const POD: Ipv4Addr = Ipv4Addr::new(10, 180, 0, 1);
-/// Of the double's first ServiceCIDR, and below those of the load.
-const PROBE_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 7, 7);
-const PROBE_PORT: u16 = 80;
-/// The load's own: that of a real API server called `default` comes some time after the server is ready.
-const NAMESPACE: &str = "load";
-/// A SYN to a ClusterIP that is not programmed is lost; the next attempt must not wait for its retransmission.
-const ATTEMPT: Duration = Duration::from_millis(10);
-/// Beyond this, something is broken rather than slow: kube-proxy wants half a minute for 30,000 Services.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 impl Door {
     /// Both, in the order in which they are tried.
@@ -82,17 +71,7 @@ impl Field {
 
     /// Waits until a packet from this thread's namespace to the probe's ClusterIP comes to the door, and says when it did.
     pub(super) fn await_open(&self, door: Door, proxy: &mut Proxy) -> Result<Instant> {
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            let begun = Instant::now();
-            if self.knock()? == Some(door) {
-                return Ok(Instant::now());
-            }
-            proxy.ensure_running()?;
-            // Where the answer is "unreachable" and comes at once: the proxy needs the processor more than the probe does.
-            std::thread::sleep(ATTEMPT.saturating_sub(begun.elapsed()));
-        }
-        self.give_up(proxy)
+        probe::await_through(proxy, || Ok(self.knock()? == Some(door)))
     }
 
     /// Waits until the kernel sends packets to the door. That is when it told of the commit after which the first packet came there,
@@ -108,20 +87,12 @@ impl Field {
                 proxy.ensure_running()?;
             }
         }
-        self.give_up(proxy)
-    }
-
-    fn give_up(&self, proxy: &Proxy) -> Result<Instant> {
-        let doors = self.doors.len();
-        bail!(
-            "no packet to {PROBE_IP}:{PROBE_PORT} came to the right one of {doors} doors within {PATIENCE:?}; the proxy said:\n{}",
-            proxy.last_words()
-        )
+        probe::give_up(proxy)
     }
 
     /// Sends one packet, and sees where it came to. Both ends are in this thread: see [`exchange`].
     fn knock(&self) -> Result<Option<Door>> {
-        let target = SocketAddr::from((PROBE_IP, PROBE_PORT));
+        let target = SocketAddr::from((probe::IP, probe::PORT));
         let client = match TcpStream::connect_timeout(&target, ATTEMPT) {
             Ok(client) => client,
             Err(error) if exchange::is_loss(&error) => return Ok(None),
@@ -138,15 +109,10 @@ impl Field {
 pub(super) fn probe(door: Door) -> [Value; 3] {
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE},
         "status": {"addresses": [{"type": "InternalIP", "address": NODE_ADDRESS}]}});
-    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "probe", "namespace": NAMESPACE},
-        "spec": {"clusterIP": PROBE_IP, "ports": [{"name": "http", "port": PROBE_PORT, "protocol": "TCP"}]}});
-    [node, service, probe_slice(door)]
+    [node, probe::service(), probe_slice(door)]
 }
 
 /// Where the probe sends to.
 pub(super) fn probe_slice(door: Door) -> Value {
-    json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": {"name": "probe", "namespace": NAMESPACE, "labels": {"kubernetes.io/service-name": "probe"}},
-        "endpoints": [{"addresses": [POD], "nodeName": NODE, "conditions": {"ready": true}}],
-        "ports": [{"name": "http", "port": door.port(), "protocol": "TCP"}]})
+    probe::slice(door.port())
 }
