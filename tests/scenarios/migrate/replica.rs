@@ -42,6 +42,8 @@ pub(super) struct Ports {
 /// Where kube-proxy answers about itself.
 const PORTS: [(Ipv4Addr, u16); 2] = [(Ipv4Addr::UNSPECIFIED, 10256), (Ipv4Addr::LOCALHOST, 10249)];
 const ANSWERS_WITHIN: Duration = Duration::from_millis(20);
+/// Somebody who connects and asks nothing must not hold up the end of a test.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How often it tries to. kube-proxy takes 5 s.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -109,7 +111,10 @@ impl Ports {
                 while let Ok((mut peer, _)) = listener.accept() {
                     let length = metrics.len();
                     // Somebody who has gone wants no answer.
-                    let _ = peer.set_nonblocking(false).and_then(|()| peer.read(&mut [0; 4096]));
+                    let _ = peer
+                        .set_nonblocking(false)
+                        .and_then(|()| peer.set_read_timeout(Some(PATIENCE)))
+                        .and_then(|()| peer.read(&mut [0; 4096]));
                     let _ = write!(peer, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{metrics}");
                 }
             }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use compact_str::CompactString;
 
 use super::field::{Field, First, List, Text};
-use super::problems::Problems;
+use super::problems::{Problems, cut};
 use super::service::{port_number, protocol};
 use super::wire::{self, Document};
 use super::{DecodeError, Decoded, address, key, timestamp};
@@ -22,7 +22,7 @@ pub(super) fn decode(document: Document<'_, impl Sized>, names: &mut Interner) -
     let metadata = problems.take(format_args!("metadata"), document.metadata).unwrap_or_default();
     let key = key(Kind::EndpointSlice, &metadata)?;
     let labels = problems.take(format_args!("metadata.labels"), metadata.labels).unwrap_or_default();
-    let Some(service) = owner(&key, labels.service_name, &mut problems) else {
+    let Some(service) = owner(&key, labels, &mut problems) else {
         return Ok(Decoded::NotOurs { key, problems: problems.into_vec() });
     };
     let Some(family) = family(document.address_type, &mut problems) else {
@@ -33,7 +33,7 @@ pub(super) fn decode(document: Document<'_, impl Sized>, names: &mut Interner) -
     let trigger_time = problems.take(field, annotations.trigger_time).and_then(|text| {
         let nanoseconds = timestamp(&text).and_then(|time| i64::try_from(time.as_nanosecond()).ok());
         if nanoseconds.is_none() {
-            problems.note(field, format!("{text:?} is not a time (RFC 3339): ignored"));
+            problems.note(field, format!("{:?} is not a time (RFC 3339): ignored", cut(&text)));
         }
         nanoseconds
     });
@@ -55,25 +55,26 @@ pub(super) fn decode(document: Document<'_, impl Sized>, names: &mut Interner) -
     }))))
 }
 
-/// Whether this is what makes a slice nobody's. An API server lets such slices in, and may hold many: those of other clusters (KEP-1645)
-/// have a label of their own.
+/// Whether this is what makes a slice nobody's. An API server lets such slices in, and may hold many.
 pub(crate) fn is_of_nobody(problem: &Problem) -> bool {
     problem.reason == OF_NOBODY
 }
 
-/// The Service by label.
-fn owner(key: &ObjectKey, name: Field<Text<'_>>, problems: &mut Problems) -> Option<ServiceKey> {
+/// The Service by label. A slice of several clusters (KEP-1645) has a label of its own instead, and is meant so.
+fn owner(key: &ObjectKey, labels: wire::Labels<'_>, problems: &mut Problems) -> Option<ServiceKey> {
     let path = format_args!("metadata.labels[kubernetes.io/service-name]");
-    let name = match name {
-        Field::Wrong(_) => problems.take(path, name)?,
+    let name = match labels.service_name {
+        name @ Field::Wrong(_) => problems.take(path, name)?,
         name => name.into_value().unwrap_or_default(),
     };
     if name.is_empty() {
-        problems.note(path, OF_NOBODY);
+        if !labels.multicluster_service_name.0 {
+            problems.note(path, OF_NOBODY);
+        }
         return None;
     }
     if name.contains('/') {
-        problems.note(path, format!("{name:?} is not the name of a Service: the slice is left out"));
+        problems.note(path, format!("{:?} is not the name of a Service: the slice is left out", cut(&name)));
         return None;
     }
     Some(ServiceKey::new(key.namespace(), &name))
@@ -91,7 +92,7 @@ fn family(address_type: Field<Text<'_>>, problems: &mut Problems) -> Option<Fami
         "IPv6" => Some(Family::V6),
         "FQDN" => None,
         other => {
-            problems.note(path, format!("{other:?} is not IPv4, IPv6 or FQDN: the slice is left out"));
+            problems.note(path, format!("{:?} is not IPv4, IPv6 or FQDN: the slice is left out", cut(other)));
             None
         }
     }
@@ -119,7 +120,7 @@ fn ports(list: Field<List<wire::Port<'_>>>, problems: &mut Problems) -> Vec<Slic
         if !names.insert(name.clone()) {
             problems.note(
                 format_args!("ports[{place}].name"),
-                format!("{name:?} is the name of a port before it, which an API server refuses; both are used"),
+                format!("{:?} is the name of a port before it, which an API server refuses; both are used", cut(&name)),
             );
         }
         ports.push(SlicePort { name, protocol, port });
@@ -172,7 +173,7 @@ fn first_address(place: usize, addresses: Field<First<Text<'_>>>, family: Family
     let first_path = format_args!("endpoints[{place}].addresses[0]");
     let text = problems.take(first_path, first)?;
     let Some(address) = address::ip(&text).filter(|&address| Family::of(address) == family) else {
-        problems.note(first_path, format!("{text:?} is not an address of {family}: this endpoint is left out"));
+        problems.note(first_path, format!("{:?} is not an address of {family}: this endpoint is left out", cut(&text)));
         return None;
     };
     if let Some(what) = address::special(address) {
@@ -180,8 +181,9 @@ fn first_address(place: usize, addresses: Field<First<Text<'_>>>, family: Family
         return None;
     }
     if let Some(what) = address::unanswered(address) {
-        problems
-            .note(first_path, format!("{address} is {what}, at which no pod answers; an API server takes it, and it is served"));
+        // Without its place: it is served, and what is said of it must not be news whenever the list has another order.
+        let why = format!("{address} is {what}, at which no pod answers; an API server takes it, and it is served");
+        problems.note(format_args!("endpoints"), why);
     }
     if more > 0 {
         problems.note(path, format!("{} addresses: only the first is used", more + 1));

@@ -20,6 +20,8 @@ mod tests;
 pub(crate) use endpoint_slice::is_of_nobody;
 use field::{Field, Text};
 use problems::Problems;
+pub(crate) use problems::cut;
+pub(crate) use service::is_unallocated;
 use wire::{Document, Metadata};
 pub(crate) use wishes::trust_the_server;
 
@@ -125,7 +127,7 @@ impl Identity {
         let created = problems.take(field, std::mem::take(&mut metadata.creation_timestamp)).and_then(|text| {
             let time = timestamp(&text);
             if time.is_none() {
-                problems.note(field, format!("{text:?} is not a time (RFC 3339): ignored"));
+                problems.note(field, format!("{:?} is not a time (RFC 3339): ignored", cut(&text)));
             }
             time
         });

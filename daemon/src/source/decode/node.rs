@@ -1,7 +1,7 @@
 //! Our Node, and ServiceCIDRs.
 
 use super::field::Field;
-use super::problems::Problems;
+use super::problems::{Problems, cut};
 use super::service::networks;
 use super::wire::Document;
 use super::{DecodeError, address, key};
@@ -52,7 +52,7 @@ fn addresses(status: super::wire::Status<'_>, problems: &mut Problems) -> Vec<No
         let Some(text) = problems.take(path, entry.address) else { continue };
         match address::ip(&text) {
             Some(address) => addresses.push(NodeAddress { kind, address }),
-            None => problems.note(path, format!("{text:?} is not an IP address: ignored")),
+            None => problems.note(path, format!("{:?} is not an IP address: ignored", cut(&text))),
         }
     }
     addresses

@@ -8,6 +8,39 @@ use crate::model::Problem;
 /// More problems than this of one object help nobody, and an object with 100,000 bad endpoints must not cost memory for each.
 const MOST: usize = 16;
 
+/// Of text from outside, so many characters are repeated: as many as the longest name of a label has, and any address.
+const LONGEST_QUOTE: usize = 64;
+
+/// Text from outside, cut to what a line of the log can hold: as it is, or in quotes by `{:?}`.
+pub(crate) struct Cut<'a> {
+    text: &'a str,
+    more: bool,
+}
+
+/// Cuts it.
+pub(crate) fn cut(text: &str) -> Cut<'_> {
+    let end = text.char_indices().nth(LONGEST_QUOTE).map(|(end, _)| end);
+    Cut { text: &text[..end.unwrap_or(text.len())], more: end.is_some() }
+}
+
+impl Cut<'_> {
+    fn ellipsis(&self) -> &'static str {
+        if self.more { "..." } else { "" }
+    }
+}
+
+impl fmt::Debug for Cut<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}{}", self.text, self.ellipsis())
+    }
+}
+
+impl fmt::Display for Cut<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.text, self.ellipsis())
+    }
+}
+
 /// The problems of one object, in the order in which they were met.
 #[derive(Debug, Default)]
 pub(super) struct Problems {

@@ -8,17 +8,20 @@ use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use super::field::{Field, List, Text};
-use super::problems::Problems;
+use super::problems::{Problems, cut};
 use super::source_ranges::source_ranges;
 use super::wire::{Document, Ingress, Port, SessionAffinityConfig};
 use super::{DecodeError, Identity, address, wishes};
-use crate::model::{AffinityTimeout, Family, Protocol, Service, ServicePortSpec, ServiceType, TrafficPolicy};
+use crate::model::{AffinityTimeout, Family, Problem, Protocol, Service, ServicePortSpec, ServiceType, TrafficPolicy};
 use crate::source::Kind;
 
 /// `v1.DefaultClientIPServiceAffinitySeconds`.
 const DEFAULT_AFFINITY: AffinityTimeout = AffinityTimeout::new(10_800).expect("not zero");
 /// `v1.MaxClientIPServiceAffinitySeconds`, one day.
 const MAX_AFFINITY: u32 = 86_400;
+
+/// A port of type NodePort that says of no port that it is its own.
+const UNALLOCATED: &str = "no nodePort: nothing allocates one without an API server";
 
 /// The ClusterIPs of a Service, or that it has none on purpose.
 #[derive(Default)]
@@ -38,7 +41,8 @@ pub(super) fn decode(document: Document<'_, impl Sized>) -> Result<Service, Deco
     let ClusterIps { addresses, headless } = cluster_ips(spec.cluster_ip, spec.cluster_ips, spec.ip_families, &mut problems);
     let served = !headless && kind != ServiceType::ExternalName;
     let annotations = problems.take(format_args!("metadata.annotations"), metadata.annotations).unwrap_or_default();
-    let source_ranges = source_ranges(spec.load_balancer_source_ranges, annotations.source_ranges, &mut problems);
+    let families = addresses.iter().copied().map(Family::of).collect::<SmallVec<[Family; 2]>>();
+    let source_ranges = source_ranges(spec.load_balancer_source_ranges, annotations.source_ranges, &families, &mut problems);
     wishes::note_unknown(annotations.topology_mode, annotations.topology_aware_hints, spec.traffic_distribution, &mut problems);
     let external_name = problems.take(format_args!("spec.externalName"), spec.external_name).filter(|name| !name.is_empty());
     let ingress = problems
@@ -78,7 +82,7 @@ fn service_type(field: Field<Text<'_>>, problems: &mut Problems) -> ServiceType 
         Some("LoadBalancer") => ServiceType::LoadBalancer,
         Some("ExternalName") => ServiceType::ExternalName,
         Some(other) => {
-            problems.note(path, format!("{other:?} is not a type of Service: treated as ClusterIP"));
+            problems.note(path, format!("{:?} is not a type of Service: treated as ClusterIP", cut(other)));
             ServiceType::ClusterIp
         }
     }
@@ -104,8 +108,11 @@ fn cluster_ips(
         && address::ip(single).is_none_or(|single| address::ip(first) != Some(single))
     {
         let counts = if headless { "the Service is headless" } else { "spec.clusterIPs counts" };
-        let why =
-            format!("{single:?} is not {first:?}, which spec.clusterIPs begins with and an API server demands here; {counts}");
+        let why = format!(
+            "{:?} is not {:?}, which spec.clusterIPs begins with and an API server demands here; {counts}",
+            cut(single),
+            cut(first)
+        );
         problems.note(format_args!("spec.clusterIP"), why);
     }
     if headless {
@@ -152,7 +159,7 @@ fn families_of(list: Field<List<Text<'_>>>, problems: &mut Problems) -> SmallVec
             Some("IPv4") => Some(Family::V4),
             Some("IPv6") => Some(Family::V6),
             Some(other) => {
-                problems.note(path, format!("{other:?} is neither IPv4 nor IPv6: ignored"));
+                problems.note(path, format!("{:?} is neither IPv4 nor IPv6: ignored", cut(other)));
                 None
             }
         });
@@ -163,7 +170,7 @@ fn families_of(list: Field<List<Text<'_>>>, problems: &mut Problems) -> SmallVec
 fn parsed_ip(path: super::problems::Path<'_>, text: &str, problems: &mut Problems) -> Option<IpAddr> {
     let address = address::ip(text);
     if address.is_none() {
-        problems.note(path, format!("{text:?} is not an IP address: ignored"));
+        problems.note(path, format!("{:?} is not an IP address: ignored", cut(text)));
     }
     address
 }
@@ -187,7 +194,7 @@ pub(super) fn networks(field: &str, list: Field<List<Text<'_>>>, problems: &mut 
         let Some(text) = problems.element(path, text) else { continue };
         match address::cidr(text.trim()) {
             Some(network) => networks.push(network),
-            None => problems.note(path, format!("{text:?} is not a CIDR: ignored")),
+            None => problems.note(path, format!("{:?} is not a CIDR: ignored", cut(&text))),
         }
     }
     networks
@@ -204,7 +211,9 @@ fn vips(ingress: List<Ingress<'_>>, problems: &mut Problems) -> Vec<IpAddr> {
         match problems.take(mode_path, entry.ip_mode).as_deref() {
             None | Some("VIP") => vips.extend(parsed_ip(path, &ip, problems)),
             Some("Proxy") => {}
-            Some(other) => problems.note(mode_path, format!("{other:?} is neither VIP nor Proxy: {ip} is not served here")),
+            Some(other) => {
+                problems.note(mode_path, format!("{:?} is neither VIP nor Proxy: {} is not served here", cut(other), cut(&ip)));
+            }
         }
     }
     vips
@@ -216,7 +225,7 @@ fn traffic_policy(field: &str, policy: Field<Text<'_>>, problems: &mut Problems)
         None | Some("" | "Cluster") => TrafficPolicy::Cluster,
         Some("Local") => TrafficPolicy::Local,
         Some(other) => {
-            problems.note(path, format!("{other:?} is neither Cluster nor Local: treated as Cluster"));
+            problems.note(path, format!("{:?} is neither Cluster nor Local: treated as Cluster", cut(other)));
             TrafficPolicy::Cluster
         }
     }
@@ -228,7 +237,7 @@ fn affinity(kind: Field<Text<'_>>, config: Field<SessionAffinityConfig>, problem
         None | Some("" | "None") => return None,
         Some("ClientIP") => {}
         Some(other) => {
-            problems.note(path, format!("{other:?} is neither None nor ClientIP: no affinity"));
+            problems.note(path, format!("{:?} is neither None nor ClientIP: no affinity", cut(other)));
             return None;
         }
     }
@@ -282,6 +291,7 @@ fn ports(list: Field<List<Port<'_>>>, kind: ServiceType, served: bool, problems:
             problems.note(path, format!("{number} is not a port number: this port is left out"));
             continue;
         };
+        let is_open = matches!(entry.node_port, Field::Absent | Field::Is(0));
         let node_port = port_or_none(format_args!("spec.ports[{place}].nodePort"), entry.node_port, problems);
         wishes::note_unmet_target(format_args!("spec.ports[{place}].targetPort"), entry.target_port, problems);
         let mut spec = ServicePortSpec { name: name.into(), protocol, port, node_port };
@@ -292,10 +302,18 @@ fn ports(list: Field<List<Port<'_>>>, kind: ServiceType, served: bool, problems:
                     format!("{node_port} is given for type ClusterIP, which an API server refuses; it is served"),
                 );
             }
+            if is_open && kind == ServiceType::NodePort {
+                problems.note(format_args!("spec.ports[{place}].nodePort"), UNALLOCATED);
+            }
             ports.push(spec);
         }
     }
     ports
+}
+
+/// Whether this is what an API server would have filled in, which matters only where there is none.
+pub(crate) fn is_unallocated(problem: &Problem) -> bool {
+    problem.reason == UNALLOCATED
 }
 
 /// What ports of one Service must not share (`ValidateService` of `pkg/apis/core/validation`).
@@ -316,11 +334,15 @@ impl Taken {
         let ServicePortSpec { name, protocol, port: number, node_port } = port;
         let path = format_args!("spec.ports[{place}].name");
         if self.ids.contains(&(name.clone(), *protocol)) {
-            problems.note(path, format!("second {protocol} port named {name:?}: this port is left out"));
+            problems.note(path, format!("second {protocol} port named {:?}: this port is left out", cut(name)));
             return false;
         }
         if let Some(first) = self.numbers.get(&(*number, *protocol)) {
-            let why = format!("{protocol} port {number} is that of {first:?} before it, which is served: {name:?} is left out");
+            let why = format!(
+                "{protocol} port {number} is that of {:?} before it, which is served: {:?} is left out",
+                cut(first),
+                cut(name)
+            );
             problems.note(format_args!("spec.ports[{place}].port"), why);
             return false;
         }
@@ -328,8 +350,11 @@ impl Taken {
         self.numbers.insert((*number, *protocol), name.clone());
         if *node_port != 0 {
             if let Some(first) = self.node_ports.get(&(*node_port, *protocol)) {
-                let why =
-                    format!("{protocol} port {node_port} is that of {first:?} before it, which is served: {name:?} has none");
+                let why = format!(
+                    "{protocol} port {node_port} is that of {:?} before it, which is served: {:?} has none",
+                    cut(first),
+                    cut(name)
+                );
                 problems.note(format_args!("spec.ports[{place}].nodePort"), why);
                 *node_port = 0;
             } else {
@@ -339,8 +364,10 @@ impl Taken {
         if several && name.is_empty() {
             problems.note(path, "no name, which an API server demands of a Service with several ports; it is served");
         } else if !self.names.insert(name.clone()) {
-            problems
-                .note(path, format!("{name:?} is the name of a port before it, which an API server refuses; both are served"));
+            problems.note(
+                path,
+                format!("{:?} is the name of a port before it, which an API server refuses; both are served", cut(name)),
+            );
         }
         true
     }
@@ -360,7 +387,7 @@ pub(super) fn protocol(path: super::problems::Path<'_>, field: Field<Text<'_>>, 
     let text = field.into_value().unwrap_or(Text::Borrowed("TCP"));
     let protocol = Protocol::parse(&text);
     if protocol.is_none() {
-        problems.note(path, format!("{text:?} is not TCP, UDP or SCTP: this port is left out"));
+        problems.note(path, format!("{:?} is not TCP, UDP or SCTP: this port is left out", cut(&text)));
     }
     protocol
 }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::address;
 use super::field::{Field, List, Text};
-use super::problems::Problems;
+use super::problems::{Problems, cut};
 use super::service::networks;
 use crate::model::{Family, Problem};
 
@@ -18,9 +18,15 @@ const ANNOTATION: &str = "metadata.annotations[service.beta.kubernetes.io/load-b
 const UNREAD: &str = "is for a cloud's load balancer, a service proxy does not read it: without spec.loadBalancerSourceRanges the Service is \
      open to everyone";
 
-/// The ranges that can be read, of the field alone: kube-proxy does not read the annotation either.
-pub(super) fn source_ranges(list: Field<List<Text<'_>>>, annotation: Field<Text<'_>>, problems: &mut Problems) -> Vec<IpNet> {
-    if let Some(said) = opened(&list) {
+/// The ranges that can be read, of the field alone: kube-proxy does not read the annotation either. `families` are those of the
+/// ClusterIPs; none where they are not known.
+pub(super) fn source_ranges(
+    list: Field<List<Text<'_>>>,
+    annotation: Field<Text<'_>>,
+    families: &[Family],
+    problems: &mut Problems,
+) -> Vec<IpNet> {
+    if let Some(said) = opened(&list, families) {
         problems.note(format_args!("{FIELD}"), said);
     }
     let is_given = list.get().is_none_or(|list| !list.is_empty()) && list != Field::Absent;
@@ -34,8 +40,8 @@ pub(super) fn is_a_clouds(problem: &Problem) -> bool {
 }
 
 /// What it means that entries cannot be read, where somebody is let in by that. Ranges of one family filter nobody of the other, so it
-/// matters which of the two an entry was meant for.
-fn opened(list: &Field<List<Text<'_>>>) -> Option<String> {
+/// matters which of the two an entry was meant for: one that is no text may have been for either.
+fn opened(list: &Field<List<Text<'_>>>, families: &[Family]) -> Option<String> {
     let entries = match list {
         Field::Absent => return None,
         Field::Wrong(_) => return Some("cannot be read: the Service is open to everyone".into()),
@@ -48,9 +54,10 @@ fn opened(list: &Field<List<Text<'_>>>) -> Option<String> {
         return Some("no entry can be read: the Service is open to everyone".into());
     }
     let lost = |family: &Family| {
-        texts().any(|text| read(text).is_none() && meant(text) == *family) && !texts().any(|text| read(text) == Some(*family))
+        let may_be_lost = |entry: &Field<Text<'_>>| entry.get().is_none_or(|text| read(text).is_none() && meant(text) == *family);
+        entries.iter().any(may_be_lost) && !texts().any(|text| read(text) == Some(*family))
     };
-    let family = Family::ALL.into_iter().find(lost)?;
+    let family = Family::ALL.into_iter().filter(|family| families.is_empty() || families.contains(family)).find(lost)?;
     Some(format!("no entry of {family} can be read: the Service is open to everyone by {family}"))
 }
 
@@ -62,6 +69,6 @@ fn note_annotation(annotation: Field<Text<'_>>, field_is_given: bool, problems: 
         problems.note(path, UNREAD);
     }
     for entry in text.split(',').filter(|entry| address::cidr(entry.trim()).is_none()) {
-        problems.note(path, format!("{entry:?} is not a CIDR"));
+        problems.note(path, format!("{:?} is not a CIDR", cut(entry)));
     }
 }

@@ -195,6 +195,13 @@ fn source_ranges_that_filter_nobody_because_they_cannot_be_read_are_said_first()
     let by = |family: &str| format!("{field}: no entry of {family} can be read: the Service is open to everyone by {family}");
     assert_eq!(told(json!(["10.0.0.0/33", "fd00::/8"])), by("IPv4"));
     assert_eq!(told(json!(["10.0.0.0/8", "fd00::/129"])), by("IPv6"));
+    assert_eq!(told(json!(["10.0.0.0/8", 7])), by("IPv6"), "what is no text may have been for either");
+    let of_v4 = json!({"clusterIP": "10.0.0.1", "loadBalancerSourceRanges": ["10.0.0.0/8", "fd00::/129"]});
+    assert_eq!(
+        said(&service(&with_spec(of_v4, json!({}))).problems),
+        [format!(r#"{field}[1]: "fd00::/129" is not a CIDR: ignored"#)],
+        "nobody comes by IPv6"
+    );
     for ranges in [json!(null), json!([]), json!(["10.0.0.0/8"]), json!(["fd00::/8"])] {
         assert_eq!(told(ranges.clone()), "", "{ranges}");
     }
@@ -225,6 +232,19 @@ fn the_annotation_of_source_ranges_is_judged_and_not_obeyed() {
     assert_eq!(told("10.0.0.0/8, x", json!({}), true), std::slice::from_ref(&junk));
     assert_eq!(told("10.0.0.0/8, x", json!({"loadBalancerSourceRanges": ["10.0.0.0/8"]}), false), [junk]);
     assert!(told(" ", json!({}), false).is_empty());
+}
+
+#[test]
+fn text_from_outside_is_quoted_no_further_than_a_line_can_hold() {
+    let long = "\u{e9}".repeat(10_000);
+    let mut value = with_spec(json!({"type": long, "clusterIP": long, "sessionAffinity": long}), json!({}));
+    value["metadata"]["annotations"] = json!({
+        "service.beta.kubernetes.io/load-balancer-source-ranges": long, "service.kubernetes.io/topology-mode": long
+    });
+    let said = said(&service(&value).problems);
+    assert_eq!(said.len(), 6, "{said:?}");
+    assert!(said.iter().all(|line| line.chars().count() < 300), "{said:?}");
+    assert!(said.contains(&format!(r#"spec.clusterIP: "{}"... is not an IP address: ignored"#, "\u{e9}".repeat(64))), "{said:?}");
 }
 
 #[test]
@@ -435,8 +455,8 @@ fn endpoints_that_only_the_node_could_reach_are_left_out() {
             "endpoints[1].addresses[0]: 0.0.0.0 is the unspecified address: this endpoint is left out",
             "endpoints[2].addresses[0]: 169.254.169.254 is a link-local address: this endpoint is left out",
             "endpoints[3].addresses[0]: 224.0.0.1 is a link-local multicast address: this endpoint is left out",
-            "endpoints[5].addresses[0]: 239.0.0.1 is a multicast address, at which no pod answers; an API server takes it, and it is served",
-            "endpoints[6].addresses[0]: 255.255.255.255 is the broadcast address, at which no pod answers; an API server takes it, and it is served",
+            "endpoints: 239.0.0.1 is a multicast address, at which no pod answers; an API server takes it, and it is served",
+            "endpoints: 255.255.255.255 is the broadcast address, at which no pod answers; an API server takes it, and it is served",
         ]
     );
 }

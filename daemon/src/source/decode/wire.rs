@@ -79,6 +79,9 @@ pub(crate) struct Details {
 pub(crate) struct Labels<'a> {
     #[serde(borrow, rename = "kubernetes.io/service-name")]
     pub(crate) service_name: Field<Text<'a>>,
+    /// Of a slice of a Service of several clusters (KEP-1645), which has no `service-name`.
+    #[serde(rename = "multicluster.kubernetes.io/service-name")]
+    pub(crate) multicluster_service_name: Present,
     #[serde(rename = "service.kubernetes.io/headless")]
     pub(crate) headless: Present,
     #[serde(rename = "service.kubernetes.io/service-proxy-name")]

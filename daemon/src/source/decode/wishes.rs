@@ -4,8 +4,8 @@
 
 use super::Object;
 use super::field::{Field, Text};
-use super::problems::{Path, Problems};
-use super::service::port_number;
+use super::problems::{Path, Problems, cut};
+use super::service::{is_unallocated, port_number};
 use super::source_ranges;
 use super::wire::TargetPort;
 
@@ -18,7 +18,9 @@ const DISTRIBUTION: &str = "spec.trafficDistribution";
 /// Kubernetes, and every node would complain of it. Likewise of what a cloud may read.
 pub(crate) fn trust_the_server(object: &mut Object) {
     if let Object::Service(service) | Object::ForeignService(service) = object {
-        service.problems.retain(|problem| problem.field != DISTRIBUTION && !source_ranges::is_a_clouds(problem));
+        service
+            .problems
+            .retain(|problem| problem.field != DISTRIBUTION && !source_ranges::is_a_clouds(problem) && !is_unallocated(problem));
     }
 }
 
@@ -34,7 +36,7 @@ pub(super) fn note_unknown(
         None | Some("" | "PreferClose" | "PreferSameZone" | "PreferSameNode") => {}
         Some(other) => {
             let known = "neither PreferSameZone (or PreferClose) nor PreferSameNode";
-            problems.note(path, format!("{other:?} is {known}: ignored, {WHAT_COUNTS}"));
+            problems.note(path, format!("{:?} is {known}: ignored, {WHAT_COUNTS}", cut(other)));
         }
     }
     let mode = format_args!("metadata.annotations[service.kubernetes.io/topology-mode]");
@@ -48,7 +50,7 @@ fn note_unknown_mode(path: Path<'_>, mode: Field<Text<'_>>, problems: &mut Probl
     match problems.take(path, mode).as_deref() {
         None | Some("" | "Auto" | "auto" | "Disabled" | "disabled") => {}
         Some(other) if other.contains('/') => {}
-        Some(other) => problems.note(path, format!("{other:?} is neither Auto nor Disabled: ignored, {WHAT_COUNTS}")),
+        Some(other) => problems.note(path, format!("{:?} is neither Auto nor Disabled: ignored, {WHAT_COUNTS}", cut(other))),
     }
 }
 
@@ -61,7 +63,7 @@ pub(super) fn note_unmet_target(path: Path<'_>, target: Field<TargetPort<'_>>, p
         Some(TargetPort::Number(number)) if port_number(number).is_some() => {}
         Some(TargetPort::Number(number)) => problems.note(path, format!("{number} is not a port number: {SLICES}")),
         Some(TargetPort::Name(name)) if name.is_empty() || is_port_name(&name) => {}
-        Some(TargetPort::Name(name)) => problems.note(path, format!("{name:?} is not the name of a port: {SLICES}")),
+        Some(TargetPort::Name(name)) => problems.note(path, format!("{:?} is not the name of a port: {SLICES}", cut(&name))),
     }
 }
 

@@ -177,17 +177,44 @@ pub async fn connect(options: &KubeOptions) -> Result<ApiServers, ConnectError> 
 async fn kubeconfig(path: &Path) -> Result<Config, ConnectError> {
     let because = |reason: String| ConnectError::Kubeconfig { path: path.to_owned(), reason };
     let failed = |error: KubeconfigError| because(kubeconfig_reason(&error));
-    // The library reads whatever it is, without end.
-    let size = regular_file::open(path).and_then(|file| file.metadata()).map_err(|error| because(error.to_string()))?.len();
-    if size > LARGEST {
-        return Err(because(format!("larger than any kubeconfig ({} MiB)", LARGEST >> 20)));
-    }
+    refuse_what_is_no_small_file(path).map_err(because)?;
     let file = Kubeconfig::read_from(path).map_err(failed)?;
+    for (field, path) in files_in_use(&file) {
+        refuse_what_is_no_small_file(path).map_err(|reason| because(format!("{field} {}: {reason}", path.display())))?;
+    }
     let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(failed)?;
     if !names_a_place(&config.cluster_url) {
         return Err(because("clusters[].cluster.server: no host, or a port that there is not".to_owned()));
     }
     Ok(config)
+}
+
+/// The library reads whatever it is, without end.
+fn refuse_what_is_no_small_file(path: &Path) -> Result<(), String> {
+    let size = regular_file::open(path).and_then(|file| file.metadata()).map_err(|error| error.to_string())?.len();
+    if size > LARGEST { Err(format!("larger than any kubeconfig ({} MiB)", LARGEST >> 20)) } else { Ok(()) }
+}
+
+/// The files that the current context's cluster and user name, with the fields that do. Where the data itself is given, or a token,
+/// that is what counts, and the file is not read.
+fn files_in_use(config: &Kubeconfig) -> Vec<(&'static str, &Path)> {
+    let current = config.contexts.iter().find(|context| Some(&context.name) == config.current_context.as_ref());
+    let Some(context) = current.and_then(|context| context.context.as_ref()) else { return Vec::new() };
+    let cluster = config.clusters.iter().find(|cluster| cluster.name == context.cluster);
+    let user = config.auth_infos.iter().find(|user| Some(&user.name) == context.user.as_ref());
+    // Field, file, whether something else counts.
+    let mut named: Vec<(_, &Option<String>, bool)> = Vec::new();
+    if let Some(cluster) = cluster.and_then(|cluster| cluster.cluster.as_ref()) {
+        let field = "clusters[].cluster.certificate-authority";
+        named.push((field, &cluster.certificate_authority, cluster.certificate_authority_data.is_some()));
+    }
+    if let Some(user) = user.and_then(|user| user.auth_info.as_ref()) {
+        named.push(("users[].user.client-certificate", &user.client_certificate, user.client_certificate_data.is_some()));
+        named.push(("users[].user.client-key", &user.client_key, user.client_key_data.is_some()));
+        named.push(("users[].user.tokenFile", &user.token_file, user.token.is_some()));
+    }
+    let in_use = named.into_iter().filter(|(_, _, other_counts)| !other_counts);
+    in_use.filter_map(|(field, file, _)| Some((field, Path::new(file.as_deref()?)))).collect()
 }
 
 /// Which field of the file is wrong, and how. What stands in it is not repeated where it may be a secret.
@@ -248,6 +275,8 @@ impl Server {
             (false, Some(port)) => format!("{scheme}://{host}:{port}"),
             (false, None) => format!("{scheme}://{host}"),
         };
+        let named = shown.split_once("://").map_or_else(|| shown.clone(), |(_, rest)| rest.to_owned());
+        let shown = format!("{shown}{}", url.path().trim_end_matches('/'));
         let direct = config.proxy_url.is_none();
         // Without an authority of its own the library reads the machine's certificates, and fails where there are none.
         if url.scheme_str() == Some("http") {
@@ -266,7 +295,6 @@ impl Server {
                 error => failure::reason(&error),
             },
         };
-        let named = shown.split_once("://").map_or(&*shown, |(_, rest)| rest);
         let layer = MeterLayer { host: named.into(), place: meter.clone() };
         let client = ClientBuilder::try_from(config).map_err(failed)?.with_layer(&layer).build();
         Ok(Self { url: shown, host, direct, client, refuses_streaming: AtomicBool::new(false) })
@@ -274,16 +302,17 @@ impl Server {
 }
 
 impl Server {
-    /// Why a request came to nothing. A connection that takes too long does not say whether it was the resolver's fault, so that is
-    /// asked then.
-    pub(super) async fn failure(&self, error: &kube::Error) -> Failure {
+    /// A connection that takes too long does not say whether it was the resolver's fault, so that is asked then. It may take as long
+    /// again: go on to another server first.
+    pub(super) async fn explain(&self, failure: Failure) -> Failure {
         if self.direct
-            && failure::is_too_slow(error)
+            && let Failure::Unreachable { too_slow: true, .. } = failure
             && let Err(why) = self.resolve().await
         {
-            return Failure::Unreachable { server: self.url.clone(), reason: format!("host name cannot be resolved: {why}") };
+            let reason = format!("host name cannot be resolved: {why}");
+            return Failure::Unreachable { server: self.url.clone(), reason, too_slow: false };
         }
-        Failure::of_client(&self.url, error)
+        failure
     }
 
     /// Its addresses, or why they are not known.

@@ -20,6 +20,8 @@ pub(crate) enum Failure {
         server: String,
         /// From the socket, TLS or HTTP. Never holds credentials.
         reason: String,
+        /// No connection came about in the time that there was for it, name resolution included.
+        too_slow: bool,
     },
     /// A connection on which nothing came for too long.
     #[error("API server {server} has been silent for {} s", after.as_secs())]
@@ -81,10 +83,17 @@ pub(super) enum Outage {
     Resource(&'static str),
 }
 
+impl Outage {
+    /// Not of what was asked, or of who asked.
+    pub(super) fn is_a_servers(&self) -> bool {
+        matches!(self, Self::Server(_))
+    }
+}
+
 impl Failure {
     /// From an error of the client.
     pub(super) fn of_client(server: &str, error: &kube::Error) -> Self {
-        Self::Unreachable { server: server.to_owned(), reason: reason(error) }
+        Self::Unreachable { server: server.to_owned(), reason: reason(error), too_slow: is_too_slow(error) }
     }
 
     /// From an answer that is no success, whose body may or may not be a Status.
@@ -150,7 +159,7 @@ impl Failure {
         }
     }
 
-    /// Nothing came back at all.
+    /// Nothing came back at all. The message names the server.
     pub(super) fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Silent { .. })
     }
@@ -176,9 +185,16 @@ impl Failure {
         }
     }
 
-    /// The message names the server.
-    pub(super) fn names_the_server(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Silent { .. })
+    /// What tells this failure from others of its outage, for comparison. Numbers do not: of a certificate they are the time of day.
+    pub(super) fn cause(&self) -> String {
+        match self {
+            Self::Unreachable { reason, .. } => reason.chars().filter(|letter| !letter.is_ascii_digit()).collect(),
+            Self::Silent { .. } => "silent".to_owned(),
+            // A server in trouble answers now this and now that.
+            Self::Refused { .. } | Self::Unfinished { .. } | Self::Unending { .. } | Self::Garbled { .. } | Self::Closed => {
+                "answer".to_owned()
+            }
+        }
     }
 
     /// `server` is the one that was asked.
@@ -193,7 +209,7 @@ impl Failure {
 }
 
 /// No connection came about in the time that there was for it, name resolution included.
-pub(super) fn is_too_slow(error: &kube::Error) -> bool {
+fn is_too_slow(error: &kube::Error) -> bool {
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = next {
         if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {

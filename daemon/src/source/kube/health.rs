@@ -1,12 +1,15 @@
-//! How the streams are doing: one log line per outage, and a snapshot for metrics and health.
+//! How the streams are doing: one log line per outage and cause, and a snapshot for metrics and health.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tracing::{info, warn};
 
 use super::failure::{Failure, Outage};
+
+/// Of what ails one server in one outage, so many causes are told: one whose words change with each attempt must not fill the log.
+const MOST_CAUSES: usize = 8;
 
 /// The state of all streams of a source. Cheap to ask at any time.
 #[derive(Debug, Default)]
@@ -48,10 +51,18 @@ pub enum StreamState {
 #[derive(Debug, Default)]
 struct Inner {
     streams: BTreeMap<&'static str, StreamHealth>,
-    /// Outages that have been reported and are not over.
-    reported: HashSet<Outage>,
-    /// When the first of them began.
-    began: Option<Instant>,
+    /// What each failing stream has met since it last delivered.
+    held_up: BTreeMap<&'static str, HashSet<Outage>>,
+    /// Outages that have been reported and are not over: each holds a stream up.
+    reported: HashMap<Outage, Reported>,
+}
+
+/// An outage that somebody has been told of.
+#[derive(Debug)]
+struct Reported {
+    began: Instant,
+    /// What has been said of it.
+    causes: HashSet<String>,
 }
 
 impl Health {
@@ -75,30 +86,38 @@ impl Health {
     }
 
     pub(super) fn absent(&self, stream: &'static str) {
-        self.lock().enter(stream, StreamState::Absent);
+        let mut inner = self.lock();
+        inner.enter(stream, StreamState::Absent);
+        inner.held_up.remove(stream);
+        inner.end_outages();
     }
 
-    /// The stream delivers (again). The outage is over when the last stream does.
+    /// The stream delivers (again). An outage is over when it holds up no stream any more.
     pub(super) fn live(&self, stream: &'static str) {
         let mut inner = self.lock();
         inner.enter(stream, StreamState::Live);
-        if inner.reported.is_empty() || inner.streams.values().any(|other| matches!(other.state, StreamState::Failing { .. })) {
-            return;
-        }
-        inner.reported.clear();
-        let lasted = inner.began.take().map_or(Duration::ZERO, |began| began.elapsed());
-        info!("API server answers again after {:.1} s; every watch has resumed", lasted.as_secs_f64());
+        inner.held_up.remove(stream);
+        inner.end_outages();
     }
 
-    /// An attempt at `server` failed. The first of its kind is reported, the others are the same outage.
+    /// An attempt at `server` failed. The first of its kind is reported, the others are the same outage, unless they have another cause.
     pub(super) fn failed(&self, stream: &'static str, server: &str, failure: &Failure) {
         let mut inner = self.lock();
         inner.enter(stream, StreamState::Failing { reason: failure.to_string() });
         inner.stream(stream).failures += 1;
-        inner.began.get_or_insert_with(Instant::now);
+        let outage = failure.outage(server);
+        let met = inner.held_up.entry(stream).or_default();
+        // Whoever refuses a resource or a user is there.
+        if matches!(outage, Outage::Unauthorized | Outage::Resource(_)) {
+            met.retain(|outage| !outage.is_a_servers());
+        }
+        met.insert(outage.clone());
+        inner.end_outages();
         // No watch has ever worked: more often a wrong address than an outage.
         let never = inner.streams.values().all(|stream| stream.lists == 0);
-        if !inner.reported.insert(failure.outage(server)) {
+        let new = || Reported { began: Instant::now(), causes: HashSet::new() };
+        let Reported { causes, .. } = inner.reported.entry(outage).or_insert_with(new);
+        if causes.len() >= MOST_CAUSES || !causes.insert(failure.cause()) {
             tracing::debug!("watch of {stream} failed: {failure}");
             return;
         }
@@ -107,7 +126,7 @@ impl Health {
         if never && failure.is_unreachable() {
             warn!("{failure}{advice}. What is in force stays; it is asked again until it answers");
         } else {
-            let at = if failure.names_the_server() { String::new() } else { format!(" at {server}") };
+            let at = if failure.is_unreachable() { String::new() } else { format!(" at {server}") };
             warn!("watch of {stream} failed{at}: {failure}{advice}; what is in force stays, retrying until it works");
         }
     }
@@ -125,5 +144,22 @@ impl Inner {
             health.since = Instant::now();
         }
         health.state = state;
+    }
+    /// Takes back what holds up no stream any more, and says so. Several servers are out together, as long as a stream finds none that
+    /// answers.
+    fn end_outages(&mut self) {
+        let Self { streams, held_up, reported } = self;
+        let stays = |outage: &Outage| {
+            held_up.values().any(|met| met.contains(outage) || outage.is_a_servers() && met.iter().any(Outage::is_a_servers))
+        };
+        let over = reported.extract_if(|outage, _| !stays(outage)).map(|(_, Reported { began, .. })| began).min();
+        let Some(began) = over else { return };
+        let failing = streams.values().filter(|stream| matches!(stream.state, StreamState::Failing { .. }));
+        let failing: Vec<_> = failing.map(|stream| stream.stream).collect();
+        let rest = match &failing[..] {
+            [] => "every watch has resumed".to_owned(),
+            failing => format!("still failing: {}", failing.join(", ")),
+        };
+        info!("API server answers again after {:.1} s; {rest}", began.elapsed().as_secs_f64());
     }
 }

@@ -562,9 +562,82 @@ async fn of_slices_without_a_service_the_first_is_warned_of() {
     assert_eq!(
         lines,
         [
-            "WARN EndpointSlice default/a: metadata.labels[kubernetes.io/service-name]: not given: the slice belongs to no Service and is left out"
+            "WARN EndpointSlice default/a: metadata.labels[kubernetes.io/service-name]: not given: the slice belongs to no Service and is left out (further ones: level debug)"
         ]
     );
+}
+
+/// Slices of several clusters (KEP-1645) are meant so.
+#[tokio::test]
+async fn slices_of_several_clusters_do_not_use_up_the_warning() {
+    let (log, _guard) = Log::capture();
+    let slice = |name: &str, label: &str| {
+        let metadata = json!({"name": name, "namespace": "default", "resourceVersion": "1", "labels": {label: "web"}});
+        event("ADDED", json!({"metadata": metadata, "addressType": "IPv4"}))
+    };
+    let events = [slice("a", "multicluster.kubernetes.io/service-name"), slice("b", "app"), end_of_list(2)];
+    let server = Server::start([(ANY, stream(events, End::Hold))]).await;
+    Watch::of(Kind::EndpointSlice, &[&server.url]).await.tells("listing -default/a -default/b listed @2").await;
+    let lines: Vec<_> = log.lines().into_iter().filter(|line| line.starts_with("WARN")).collect();
+    assert!(lines.len() == 1 && lines[0].starts_with("WARN EndpointSlice default/b: "), "{lines:?}");
+}
+
+fn refused(what: &'static str) -> Failure {
+    Failure::Refused { what, code: 403, reason: "Forbidden".into(), message: String::new(), retry_after: None }
+}
+
+fn unreachable(reason: &str) -> Failure {
+    Failure::Unreachable { server: "https://a".into(), reason: reason.into(), too_slow: false }
+}
+
+fn told(log: &Log, level: &str) -> usize {
+    log.lines().iter().filter(|line| line.starts_with(level)).count()
+}
+
+/// A missing right is mended days later; the API server may be away in between, more than once.
+#[test]
+fn a_stream_that_stays_refused_does_not_silence_later_outages() {
+    let (log, _guard) = Log::capture();
+    let health = Health::default();
+    health.live("services");
+    health.failed("endpointslices", "https://a", &refused("endpointslices"));
+    assert_eq!(told(&log, "WARN"), 1);
+    for outage in 1..=3 {
+        for stream in ["services", "endpointslices", "services"] {
+            health.failed(stream, "https://a", &unreachable("connection refused"));
+        }
+        assert_eq!(told(&log, "WARN"), 1 + outage, "{:#?}", log.lines());
+        health.live("services");
+        // It is back, and refuses as before.
+        health.failed("endpointslices", "https://a", &refused("endpointslices"));
+        assert_eq!(told(&log, "INFO"), outage, "{:#?}", log.lines());
+    }
+    let end = log.lines().into_iter().rfind(|line| line.starts_with("INFO")).expect("said");
+    assert!(end.ends_with("still failing: endpointslices"), "{end}");
+    health.live("endpointslices");
+    assert_eq!(told(&log, "WARN"), 4);
+    let end = log.lines().pop().expect("said");
+    assert!(end.starts_with("INFO") && end.ends_with("every watch has resumed"), "{end}");
+}
+
+#[test]
+fn a_new_cause_at_the_same_server_is_said_and_one_that_comes_again_is_not() {
+    let (log, _guard) = Log::capture();
+    let health = Health::default();
+    let untrusted = "invalid peer certificate: UnknownIssuer";
+    for cause in ["connection refused", "connection refused", untrusted, "connection refused", untrusted] {
+        health.failed("services", "https://a", &unreachable(cause));
+    }
+    assert_eq!(told(&log, "WARN"), 2, "{:#?}", log.lines());
+    for second in 0..30 {
+        health.failed("services", "https://a", &unreachable(&format!("certificate expired: verification time {second}")));
+    }
+    assert_eq!(told(&log, "WARN"), 3, "{:#?}", log.lines());
+    // Words that are others each time.
+    for length in 0..30 {
+        health.failed("services", "https://a", &unreachable(&"x".repeat(length)));
+    }
+    assert!(told(&log, "WARN") <= 8, "{:#?}", log.lines());
 }
 
 #[tokio::test]
@@ -718,6 +791,45 @@ async fn a_kubeconfig_that_is_no_file_or_too_large_is_refused_at_once() {
 }
 
 #[tokio::test]
+async fn a_file_of_a_kubeconfig_that_is_no_file_or_too_large_is_refused_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    nix::unistd::mkfifo(&dir.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let path = dir.path().join("config");
+    for (cluster, user, field) in [
+        ("certificate-authority: FILE", "{}", "clusters[].cluster.certificate-authority"),
+        ("x: y", "{client-certificate: FILE, client-key-data: ''}", "users[].user.client-certificate"),
+        ("x: y", "{client-certificate-data: '', client-key: FILE}", "users[].user.client-key"),
+        ("x: y", "{tokenFile: FILE}", "users[].user.tokenFile"),
+    ] {
+        let pipe = dir.path().join("pipe");
+        for (file, expected) in [
+            (pipe.to_str().expect("text"), "it is a pipe, not a regular file"),
+            ("/dev/zero", "it is a device, not a regular file"),
+        ] {
+            let text = format!(
+                "current-context: c\ncontexts: [{{name: c, context: {{cluster: k, user: u}}}}]\n\
+                 clusters: [{{name: k, cluster: {{server: \"https://a\", {cluster}}}}}]\nusers: [{{name: u, user: {user}}}]\n"
+            );
+            std::fs::write(&path, text.replace("FILE", file)).expect("writes");
+            let options = KubeOptions { kubeconfig: Some(path.clone()), ..KubeOptions::default() };
+            let error = connect(&options).await.expect_err(field).to_string();
+            assert_eq!(error, format!("kubeconfig {}: {field} {file}: {expected}", path.display()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_path_of_a_server_is_shown_and_its_password_is_not() {
+    for (url, shown) in [
+        ("https://a:secret@10.0.0.1:6443/k8s/clusters/c/?x=y", "https://10.0.0.1:6443/k8s/clusters/c"),
+        ("http://[fd00::1]", "http://[fd00::1]"),
+    ] {
+        let servers = connect(&options(&[url])).await.expect("connects");
+        assert_eq!(servers.current().1.url, shown);
+    }
+}
+
+#[tokio::test]
 async fn a_kubeconfig_that_makes_no_sense_is_named_with_its_field() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("config");
@@ -812,7 +924,8 @@ async fn a_connection_that_took_too_long_for_its_name_is_told_as_that() {
         ("http://localhost:1", "http://localhost:1 cannot be reached: no connection in time"),
     ] {
         let servers = connect(&options(&[url])).await.expect("connects");
-        let told = servers.current().1.failure(&slow()).await.to_string();
+        let (_, server) = servers.current();
+        let told = server.explain(Failure::of_client(&server.url, &slow())).await.to_string();
         assert!(told.starts_with(&format!("API server {expected}")), "{told}");
     }
 }

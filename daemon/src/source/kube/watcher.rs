@@ -190,10 +190,11 @@ impl Watcher {
                 }
                 failure => {
                     self.refused = false;
-                    self.health.failed(self.resource.stream, &server.url, &failure);
                     if failure.is_the_servers() {
                         servers.give_up_on(place);
                     }
+                    let failure = server.explain(failure).await;
+                    self.health.failed(self.resource.stream, &server.url, &failure);
                     let pause =
                         if self.version.is_none() && failure.is_unreachable() { backoff.next_unlisted() } else { backoff.next() };
                     sleep(pause.max(failure.retry_after().unwrap_or_default().min(LONGEST_RETRY_AFTER))).await;
@@ -343,7 +344,7 @@ impl Watcher {
                 let code = document.code.get().and_then(|&code| u16::try_from(code).ok()).unwrap_or(500);
                 return Err(Failure::of_status(self.resource.stream, code, &document, None));
             }
-            other => warn!("event of unknown type {other:?} in the watch of {}: ignored", self.resource.stream),
+            other => warn!("event of unknown type {:?} in the watch of {}: ignored", decode::cut(other), self.resource.stream),
         }
         // Initial events come in any order: only the bookmark at their end is a version to resume from.
         if *progress == Progress::Watching && version.is_some() {
@@ -391,10 +392,12 @@ impl Watcher {
             // It may have been ours a moment ago.
             Ok(Decoded::NotOurs { key, problems }) => {
                 for problem in problems {
-                    if decode::is_of_nobody(&problem) && std::mem::replace(&mut self.told_of_nobody, true) {
+                    if !decode::is_of_nobody(&problem) {
+                        warn!("{kind:?} {key}: {problem}");
+                    } else if std::mem::replace(&mut self.told_of_nobody, true) {
                         debug!("{kind:?} {key}: {problem}");
                     } else {
-                        warn!("{kind:?} {key}: {problem}");
+                        warn!("{kind:?} {key}: {problem} (further ones: level debug)");
                     }
                 }
                 Some(Change::Deleted(kind, key))
@@ -479,10 +482,7 @@ impl Watcher {
         let request = request.map_err(|error| Failure::Garbled { reason: format!("request {uri}: {error}") })?;
         let answer = timeout(patience, server.client.send(request).with_subscriber(NoSubscriber::new())).await;
         let answer = answer.map_err(|_| Failure::Silent { server: server.url.clone(), after: patience })?;
-        let (head, body) = match answer {
-            Ok(answer) => answer.into_parts(),
-            Err(error) => return Err(server.failure(&error).await),
-        };
+        let (head, body) = answer.map_err(|error| Failure::of_client(&server.url, &error))?.into_parts();
         let mut answer = Answer { server: &server.url, body, silence: self.timing.silence };
         if head.status.is_success() {
             return Ok(answer);

@@ -2,6 +2,7 @@
 
 use crate::model::Problem;
 use crate::source::Kind;
+use crate::source::decode::cut;
 
 /// An object of ours.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub(super) fn recognise(version: &str, name: &str) -> Option<Recognised> {
     }
     let slip = |field: &str, given: &str, own: &str| Problem {
         field: field.to_owned(),
-        reason: format!("{given:?} is not {own}, which an API server demands; it is read as that"),
+        reason: format!("{:?} is not {own}, which an API server demands; it is read as that", cut(given)),
     };
     let mut slips = Vec::new();
     if name != own_name {

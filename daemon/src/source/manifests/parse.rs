@@ -79,7 +79,11 @@ impl Reader<'_> {
     /// The items of a typed list (`ServiceList`, `of` is `Service`) need not repeat what they are.
     fn item(&mut self, of: &str, place: usize, item: Field<Document<'_>>) {
         let mut warn = |why: &str| {
-            self.parsed.warnings.push(format!("items[{place}] of document {} ({of}List) {why}: ignored", self.documents));
+            self.parsed.warnings.push(format!(
+                "items[{place}] of document {} ({}List) {why}: ignored",
+                self.documents,
+                decode::cut(of)
+            ));
         };
         let item = match item {
             Field::Is(item) => item,
@@ -88,7 +92,7 @@ impl Reader<'_> {
         };
         let kind = item.kind.get().map_or(of, AsRef::as_ref).to_owned();
         if kind.ends_with("List") && item.items != Field::Absent {
-            return warn(&format!("is a {kind} itself; lists do not nest here, make it a document of its own"));
+            return warn(&format!("is a {} itself; lists do not nest here, make it a document of its own", decode::cut(&kind)));
         }
         self.object(&kind, item);
     }
@@ -96,7 +100,7 @@ impl Reader<'_> {
     fn object(&mut self, kind: &str, document: Document<'_, impl Sized>) {
         if kind.is_empty() {
             let name = document.metadata.get().and_then(|metadata| metadata.name.get());
-            let name = name.map(|name| format!(" ({name})")).unwrap_or_default();
+            let name = name.map(|name| format!(" ({})", decode::cut(name))).unwrap_or_default();
             self.parsed.warnings.push(format!("document {}{name} has no kind: ignored", self.documents));
             return;
         }
@@ -135,6 +139,8 @@ impl Reader<'_> {
                 }
                 if kind == Kind::Service {
                     note_what_nobody_allocates(service);
+                } else {
+                    service.problems.retain(|problem| !decode::is_unallocated(problem));
                 }
                 service.key.clone()
             }
@@ -173,18 +179,13 @@ fn with_defaults<Items>(kind: Kind, mut document: Document<'_, Items>) -> Docume
     document
 }
 
-/// An API server fills these in; a directory has nobody who would.
+/// An API server fills this in; a directory has nobody who would. (Likewise `nodePort`, which is noted port by port as it is read.)
 fn note_what_nobody_allocates(service: &mut Service) {
     // One that could not be read has been named already.
     let given = service.problems.iter().any(|problem| problem.field.starts_with("spec.clusterIP"));
-    let node_ports_given = service.problems.iter().any(|problem| problem.field.ends_with("].nodePort"));
-    let mut note = |field: String, reason: &str| service.problems.push(Problem { field, reason: reason.into() });
     if service.cluster_ips.is_empty() && !given && !service.headless && service.kind != ServiceType::ExternalName {
-        note("spec.clusterIP".into(), "no clusterIP: nothing allocates one without an API server");
-    }
-    if service.kind == ServiceType::NodePort && !node_ports_given {
-        for (place, _) in service.ports.iter().enumerate().filter(|(_, port)| port.node_port == 0) {
-            note(format!("spec.ports[{place}].nodePort"), "no nodePort: nothing allocates one without an API server");
-        }
+        let reason = "no clusterIP: nothing allocates one without an API server".into();
+        // First, since without it nothing of the Service is served.
+        service.problems.insert(0, Problem { field: "spec.clusterIP".into(), reason });
     }
 }

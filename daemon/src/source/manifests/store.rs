@@ -1,7 +1,7 @@
 //! What the manifests say now, and what has to be told about it.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,7 +38,7 @@ struct File {
     /// Its last good version. A file that was never good says nothing.
     objects: Vec<(Id, Arc<Object>)>,
     /// What was last said about its documents, so that the same is not said again when something else in it changes.
-    warnings: Vec<String>,
+    warnings: HashSet<String>,
 }
 
 type Id = (KindOrder, ObjectKey);
@@ -107,8 +107,8 @@ impl Store {
     }
 
     fn replace(&mut self, path: &Path, found: &Found, Parsed { objects, warnings, blank: _ }: Parsed) {
-        let known = self.files.get(path).map_or(&[][..], |file| &file.warnings);
-        for warning in warnings.iter().filter(|warning| !known.contains(warning)) {
+        let known = self.files.get(path).map(|file| &file.warnings);
+        for warning in warnings.iter().filter(|&warning| known.is_none_or(|known| !known.contains(warning))) {
             warn!(file = %path.display(), "{warning}");
         }
         let dated = objects.into_iter().map(|(kind, key, mut object)| {
@@ -117,7 +117,7 @@ impl Store {
             }
             ((order(kind), key), Arc::new(object))
         });
-        let file = File { bytes: found.bytes.clone(), objects: dated.collect(), warnings };
+        let file = File { bytes: found.bytes.clone(), objects: dated.collect(), warnings: warnings.into_iter().collect() };
         self.files.insert(path.to_owned(), file);
     }
 
@@ -127,7 +127,7 @@ impl Store {
         let stays =
             if matches!(file, Entry::Occupied(_)) { "its last good version stays in force" } else { "nothing is taken from it" };
         warn!("{}:{flaw}: {stays}", path.display());
-        file.or_insert_with(|| File { bytes: Err(String::new()), objects: Vec::new(), warnings: Vec::new() }).bytes =
+        file.or_insert_with(|| File { bytes: Err(String::new()), objects: Vec::new(), warnings: HashSet::new() }).bytes =
             found.bytes.clone();
     }
 

@@ -525,6 +525,24 @@ fn an_unreadable_cluster_ip_is_one_problem_and_a_slice_that_is_nobodys_is_named(
     );
 }
 
+/// One that is wrong in another way, and has been named, says nothing of the others; the places are those of the file.
+#[test]
+fn each_port_without_a_node_port_is_named_by_its_place() {
+    let text = "kind: Service\nmetadata: {name: web}\nspec:\n  type: NodePort\n  clusterIP: 10.0.0.1\n  ports:\n  \
+        - {name: a, port: 99999}\n  - {name: b, port: 80, nodePort: 70000}\n  - {name: c, port: 81}\n  - {name: d, port: 82, nodePort: 30082}\n";
+    let read = parsed(false, text);
+    let [(_, _, Object::Service(service))] = &read.objects[..] else { panic!("one Service: {:?}", read.objects) };
+    let said: Vec<_> = service.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said,
+        [
+            "spec.ports[0].port: 99999 is not a port number: this port is left out",
+            "spec.ports[1].nodePort: 70000 is not a port number: ignored",
+            "spec.ports[2].nodePort: no nodePort: nothing allocates one without an API server",
+        ]
+    );
+}
+
 fn parsed(json: bool, text: &str) -> parse::Parsed {
     parse::parse(json, text.as_bytes(), &ManifestOptions::default(), &mut crate::model::Interner::default()).expect("good")
 }
