@@ -97,7 +97,6 @@ pub fn can_tell() -> bool {
 }
 
 fn processes() -> Vec<Sign> {
-    let network = |process: &Path| fs::read_link(process.join("ns/net")).ok();
     let own = network(Path::new("/proc/thread-self"));
     let mut found = Vec::new();
     for (id, command) in commands().filter(|(_, command)| is_kube_proxy(command)) {
@@ -112,6 +111,22 @@ fn processes() -> Vec<Sign> {
         }
     }
     found
+}
+
+/// A process's network namespace, by the inode of the kernel's own rtnetlink socket there. The link `ns/net` says which it is as well,
+/// to those only who may trace the process (`ptrace_may_access()` in fs/proc/namespaces.c), and a daemon with `CAP_NET_ADMIN` alone may
+/// not: any pod's process of that name would be the node's kube-proxy.
+fn network(process: &Path) -> Option<u64> {
+    rtnetlink_socket(&fs::read_to_string(process.join("net/netlink")).ok()?)
+}
+
+/// Columns of `/proc/net/netlink`: address, protocol (`NETLINK_ROUTE` is 0), port ID (the kernel's is 0), six more, and the inode.
+fn rtnetlink_socket(sockets: &str) -> Option<u64> {
+    sockets.lines().find_map(|line| {
+        let columns: Vec<_> = line.split_ascii_whitespace().collect();
+        let inode = (columns.get(1..3)? == ["0", "0"]).then(|| columns.get(9))??;
+        inode.parse().ok().filter(|inode| *inode != 0)
+    })
 }
 
 /// Every process that can be seen, with its command line.
@@ -210,6 +225,20 @@ pub fn sentence(signs: &[Sign]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_is_known_by_the_kernels_socket_in_it() {
+        let own = network(Path::new("/proc/thread-self"));
+        assert!(own.is_some());
+        assert_eq!(network(Path::new("/proc/self")), own);
+        assert_eq!(network(Path::new("/proc/0")), None);
+        let table = "sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode\n\
+                     0000000082 0 77 00000000 0 0 0 2 0 75\n\
+                     0000000083 4 0 00000000 0 0 0 2 0 76\n\
+                     0000000084 0 0 00000000 0 0 0 2 0\n\
+                     0000000085 0 0 00000000 0 0 0 2 0 77\n";
+        assert_eq!(rtnetlink_socket(table), Some(77));
+    }
 
     #[test]
     fn only_a_process_of_that_very_name_is_kube_proxy() {

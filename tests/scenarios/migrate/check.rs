@@ -1,6 +1,6 @@
 //! What `sheave migrate check` says, and how it ends.
 
-use super::replica::{KubeProxy, Mode, ruleset, run};
+use super::replica::{KubeProxy, Mode, namesake, ruleset, run};
 use crate::{
     disruption::traffic,
     fixture::{Cluster, DETECT_PODS},
@@ -16,6 +16,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         check_names_what_others_have needs ["nftables", "tool:nft", "tool:iptables-nft"];
         check_says_what_it_cannot_read needs ["nftables", "tool:iptables-legacy"];
         check_says_that_it_cannot_be_told needs ["nftables", "tool:nft", "tool:unshare"];
+        check_passes_by_a_kube_proxy_of_another_network needs ["nftables", "tool:setpriv"];
         check_without_permission_ends_with_3 needs ["nftables", "tool:setpriv"];
     )
     .to_vec()
@@ -139,6 +140,22 @@ fn check_says_that_it_cannot_be_told() -> anyhow::Result<()> {
     let _kube_proxy = KubeProxy::start(&cluster)?;
     let done = contained()?;
     ensure!(done.stdout.contains("kube-proxy: runs (a listener on port 10249"), "{done:?}");
+    Ok(())
+}
+
+/// As the DaemonSet confines it, which may trace nobody: anybody's pod may call a process kube-proxy.
+fn check_passes_by_a_kube_proxy_of_another_network() -> anyhow::Result<()> {
+    let cluster = traffic::cluster()?;
+    let program = executable()?;
+    let confined = ["--bounding-set", "-all,+net_admin", "--no-new-privs", &*program.to_string_lossy(), "migrate", "check"];
+    let (process, _program) = namesake(cluster.client())?;
+    let done = cluster.node().exec("setpriv", &confined)?;
+    ensure!(done.status.success(), "it is nobody here: {done:?}");
+    drop(process);
+    let (process, _program) = namesake(cluster.node())?;
+    let done = cluster.node().exec("setpriv", &confined)?;
+    let named = format!("kube-proxy: runs (process {}", process.id());
+    ensure!(done.status.code() == Some(1) && done.stdout.contains(&named), "{done:?}");
     Ok(())
 }
 

@@ -62,18 +62,23 @@ impl KubeProxy {
     }
 
     fn with(cluster: &Cluster, ports: Ports) -> anyhow::Result<Self> {
-        let program = tempfile::tempdir()?;
-        let path = program.path().join("kube-proxy");
-        fs::copy("/bin/sleep", &path).context("a program to be called kube-proxy")?;
-        let mut command = Command::new(&path);
-        command.arg("600").stdin(Stdio::null());
-        let process = cluster.node().spawn(command)?;
+        let (process, program) = namesake(cluster.node())?;
         Ok(Self { process, _ports: ports, _program: program })
     }
 
     pub(super) fn id(&self) -> u32 {
         self.process.id()
     }
+}
+
+/// A process called kube-proxy, and its program.
+pub(super) fn namesake(host: &Host) -> anyhow::Result<(Process, TempDir)> {
+    let program = tempfile::tempdir()?;
+    let path = program.path().join("kube-proxy");
+    fs::copy("/bin/sleep", &path).context("a program to be called kube-proxy")?;
+    let mut command = Command::new(&path);
+    command.arg("600").stdin(Stdio::null());
+    Ok((host.spawn(command)?, program))
 }
 
 impl Ports {
