@@ -47,7 +47,7 @@ const PROBLEM: &str = "kube-proxy";
 struct Found {
     state: State,
     signs: Vec<Sign>,
-    /// What nobody but a person can do about what is there.
+    /// What nobody but a person can do about what is there, where it is taken over.
     manual: Vec<Finding>,
 }
 
@@ -80,7 +80,7 @@ struct Removed(BTreeMap<(&'static str, String), u32>);
 /// would stop.
 pub(super) async fn prepare(options: &Options, begun: bool) -> Result<Option<Adoption>, DaemonError> {
     let (adopt, pods) = (options.adopt, options.cluster_cidrs.clone());
-    let Found { state, signs, manual } = blocking(move || find(&pods)).await.unwrap_or_else(|error| {
+    let Found { state, signs, manual } = blocking(move || find(adopt, &pods)).await.unwrap_or_else(|error| {
         // Services are more important than what may be left of kube-proxy.
         tracing::warn!(error = with_causes(&error), "it cannot be told whether kube-proxy has rules on this node");
         Found { signs: presence::signs(Listeners::Ignore), ..Found::default() }
@@ -102,8 +102,7 @@ pub(super) async fn prepare(options: &Options, begun: bool) -> Result<Option<Ado
     }
     let found = sentence(&state.items());
     // `sheave migrate check` would have said it. What drops forwarded packets is told by whoever looks at it again and again.
-    let taken_over = adopt && !found.is_empty();
-    for finding in manual.iter().filter(|finding| taken_over && finding.kind != Kind::ForwardPolicyDrop) {
+    for finding in manual.iter().filter(|finding| finding.kind != Kind::ForwardPolicyDrop) {
         tracing::warn!("{}", finding.text);
     }
     if adopt {
@@ -130,11 +129,14 @@ fn ours_are_here(door: &mut KernelNft) -> Result<bool, MigrationError> {
     Ok(door.chains(TABLE)?.iter().any(|chain| chain.name == LAYOUT))
 }
 
-fn find(pods: &[IpNet]) -> Result<Found, MigrationError> {
+fn find(adopt: bool, pods: &[IpNet]) -> Result<Found, MigrationError> {
     let mut door = KernelNft::open()?;
     let state = State::look(&mut door)?;
-    // What cannot be said is less than what is known.
-    let manual = check::manual(&mut door, &state, pods).unwrap_or_default();
+    // It reads everybody's rules, of which there may be many. What cannot be said is less than what is known.
+    let manual = match adopt && !state.is_empty() {
+        true => check::manual(&mut door, &state, pods).unwrap_or_default(),
+        false => Vec::new(),
+    };
     Ok(Found { signs: presence::signs(listeners(&state)), state, manual })
 }
 
@@ -367,6 +369,18 @@ mod tests {
             assert!(matches!(look(Listeners::Ignore), Ok(Look::Running(_))));
             kube_proxy.kill().expect("it runs");
             kube_proxy.wait().expect("it ends");
+        });
+    }
+
+    #[test]
+    fn what_a_person_has_to_do_is_looked_for_only_where_something_is_taken_over() {
+        in_namespace(|| {
+            let manual = |adopt| find(adopt, &[]).unwrap().manual.len();
+            assert!(run("nft", "add table inet firewall"));
+            assert!(run("nft", "add chain inet firewall forward { type filter hook forward priority 0; policy drop; }"));
+            assert_eq!((manual(true), manual(false)), (0, 0), "nothing is kube-proxy's");
+            assert!(run("nft", "add table ip kube-proxy"));
+            assert_eq!((manual(true), manual(false)), (1, 0));
         });
     }
 
