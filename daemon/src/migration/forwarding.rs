@@ -112,12 +112,14 @@ impl Passage {
     }
 
     /// Whether it lets through what goes to pods and what comes from them. `pods`: the networks they are in; with none known, any
-    /// network is taken for theirs. Of one `family` only, if packets of no other come by.
+    /// network is taken for theirs. Of one `family` only, if packets of no other come by: where pods have none of it, there is nothing
+    /// to let through.
     #[must_use]
     pub(super) fn lets_through(&self, pods: &[IpNet], family: Option<Family>) -> bool {
         let of_family = |net: &&IpNet| family.is_none_or(|family| Family::of(net.addr()) == family);
-        let pods: Vec<IpNet> = pods.iter().filter(of_family).copied().collect();
-        self.into.covers(&pods) && self.out.covers(&pods)
+        let of_it: Vec<IpNet> = pods.iter().filter(of_family).copied().collect();
+        let nothing = of_it.is_empty() && !pods.is_empty();
+        nothing || (self.into.covers(&of_it) && self.out.covers(&of_it))
     }
 }
 
@@ -317,6 +319,10 @@ mod tests {
         assert!(passes(&["10.244.0.0/16"], &[pods, pods6], v4), "no packet of the other family comes by");
         assert!(!passes(&["10.244.0.0/16"], &[pods, pods6], None), "a chain of both families");
         assert!(!passes(&[], &[], v4));
+        // One family in the cluster, and a firewall of both.
+        let v6 = Some(Family::V6);
+        assert!(passes(&[], &[pods], v6) && !passes(&[], &[pods], v4) && !passes(&[], &[pods], None));
+        assert!(passes(&[], &[pods6], v4) && !passes(&[], &[pods6], v6) && !passes(&[], &[pods6], None));
         let calico = [accept("FORWARD", &[mark(0x10000, 0x10000)])];
         assert!(Passage::of(&calico, FORWARD_HOOK).lets_through(&[pods], v4), "whose mark is for pods wherever they are");
     }
