@@ -122,7 +122,9 @@ pub enum Verdict {
     Accept,
     /// It goes through this chain: `jump` or `goto`.
     To(String),
-    /// `return`, `continue`, `queue`.
+    /// It goes back to where the chain was jumped to.
+    Return,
+    /// `continue`, `queue`.
     Other,
 }
 
@@ -410,6 +412,8 @@ impl ForeignRule {
 const REJECT: &str = "reject";
 /// `NFT_META_MARK`
 const MARK: u32 = 3;
+/// `NFT_RETURN`
+const RETURN: i32 = -5;
 
 /// What it means that something is equal to a value.
 fn equal(loaded: Option<&Expression>, mask: Option<&[u8]>, value: &[u8]) -> Condition {
@@ -507,6 +511,7 @@ impl Verdict {
             (_, Some(chain)) => Self::To(chain),
             (0, None) => Self::Drop,
             (1, None) => Self::Accept,
+            (RETURN, None) => Self::Return,
             _ => Self::Other,
         })
     }
