@@ -62,10 +62,29 @@ impl Forwarding {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
     use crate::captured_log::Log;
     use crate::health::STALE_AFTER;
     use crate::migration::check::{Kind, Severity};
+    use crate::netlink::testns::in_namespace;
+
+    /// What the finding asks for is what ends it, as nft itself writes it in a table of both families.
+    #[test]
+    fn the_told_remedy_is_recognised_in_a_table_of_both_families() {
+        in_namespace(|| {
+            let nft = |script: &str| assert!(Command::new("nft").arg(script).status().is_ok_and(|status| status.success()));
+            let pods: Vec<_> = ["10.244.0.0/16", "fd00:10:244::/56"].map(|net| net.parse().unwrap()).into();
+            let found = || check::forwarding(&mut KernelNft::open().unwrap(), &pods).unwrap().len();
+            nft("table inet filter { chain forward { type filter hook forward priority 0; policy drop; \
+                 ip saddr 10.244.0.0/16 accept; ip daddr 10.244.0.0/16 accept; }; }");
+            assert_eq!(found(), 1, "nothing accepts what is of IPv6");
+            nft("add rule inet filter forward ip6 saddr fd00:10:244::/56 accept");
+            nft("add rule inet filter forward ip6 daddr fd00:10:244::/56 accept");
+            assert_eq!(found(), 0);
+        });
+    }
 
     #[test]
     fn a_chain_that_drops_is_told_once_and_again_when_it_is_over() {
