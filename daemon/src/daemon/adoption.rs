@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::report::{Reporter, with_causes};
 use super::{DaemonError, handover};
@@ -60,8 +60,6 @@ pub(super) struct Adoption {
     listeners: Listeners,
     /// It ran at our start.
     awaiting: bool,
-    /// The networks that pods are in, as far as they are known.
-    pods: Vec<IpNet>,
     /// What went.
     removed: Removed,
 }
@@ -110,8 +108,8 @@ pub(super) async fn prepare(options: &Options, begun: bool) -> Result<Option<Ado
             tracing::info!("kube-proxy runs ({running}): our rules come before its own, and its own go when it has ended");
         }
         let awaiting = !signs.is_empty();
-        let (listeners, pods) = (listeners(&state), options.cluster_cidrs.clone());
-        return Ok(Some(Adoption { looks: LOOKS, listeners, awaiting, pods, removed: Removed::default() }));
+        let listeners = listeners(&state);
+        return Ok(Some(Adoption { looks: LOOKS, listeners, awaiting, removed: Removed::default() }));
     }
     if !found.is_empty() {
         tracing::warn!(
@@ -151,8 +149,14 @@ impl Adoption {
     }
 
     /// Removes what is kube-proxy's, once our first complete commit is told and kube-proxy has ended, and whenever it comes to that
-    /// again. A failure is told once and tried again.
-    pub(super) async fn run(mut self, first_commit: oneshot::Receiver<()>, health: Arc<ProxyHealth>, reporter: Reporter) {
+    /// again. A failure is told once and tried again. `options`: in force, which say where pods are.
+    pub(super) async fn run(
+        mut self,
+        first_commit: oneshot::Receiver<()>,
+        options: watch::Receiver<Arc<Options>>,
+        health: Arc<ProxyHealth>,
+        reporter: Reporter,
+    ) {
         if first_commit.await.is_err() {
             return; // the loop has ended
         }
@@ -205,7 +209,7 @@ impl Adoption {
                 }
                 // `sheave migrate back` is about to need them.
                 Ok(Look::LeftOver(_)) if handover::is_requested() => IDLE,
-                Ok(Look::LeftOver(_)) => match self.remove().await {
+                Ok(Look::LeftOver(_)) => match remove(&options).await {
                     Ok(removal) => {
                         told.no_longer(Told::FORWARDS);
                         self.removed.add(&removal.for_good);
@@ -229,11 +233,12 @@ impl Adoption {
             tokio::time::sleep(wait).await;
         }
     }
+}
 
-    async fn remove(&self) -> Result<Removal, MigrationError> {
-        let pods = self.pods.clone();
-        blocking(move || removal::remove(&mut KernelNft::open()?, &pods)).await
-    }
+/// What is kube-proxy's, as the options are that are in force now.
+async fn remove(options: &watch::Receiver<Arc<Options>>) -> Result<Removal, MigrationError> {
+    let pods = options.borrow().cluster_cidrs.clone();
+    blocking(move || removal::remove(&mut KernelNft::open()?, &pods)).await
 }
 
 /// What there is of kube-proxy now.
@@ -343,6 +348,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+    use crate::config::SourceOptions;
     use crate::netlink::testns::in_namespace;
 
     fn run(program: &str, line: &str) -> bool {
@@ -381,6 +387,29 @@ mod tests {
             assert_eq!((manual(true), manual(false)), (0, 0), "nothing is kube-proxy's");
             assert!(run("nft", "add table ip kube-proxy"));
             assert_eq!((manual(true), manual(false)), (1, 0));
+        });
+    }
+
+    /// A person who has corrected `clusterCIDR` waits for no restart.
+    #[test]
+    fn where_pods_are_is_read_at_each_go() {
+        in_namespace(|| {
+            let filter = "add table ip kube-proxy; add table ip filter; add chain ip filter KUBE-FORWARD; \
+                          add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }; \
+                          add rule ip filter FORWARD jump KUBE-FORWARD; \
+                          add rule ip filter FORWARD ip saddr 10.42.0.0/16 accept; \
+                          add rule ip filter FORWARD ip daddr 10.42.0.0/16 accept";
+            assert!(run("nft", filter));
+            let with = |pods: &str| {
+                let options = Options::new("n".into(), SourceOptions::Manifests("none".into()));
+                Arc::new(Options { cluster_cidrs: vec![pods.parse().unwrap()], ..options })
+            };
+            let (in_force, options) = watch::channel(with("10.244.0.0/16"));
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let refused = runtime.block_on(remove(&options)).unwrap_err();
+            assert!(matches!(&refused, MigrationError::ForwardsByKubeProxy { pods, .. } if pods.contains("10.244.0.0/16")));
+            in_force.send_replace(with("10.42.0.0/16"));
+            assert_eq!(runtime.block_on(remove(&options)).unwrap().removed.len(), 2);
         });
     }
 
