@@ -38,6 +38,9 @@ const DRAIN: Duration = Duration::from_secs(10);
 
 /// Removed so often, and there again: somebody writes it.
 const HAS_A_WRITER: u32 = 2;
+/// After so many looks in a row that found nothing, 10 minutes, what comes back is a new matter. A kube-proxy out of sight writes sooner:
+/// its iptables and ipvs modes look for their canary chain every 30 s (`syncPeriod`).
+const FORGOTTEN: u32 = 20;
 
 /// Whose problem it is in `/healthz`.
 const PROBLEM: &str = "kube-proxy";
@@ -68,7 +71,11 @@ pub(super) struct Adoption {
 /// end. If it comes back a second time, somebody writes it who cannot be seen: a kube-proxy in a container whose ports we hold. It would
 /// write without end what we remove without end.
 #[derive(Debug, Default)]
-struct Removed(BTreeMap<(&'static str, String), u32>);
+struct Removed {
+    times: BTreeMap<(&'static str, String), u32>,
+    /// Looks in a row since that found nothing.
+    quiet: u32,
+}
 
 /// Looks whether kube-proxy is here, before anything of ours is. What has begun goes on: `begun` by this process, or by one whose rules
 /// are still there. They decide, so somebody has to maintain them.
@@ -164,12 +171,17 @@ impl Adoption {
         let mut told = Told::default();
         loop {
             let listeners = self.listeners;
-            let wait = match blocking(move || look(listeners)).await {
+            let looked = blocking(move || look(listeners)).await;
+            let forgotten = self.removed.looked(matches!(looked, Ok(Look::Nothing)));
+            let wait = match looked {
                 Ok(Look::Nothing) => {
                     (self.looks, self.listeners) = (LOOKS, Listeners::Ignore);
                     if told.no_longer(Told::WRITTEN) {
                         self.removed = Removed::default();
                         health.problem(PROBLEM, None);
+                    }
+                    if forgotten {
+                        told.no_longer(Told::BACK);
                     }
                     IDLE
                 }
@@ -177,6 +189,7 @@ impl Adoption {
                     (self.looks, self.listeners) = (LOOKS, Listeners::Count);
                     // One that is seen explains what comes back.
                     self.removed = Removed::default();
+                    told.no_longer(Told::BACK);
                     if told.no_longer(Told::WRITTEN) {
                         health.problem(PROBLEM, None);
                     }
@@ -264,15 +277,25 @@ fn look(listeners: Listeners) -> Result<Look, MigrationError> {
 }
 
 impl Removed {
+    /// Whether a look, which found nothing or something, was the one after which all is forgotten.
+    fn looked(&mut self, nothing: bool) -> bool {
+        self.quiet = if nothing { self.quiet.saturating_add(1) } else { 0 };
+        let forgotten = self.quiet >= FORGOTTEN;
+        if forgotten {
+            *self = Self::default();
+        }
+        forgotten
+    }
+
     fn add(&mut self, items: &[Item]) {
         for item in items {
-            *self.0.entry((item.kind, item.name.clone())).or_default() += 1;
+            *self.times.entry((item.kind, item.name.clone())).or_default() += 1;
         }
     }
 
     /// How often the most often removed of these were.
     fn times(&self, found: &[Item]) -> u32 {
-        found.iter().filter_map(|item| self.0.get(&(item.kind, item.name.clone()))).copied().max().unwrap_or(0)
+        found.iter().filter_map(|item| self.times.get(&(item.kind, item.name.clone()))).copied().max().unwrap_or(0)
     }
 }
 
@@ -424,5 +447,12 @@ mod tests {
         assert!((1..HAS_A_WRITER).contains(&removed.times(&table)), "its last word, maybe");
         removed.add(&table);
         assert_eq!(removed.times(&[item("ipset", "KUBE-LOOP-BACK"), table[0].clone()]), HAS_A_WRITER);
+        // Somebody who tries kube-proxy again after a while is no writer out of sight.
+        let mut quiet = |looks| (0..looks).any(|_| removed.looked(true));
+        assert!(!quiet(FORGOTTEN - 1));
+        assert!(!removed.looked(false) && removed.times(&table) == HAS_A_WRITER);
+        let mut quiet = |looks| (0..looks).any(|_| removed.looked(true));
+        assert!(!quiet(FORGOTTEN - 1) && quiet(1));
+        assert_eq!(removed.times(&table), 0);
     }
 }
