@@ -127,7 +127,11 @@ pub(crate) const KUBE_PROXY: &[Entry] = &[
     none("clientConnection.contentType", Text, "JSON is spoken with the API server"),
     same("clientConnection.kubeconfig", Text, "server and credentials; empty: those of the pod").restarts(),
     none("clientConnection.qps", Number, "a node has five watches, and its Events have a limit of their own"),
-    same("clusterCIDR", Text, "the pods' addresses, for detectLocalMode ClusterCIDR: one CIDR, or one of each family"),
+    same(
+        "clusterCIDR",
+        Text,
+        "the pods' addresses: one CIDR, or one of each family. What is local in detectLocalMode ClusterCIDR; in every mode what others have to accept at forward",
+    ),
     none("configSyncPeriod", Duration, "an object is applied when it changes; nothing is synced again by the clock"),
     same(
         "conntrack.maxPerCore",

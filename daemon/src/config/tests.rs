@@ -170,7 +170,11 @@ fn kube_proxys_silent_traps_are_warnings() {
         ("nodePortAddresses: [10.0.0.0/8]", "nodePortAddresses: no IPv6 CIDR, so NodePorts are served at every IPv6 address"),
         (
             "detectLocalMode: NodeCIDR\nclusterCIDR: 10.0.0.0/8",
-            "clusterCIDR: \"10.0.0.0/8\" is read in detectLocalMode ClusterCIDR only",
+            "clusterCIDR: \"10.0.0.0/8\" says what is local in detectLocalMode ClusterCIDR only, and what others have to accept at forward in every mode; it is NodeCIDR",
+        ),
+        (
+            "clusterCIDR: 10.0.0.0/8\ndetectLocal: {bridgeInterface: cni0}",
+            "detectLocal.bridgeInterface: \"cni0\" says what is local in detectLocalMode BridgeInterface only; it is ClusterCIDR",
         ),
     ] {
         let found = warnings(fields);

@@ -98,7 +98,8 @@ fn detection(kube_proxy: &KubeProxyConfiguration, cluster_cidrs: &[IpNet], found
         ("detectLocal.interfaceNamePrefix", "InterfaceNamePrefix", &kube_proxy.detect_local.interface_name_prefix),
     ];
     for (field, of, value) in unread.into_iter().filter(|(_, of, value)| *of != mode && !value.is_empty()) {
-        found.push(format!("{field}: {value:?} is read in detectLocalMode {of} only; it is {mode}"));
+        let beside = if of == "ClusterCIDR" { ", and what others have to accept at forward in every mode" } else { "" };
+        found.push(format!("{field}: {value:?} says what is local in detectLocalMode {of} only{beside}; it is {mode}"));
     }
     if mode == "ClusterCIDR" && cluster_cidrs.is_empty() {
         found.push(

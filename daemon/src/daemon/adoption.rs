@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::report::{Reporter, with_causes};
 use super::{DaemonError, handover};
@@ -38,6 +38,9 @@ const DRAIN: Duration = Duration::from_secs(10);
 
 /// Removed so often, and there again: somebody writes it.
 const HAS_A_WRITER: u32 = 2;
+/// After so many looks in a row that found nothing, 10 minutes, what comes back is a new matter. A kube-proxy out of sight writes sooner:
+/// its iptables and ipvs modes look for their canary chain every 30 s (`syncPeriod`).
+const FORGOTTEN: u32 = 20;
 
 /// Whose problem it is in `/healthz`.
 const PROBLEM: &str = "kube-proxy";
@@ -47,7 +50,7 @@ const PROBLEM: &str = "kube-proxy";
 struct Found {
     state: State,
     signs: Vec<Sign>,
-    /// What nobody but a person can do about what is there.
+    /// What nobody but a person can do about what is there, where it is taken over.
     manual: Vec<Finding>,
 }
 
@@ -60,8 +63,6 @@ pub(super) struct Adoption {
     listeners: Listeners,
     /// It ran at our start.
     awaiting: bool,
-    /// The networks that pods are in, as far as they are known.
-    pods: Vec<IpNet>,
     /// What went.
     removed: Removed,
 }
@@ -70,7 +71,11 @@ pub(super) struct Adoption {
 /// end. If it comes back a second time, somebody writes it who cannot be seen: a kube-proxy in a container whose ports we hold. It would
 /// write without end what we remove without end.
 #[derive(Debug, Default)]
-struct Removed(BTreeMap<(&'static str, String), u32>);
+struct Removed {
+    times: BTreeMap<(&'static str, String), u32>,
+    /// Looks in a row since that found nothing.
+    quiet: u32,
+}
 
 /// Looks whether kube-proxy is here, before anything of ours is. What has begun goes on: `begun` by this process, or by one whose rules
 /// are still there. They decide, so somebody has to maintain them.
@@ -80,7 +85,7 @@ struct Removed(BTreeMap<(&'static str, String), u32>);
 /// would stop.
 pub(super) async fn prepare(options: &Options, begun: bool) -> Result<Option<Adoption>, DaemonError> {
     let (adopt, pods) = (options.adopt, options.cluster_cidrs.clone());
-    let Found { state, signs, manual } = blocking(move || find(&pods)).await.unwrap_or_else(|error| {
+    let Found { state, signs, manual } = blocking(move || find(adopt, &pods)).await.unwrap_or_else(|error| {
         // Services are more important than what may be left of kube-proxy.
         tracing::warn!(error = with_causes(&error), "it cannot be told whether kube-proxy has rules on this node");
         Found { signs: presence::signs(Listeners::Ignore), ..Found::default() }
@@ -102,8 +107,7 @@ pub(super) async fn prepare(options: &Options, begun: bool) -> Result<Option<Ado
     }
     let found = sentence(&state.items());
     // `sheave migrate check` would have said it. What drops forwarded packets is told by whoever looks at it again and again.
-    let taken_over = adopt && !found.is_empty();
-    for finding in manual.iter().filter(|finding| taken_over && finding.kind != Kind::ForwardPolicyDrop) {
+    for finding in manual.iter().filter(|finding| finding.kind != Kind::ForwardPolicyDrop) {
         tracing::warn!("{}", finding.text);
     }
     if adopt {
@@ -111,8 +115,8 @@ pub(super) async fn prepare(options: &Options, begun: bool) -> Result<Option<Ado
             tracing::info!("kube-proxy runs ({running}): our rules come before its own, and its own go when it has ended");
         }
         let awaiting = !signs.is_empty();
-        let (listeners, pods) = (listeners(&state), options.cluster_cidrs.clone());
-        return Ok(Some(Adoption { looks: LOOKS, listeners, awaiting, pods, removed: Removed::default() }));
+        let listeners = listeners(&state);
+        return Ok(Some(Adoption { looks: LOOKS, listeners, awaiting, removed: Removed::default() }));
     }
     if !found.is_empty() {
         tracing::warn!(
@@ -130,11 +134,14 @@ fn ours_are_here(door: &mut KernelNft) -> Result<bool, MigrationError> {
     Ok(door.chains(TABLE)?.iter().any(|chain| chain.name == LAYOUT))
 }
 
-fn find(pods: &[IpNet]) -> Result<Found, MigrationError> {
+fn find(adopt: bool, pods: &[IpNet]) -> Result<Found, MigrationError> {
     let mut door = KernelNft::open()?;
     let state = State::look(&mut door)?;
-    // What cannot be said is less than what is known.
-    let manual = check::manual(&mut door, &state, pods).unwrap_or_default();
+    // It reads everybody's rules, of which there may be many. What cannot be said is less than what is known.
+    let manual = match adopt && !state.is_empty() {
+        true => check::manual(&mut door, &state, pods).unwrap_or_default(),
+        false => Vec::new(),
+    };
     Ok(Found { signs: presence::signs(listeners(&state)), state, manual })
 }
 
@@ -149,8 +156,14 @@ impl Adoption {
     }
 
     /// Removes what is kube-proxy's, once our first complete commit is told and kube-proxy has ended, and whenever it comes to that
-    /// again. A failure is told once and tried again.
-    pub(super) async fn run(mut self, first_commit: oneshot::Receiver<()>, health: Arc<ProxyHealth>, reporter: Reporter) {
+    /// again. A failure is told once and tried again. `options`: in force, which say where pods are.
+    pub(super) async fn run(
+        mut self,
+        first_commit: oneshot::Receiver<()>,
+        options: watch::Receiver<Arc<Options>>,
+        health: Arc<ProxyHealth>,
+        reporter: Reporter,
+    ) {
         if first_commit.await.is_err() {
             return; // the loop has ended
         }
@@ -158,12 +171,17 @@ impl Adoption {
         let mut told = Told::default();
         loop {
             let listeners = self.listeners;
-            let wait = match blocking(move || look(listeners)).await {
+            let looked = blocking(move || look(listeners)).await;
+            let forgotten = self.removed.looked(matches!(looked, Ok(Look::Nothing)));
+            let wait = match looked {
                 Ok(Look::Nothing) => {
                     (self.looks, self.listeners) = (LOOKS, Listeners::Ignore);
                     if told.no_longer(Told::WRITTEN) {
                         self.removed = Removed::default();
                         health.problem(PROBLEM, None);
+                    }
+                    if forgotten {
+                        told.no_longer(Told::BACK);
                     }
                     IDLE
                 }
@@ -171,6 +189,7 @@ impl Adoption {
                     (self.looks, self.listeners) = (LOOKS, Listeners::Count);
                     // One that is seen explains what comes back.
                     self.removed = Removed::default();
+                    told.no_longer(Told::BACK);
                     if told.no_longer(Told::WRITTEN) {
                         health.problem(PROBLEM, None);
                     }
@@ -203,7 +222,7 @@ impl Adoption {
                 }
                 // `sheave migrate back` is about to need them.
                 Ok(Look::LeftOver(_)) if handover::is_requested() => IDLE,
-                Ok(Look::LeftOver(_)) => match self.remove().await {
+                Ok(Look::LeftOver(_)) => match remove(&options).await {
                     Ok(removal) => {
                         told.no_longer(Told::FORWARDS);
                         self.removed.add(&removal.for_good);
@@ -227,11 +246,12 @@ impl Adoption {
             tokio::time::sleep(wait).await;
         }
     }
+}
 
-    async fn remove(&self) -> Result<Removal, MigrationError> {
-        let pods = self.pods.clone();
-        blocking(move || removal::remove(&mut KernelNft::open()?, &pods)).await
-    }
+/// What is kube-proxy's, as the options are that are in force now.
+async fn remove(options: &watch::Receiver<Arc<Options>>) -> Result<Removal, MigrationError> {
+    let pods = options.borrow().cluster_cidrs.clone();
+    blocking(move || removal::remove(&mut KernelNft::open()?, &pods)).await
 }
 
 /// What there is of kube-proxy now.
@@ -257,15 +277,25 @@ fn look(listeners: Listeners) -> Result<Look, MigrationError> {
 }
 
 impl Removed {
+    /// Whether a look, which found nothing or something, was the one after which all is forgotten.
+    fn looked(&mut self, nothing: bool) -> bool {
+        self.quiet = if nothing { self.quiet.saturating_add(1) } else { 0 };
+        let forgotten = self.quiet >= FORGOTTEN;
+        if forgotten {
+            *self = Self::default();
+        }
+        forgotten
+    }
+
     fn add(&mut self, items: &[Item]) {
         for item in items {
-            *self.0.entry((item.kind, item.name.clone())).or_default() += 1;
+            *self.times.entry((item.kind, item.name.clone())).or_default() += 1;
         }
     }
 
     /// How often the most often removed of these were.
     fn times(&self, found: &[Item]) -> u32 {
-        found.iter().filter_map(|item| self.0.get(&(item.kind, item.name.clone()))).copied().max().unwrap_or(0)
+        found.iter().filter_map(|item| self.times.get(&(item.kind, item.name.clone()))).copied().max().unwrap_or(0)
     }
 }
 
@@ -341,6 +371,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+    use crate::config::SourceOptions;
     use crate::netlink::testns::in_namespace;
 
     fn run(program: &str, line: &str) -> bool {
@@ -371,6 +402,41 @@ mod tests {
     }
 
     #[test]
+    fn what_a_person_has_to_do_is_looked_for_only_where_something_is_taken_over() {
+        in_namespace(|| {
+            let manual = |adopt| find(adopt, &[]).unwrap().manual.len();
+            assert!(run("nft", "add table inet firewall"));
+            assert!(run("nft", "add chain inet firewall forward { type filter hook forward priority 0; policy drop; }"));
+            assert_eq!((manual(true), manual(false)), (0, 0), "nothing is kube-proxy's");
+            assert!(run("nft", "add table ip kube-proxy"));
+            assert_eq!((manual(true), manual(false)), (1, 0));
+        });
+    }
+
+    /// A person who has corrected `clusterCIDR` waits for no restart.
+    #[test]
+    fn where_pods_are_is_read_at_each_go() {
+        in_namespace(|| {
+            let filter = "add table ip kube-proxy; add table ip filter; add chain ip filter KUBE-FORWARD; \
+                          add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }; \
+                          add rule ip filter FORWARD jump KUBE-FORWARD; \
+                          add rule ip filter FORWARD ip saddr 10.42.0.0/16 accept; \
+                          add rule ip filter FORWARD ip daddr 10.42.0.0/16 accept";
+            assert!(run("nft", filter));
+            let with = |pods: &str| {
+                let options = Options::new("n".into(), SourceOptions::Manifests("none".into()));
+                Arc::new(Options { cluster_cidrs: vec![pods.parse().unwrap()], ..options })
+            };
+            let (in_force, options) = watch::channel(with("10.244.0.0/16"));
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let refused = runtime.block_on(remove(&options)).unwrap_err();
+            assert!(matches!(&refused, MigrationError::ForwardsByKubeProxy { pods, .. } if pods.contains("10.244.0.0/16")));
+            in_force.send_replace(with("10.42.0.0/16"));
+            assert_eq!(runtime.block_on(remove(&options)).unwrap().removed.len(), 2);
+        });
+    }
+
+    #[test]
     fn what_was_removed_and_comes_back_a_second_time_has_a_writer() {
         let item = |kind, name: &str| Item { kind, name: name.to_owned(), detail: String::new() };
         let mut removed = Removed::default();
@@ -381,5 +447,12 @@ mod tests {
         assert!((1..HAS_A_WRITER).contains(&removed.times(&table)), "its last word, maybe");
         removed.add(&table);
         assert_eq!(removed.times(&[item("ipset", "KUBE-LOOP-BACK"), table[0].clone()]), HAS_A_WRITER);
+        // Somebody who tries kube-proxy again after a while is no writer out of sight.
+        let mut quiet = |looks| (0..looks).any(|_| removed.looked(true));
+        assert!(!quiet(FORGOTTEN - 1));
+        assert!(!removed.looked(false) && removed.times(&table) == HAS_A_WRITER);
+        let mut quiet = |looks| (0..looks).any(|_| removed.looked(true));
+        assert!(!quiet(FORGOTTEN - 1) && quiet(1));
+        assert_eq!(removed.times(&table), 0);
     }
 }

@@ -35,9 +35,9 @@ pub(super) struct Sysctls {
 }
 
 /// What is not as it was asked to be, as it was told: each matter once while it lasts, and once when it is over. Kept for the life of
-/// the process, which may see many configurations; clones are the same.
+/// the process, which may see many configurations; clones are the same. `K` names a matter: a text of its own where it has no other name.
 #[derive(Clone, Default)]
-pub(super) struct Amiss(Arc<Mutex<BTreeMap<&'static str, String>>>);
+pub(super) struct Amiss<K = &'static str>(Arc<Mutex<BTreeMap<K, String>>>);
 
 /// One setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,19 +154,19 @@ impl Default for Sysctls {
     }
 }
 
-impl Amiss {
+impl<K: Clone + Ord> Amiss<K> {
     /// These are, now. Returns those that have just begun.
-    pub(super) fn are(&self, matters: BTreeMap<&'static str, String>) -> BTreeSet<&'static str> {
+    pub(super) fn are(&self, matters: BTreeMap<K, String>) -> BTreeSet<K> {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, text) in &matters {
             if told.get(name) != Some(text) {
                 tracing::warn!("{text}");
             }
         }
-        for text in told.iter().filter(|(name, _)| !matters.contains_key(*name)).map(|(_, text)| text) {
+        for text in told.iter().filter(|(name, _)| !matters.contains_key(name)).map(|(_, text)| text) {
             tracing::info!("no longer: {text}");
         }
-        let begun = matters.keys().copied().filter(|name| !told.contains_key(name)).collect();
+        let begun = matters.keys().filter(|name| !told.contains_key(name)).cloned().collect();
         *told = matters;
         begun
     }

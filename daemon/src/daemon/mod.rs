@@ -341,7 +341,8 @@ async fn serve(
     if let Some(adoption) = adoption {
         let (told, first_commit) = oneshot::channel();
         sync_loop = sync_loop.telling_the_first_commit(told);
-        tokio::spawn(cancel.clone().run_until_cancelled_owned(adoption.run(first_commit, health.clone(), reporter.clone())));
+        let adopting = adoption.run(first_commit, in_force.subscribe(), health.clone(), reporter.clone());
+        tokio::spawn(cancel.clone().run_until_cancelled_owned(adopting));
     }
     let sync = spawn_loop(sync_loop, inputs, cancel.clone())?;
 

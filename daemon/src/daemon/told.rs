@@ -13,7 +13,7 @@ pub(super) struct Told {
     /// Of `route_localnet`, which the sync loop sets.
     pub(super) localnet: Amiss,
     /// Of what others drop at forward.
-    pub(super) forwarding: Amiss,
+    pub(super) forwarding: Amiss<String>,
     /// Remarks and warnings about the configuration.
     pub(super) configuration: BTreeSet<String>,
     /// How the lines look that it was told: settled when the process started.

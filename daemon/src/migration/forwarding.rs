@@ -26,8 +26,8 @@ pub(super) enum Passes {
     Some,
 }
 
-/// What rules of others accept on every packet's way through a chain: as plugins and people write it, by network, by a plugin's
-/// interfaces or mark, or by what was let through before. What kube-proxy's chains accept is not in it, as they go. A rule with more
+/// What rules of others accept on every packet's way through a chain, up to a rule that drops all that has come so far: as plugins and
+/// people write it, by network, by a plugin's interfaces or mark, or by what was let through before. What kube-proxy's chains accept is not in it, as they go. A rule with more
 /// to look for is for something else (Docker's bridges, one published port), and so is a chain that only some packets are sent to
 /// (a firewall's zones).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,7 +68,8 @@ const CALICO_ACCEPTS: Condition = Condition::Mark { value: 0x10000, mask: 0x1000
 /// The interfaces that Cilium accepts by (`CILIUM_FORWARD` of pkg/datapath/iptables). Any other may be a tunnel or a bridge of somebody's.
 const CILIUM: [&str; 3] = ["cilium_host", "cilium_net", "lxc+"];
 
-/// Whether a chain drops what its other rules leave, by its last rule: what distributions write where the policy stays ACCEPT.
+/// Whether a chain has a rule that drops whatever the rules before it leave: what distributions write where the policy stays ACCEPT,
+/// last as a rule; what follows it is for no packet.
 #[must_use]
 pub(super) fn drops_the_rest(rules: &[Rule], chain: &str) -> bool {
     rules.iter().any(|rule| rule.chain == chain && rule.drops_all)
@@ -81,22 +82,25 @@ pub(super) fn accepts_by_kube_proxy(rules: &[Rule]) -> bool {
 }
 
 impl Passage {
-    /// Through this chain.
+    /// Through this chain, rule by rule, as a packet goes.
     #[must_use]
     pub(super) fn of(rules: &[Rule], chain: &str) -> Self {
         let chains = Chains::of(rules);
         let mut passage = Self::default();
-        let mut seen = BTreeSet::new();
-        let mut open = vec![chain];
-        while let Some(chain) = open.pop() {
-            if !seen.insert(chain) {
+        // A second time through a chain, nothing more is accepted.
+        let mut seen = BTreeSet::from([chain]);
+        let mut way = vec![chains.rules(chain).iter()];
+        while let Some(ahead) = way.last_mut() {
+            let Some(rule) = ahead.next().filter(|rule| !rule.returns_all) else {
+                way.pop();
                 continue;
+            };
+            if rule.drops_all {
+                break;
             }
-            for rule in chains.rules(chain) {
-                passage.open(rule.passes);
-                let target = rule.target.as_deref().filter(|target| !rule.conditional && !iptables::is_chain(target));
-                open.extend(target);
-            }
+            passage.open(rule.passes);
+            let target = rule.target.as_deref().filter(|target| !rule.conditional && !iptables::is_chain(target));
+            way.extend(target.filter(|target| seen.insert(target)).map(|target| chains.rules(target).iter()));
         }
         passage
     }
@@ -112,12 +116,14 @@ impl Passage {
     }
 
     /// Whether it lets through what goes to pods and what comes from them. `pods`: the networks they are in; with none known, any
-    /// network is taken for theirs. Of one `family` only, if packets of no other come by.
+    /// network is taken for theirs. Of one `family` only, if packets of no other come by: where pods have none of it, there is nothing
+    /// to let through.
     #[must_use]
     pub(super) fn lets_through(&self, pods: &[IpNet], family: Option<Family>) -> bool {
         let of_family = |net: &&IpNet| family.is_none_or(|family| Family::of(net.addr()) == family);
-        let pods: Vec<IpNet> = pods.iter().filter(of_family).copied().collect();
-        self.into.covers(&pods) && self.out.covers(&pods)
+        let of_it: Vec<IpNet> = pods.iter().filter(of_family).copied().collect();
+        let nothing = of_it.is_empty() && !pods.is_empty();
+        nothing || (self.into.covers(&of_it) && self.out.covers(&of_it))
     }
 }
 
@@ -284,6 +290,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_behind_a_rule_that_drops_all_lets_nothing_through() {
+        let rule = |chain: &str, fate| Rule::new(chain, None, fate, &[]);
+        let [from, to] = [Condition::Source, Condition::Destination].map(|of| of("10.244.0.0/16".parse().unwrap()));
+        let [from, to] = [accept("FORWARD", &[from]), accept("FORWARD", &[to])];
+        let (drops, goes) = (rule("FORWARD", Fate::Drop), jump("mine", &[]));
+        assert!(passes(&[from.clone(), to.clone(), drops.clone()]));
+        for behind in [[drops.clone(), from.clone(), to.clone()], [from.clone(), drops.clone(), to.clone()]] {
+            assert!(!passes(&behind), "{behind:?}");
+        }
+        // A chain of theirs, too, which comes before what follows the jump to it.
+        let all = |way: &[Rule]| passes(&[way, &[from.clone(), to.clone()]].concat());
+        assert!(!all(&[goes.clone(), rule("mine", Fate::Drop)]) && all(&[jump("mine", &[mark(1, 1)]), rule("mine", Fate::Drop)]));
+        assert!(passes(&[goes.clone(), drops, rule("mine", Fate::Accept)]), "it accepts before the chain drops");
+        // People append to DOCKER-USER, which ends by sending all back.
+        assert!(all(&[goes, rule("mine", Fate::Return), rule("mine", Fate::Drop)]));
+    }
+
+    #[test]
     fn what_others_let_through_for_themselves_is_not_for_pods() {
         let tailscale = [jump("ts-forward", &[]), accept("ts-forward", &[mark(0x40000, 0xff_0000)])];
         assert!(!passes(&tailscale) && !passes(&[accept("FORWARD", &[mark(0x40000, u32::MAX)])]));
@@ -317,6 +341,10 @@ mod tests {
         assert!(passes(&["10.244.0.0/16"], &[pods, pods6], v4), "no packet of the other family comes by");
         assert!(!passes(&["10.244.0.0/16"], &[pods, pods6], None), "a chain of both families");
         assert!(!passes(&[], &[], v4));
+        // One family in the cluster, and a firewall of both.
+        let v6 = Some(Family::V6);
+        assert!(passes(&[], &[pods], v6) && !passes(&[], &[pods], v4) && !passes(&[], &[pods], None));
+        assert!(passes(&[], &[pods6], v4) && !passes(&[], &[pods6], v6) && !passes(&[], &[pods6], None));
         let calico = [accept("FORWARD", &[mark(0x10000, 0x10000)])];
         assert!(Passage::of(&calico, FORWARD_HOOK).lets_through(&[pods], v4), "whose mark is for pods wherever they are");
     }

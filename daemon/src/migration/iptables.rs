@@ -26,6 +26,8 @@ pub struct Rule {
     pub drops_invalid: bool,
     /// It drops every packet.
     pub drops_all: bool,
+    /// It sends every packet back to where its chain was jumped to.
+    pub returns_all: bool,
     /// What it lets through, if it accepts.
     pub(super) passes: Option<Passes>,
     /// It gives packets another destination.
@@ -41,6 +43,8 @@ pub enum Fate {
     Accept,
     /// It is dropped, or refused.
     Drop,
+    /// It goes on behind the jump to the rule's chain; in a built-in one, the policy decides.
+    Return,
     /// Something else.
     Other,
 }
@@ -261,6 +265,7 @@ impl Rule {
             transport: protocol.and_then(|protocol| u8::try_from(protocol).ok()).zip(port),
             drops_invalid: fate == Fate::Drop && conditions == [Condition::States(INVALID)],
             drops_all: fate == Fate::Drop && conditions.is_empty(),
+            returns_all: fate == Fate::Return && conditions.is_empty(),
             passes: (fate == Fate::Accept).then(|| Passes::of(conditions)),
             ..Self::default()
         }

@@ -142,11 +142,12 @@ impl From<&xtables::Rule> for Rule {
     fn from(rule: &xtables::Rule) -> Self {
         let target = match &rule.target {
             Target::Chain(name) | Target::Extension(name) => Some(name.as_str()),
-            Target::Accept | Target::Drop | Target::Other => None,
+            Target::Accept | Target::Drop | Target::Return | Target::Other => None,
         };
         let fate = match &rule.target {
             Target::Accept => Fate::Accept,
             Target::Drop => Fate::Drop,
+            Target::Return => Fate::Return,
             Target::Extension(name) if name == "REJECT" => Fate::Drop,
             Target::Chain(_) | Target::Extension(_) | Target::Other => Fate::Other,
         };

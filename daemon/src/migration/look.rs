@@ -167,6 +167,7 @@ impl From<&ForeignRule> for Rule {
         let fate = match () {
             () if rule.ends_with(&RuleVerdict::Accept) => Fate::Accept,
             () if rule.ends_with(&RuleVerdict::Drop) || rule.rejects() => Fate::Drop,
+            () if rule.ends_with(&RuleVerdict::Return) => Fate::Return,
             () => Fate::Other,
         };
         let known = Self::new(&rule.chain, rule.target(), fate, &rule.conditions());

@@ -150,11 +150,13 @@ pub enum MigrationError {
     /// Traffic would stop with what is kube-proxy's; nothing is removed.
     #[error(
         "chain {chains} drops forwarded packets, and only kube-proxy's KUBE-FORWARD accepts any of Services there: kube-proxy's rules \
-         stay until others accept packets from and to the pods' CIDRs"
+         stay until others accept packets from and to {pods}"
     )]
     ForwardsByKubeProxy {
         /// Which chains.
         chains: String,
+        /// Where the pods are.
+        pods: String,
     },
     /// No runtime, no thread.
     #[error("{what}: {source}")]

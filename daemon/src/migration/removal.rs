@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 
 use super::iptables::Place;
-use super::{Backend, Iptables, Item, MigrationError, State, block_on, family_word, legacy};
+use super::{Backend, Iptables, Item, MigrationError, State, block_on, family_word, legacy, pods_in_words};
 use crate::model::Family;
 use crate::netlink::ipset::Ipset;
 use crate::netlink::ipvs::{self, Ipvs};
@@ -115,7 +115,7 @@ fn remove_from_nftables(door: &mut KernelNft, pods: &[IpNet]) -> Result<State, M
         // What lets pods through at our start may be gone by now, and connections that kube-proxy began pass by KUBE-FORWARD.
         let chains = state.forwards_by_kube_proxy(pods);
         if !chains.is_empty() {
-            return Err(MigrationError::ForwardsByKubeProxy { chains: chains.join(", ") });
+            return Err(MigrationError::ForwardsByKubeProxy { chains: chains.join(", "), pods: pods_in_words(pods) });
         }
         attempt += 1;
         match door.commit(transaction(&state, generation)) {
@@ -227,7 +227,7 @@ mod tests {
             let mut door = KernelNft::open().unwrap();
             let pods = ["10.244.0.0/16".parse().unwrap()];
             let refused = remove(&mut door, &pods).expect_err("forwarded packets would be dropped").to_string();
-            assert!(refused.contains("FORWARD of iptables-nft ip filter"), "{refused}");
+            assert!(refused.contains("FORWARD of iptables-nft ip filter") && refused.contains("(10.244.0.0/16)"), "{refused}");
             assert_eq!(State::look(&mut door).unwrap().items().len(), 2);
             nft("add rule ip filter FORWARD ip saddr 10.244.0.0/16 accept");
             nft("add rule ip filter FORWARD ip daddr 10.0.0.0/8 accept");

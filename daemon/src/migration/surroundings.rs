@@ -1,10 +1,12 @@
 //! What others have in this network that matters for Services once kube-proxy's rules are gone: pure.
 
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
 
 use super::State;
 use super::check::{Finding, Kind, Severity};
-use super::forwarding::Dropping;
+use super::forwarding::{self, Dropping};
 use super::iptables::{self, Rule};
 use super::rollback::REQUEST_TABLE;
 use crate::dataplane::nftables::{HOLD_TABLE, LOCALNET_TABLE, NAT_PRIORITY, STAND_BY_TABLE, TABLE as OWN_TABLE};
@@ -44,13 +46,17 @@ impl Surroundings<'_> {
 
     /// iptables mode accepted forwarded packets of Services; a rule set that drops what nobody accepts has relied on that.
     fn forward_drops(&self, state: &State) -> Vec<Finding> {
-        let in_nf_tables = self.chains.iter().filter_map(|chain| Dropping::of(chain, &self.rules_of(chain)));
+        // iptables-nft's tables have tens of thousands of rules and of chains beside kube-proxy: each table once, and few of them.
+        let mut of_tables: BTreeMap<&ForeignTable, Vec<Rule>> = BTreeMap::new();
+        let in_nf_tables = self.chains.iter().filter(|chain| forwarding::may_drop(chain)).filter_map(|chain| {
+            let rules = of_tables.entry(&chain.table).or_insert_with(|| self.rules_of(&chain.table));
+            Dropping::of(chain, rules)
+        });
         in_nf_tables.chain(state.dropping_legacy.iter().cloned()).filter_map(|chain| chain.finding(self.pods)).collect()
     }
 
-    /// The rules of a chain's table.
-    fn rules_of(&self, chain: &ForeignChain) -> Vec<Rule> {
-        let of_table = self.rules.iter().filter(|(table, _)| *table == chain.table).flat_map(|(_, rules)| rules);
+    fn rules_of(&self, table: &ForeignTable) -> Vec<Rule> {
+        let of_table = self.rules.iter().filter(|(of, _)| of == table).flat_map(|(_, rules)| rules);
         of_table.map(Rule::from).collect()
     }
 

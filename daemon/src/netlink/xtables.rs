@@ -54,7 +54,9 @@ pub enum Target {
     Chain(String),
     /// An extension has it, as in `iptables -j`.
     Extension(String),
-    /// It goes on, or back, or to a queue.
+    /// It goes back to where the chain was jumped to.
+    Return,
+    /// It goes on, or to a queue.
     Other,
 }
 
@@ -190,10 +192,10 @@ mod tests {
                         rule("FORWARD", &[Condition::Source(pods.parse().unwrap())], Target::Accept),
                         rule("FORWARD", &marked_for_pods, Target::Accept),
                         rule("KUBE-SERVICES", &at_service, to("mine")),
-                        rule("KUBE-SERVICES", &[], Target::Other),
+                        rule("KUBE-SERVICES", &[], Target::Return),
                         rule("mine", &not_at_service, Target::Extension("REJECT".to_owned())),
                         rule("mine", &[Condition::States(INVALID)], Target::Drop),
-                        rule("mine", &[], Target::Other),
+                        rule("mine", &[], Target::Return),
                     ]
                 );
                 assert_eq!(super::table(family, "absent").unwrap_err().raw_os_error(), Some(libc::ENOENT));

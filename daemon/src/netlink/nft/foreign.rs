@@ -12,6 +12,7 @@ use super::abi::{self, chain, element as elem, expression as expr, msg, rule, se
 use super::door::DoorError;
 use super::element::{OwnedElement, OwnedVerdict};
 use super::kernel::KernelNft;
+use crate::model::Family;
 use crate::netlink::attr::{self, Fields};
 use crate::netlink::condition::{Condition, Interface};
 use crate::netlink::message::{Message, NLM_F_DUMP};
@@ -122,7 +123,9 @@ pub enum Verdict {
     Accept,
     /// It goes through this chain: `jump` or `goto`.
     To(String),
-    /// `return`, `continue`, `queue`.
+    /// It goes back to where the chain was jumped to.
+    Return,
+    /// `continue`, `queue`.
     Other,
 }
 
@@ -367,10 +370,11 @@ impl ForeignRule {
         })
     }
 
-    /// What it looks for.
+    /// What it looks for. That its packets are of a family is said by an address of that family, too: in a table of both, nft asks for
+    /// the family before it does for an address.
     #[must_use]
     pub fn conditions(&self) -> Vec<Condition> {
-        let mut found = Vec::new();
+        let (mut found, mut families) = (Vec::new(), Vec::new());
         let (mut loaded, mut mask) = (None, None);
         for expression in &self.expressions {
             match expression {
@@ -379,7 +383,10 @@ impl ForeignRule {
                 | Expression::Meta(_)
                 | Expression::ConnectionState => (loaded, mask) = (Some(expression), None),
                 Expression::Mask(bits) => mask = Some(bits.as_slice()),
-                Expression::Compare(value) => found.push(equal(loaded.take(), mask, value)),
+                Expression::Compare(value) => match family(loaded, value) {
+                    Some(family) => families.push(family),
+                    None => found.push(equal(loaded.take(), mask, value)),
+                },
                 Expression::Differs(value) => found.push(differs(loaded.take(), mask, value)),
                 Expression::Match { name, info } => found.extend(Condition::of_extension(name, info)),
                 Expression::Verdict(_) | Expression::Masquerade | Expression::Nat | Expression::Target(_) => {}
@@ -387,6 +394,8 @@ impl ForeignRule {
                 Expression::VerdictMap(_) | Expression::Other(_) => found.push(Condition::Other),
             }
         }
+        families.retain(|family| !found.iter().any(|condition| is_of(condition, *family)));
+        found.extend(families.iter().map(|_| Condition::Other));
         found
     }
 
@@ -410,6 +419,27 @@ impl ForeignRule {
 const REJECT: &str = "reject";
 /// `NFT_META_MARK`
 const MARK: u32 = 3;
+/// `NFT_RETURN`
+const RETURN: i32 = -5;
+
+/// The family that a comparison asks for.
+fn family(loaded: Option<&Expression>, value: &[u8]) -> Option<Family> {
+    /// `NFT_META_NFPROTO`
+    const NFPROTO: u32 = 15;
+    match (loaded, value) {
+        (Some(Expression::Meta(NFPROTO)), &[abi::NFPROTO_IPV4]) => Some(Family::V4),
+        (Some(Expression::Meta(NFPROTO)), &[abi::NFPROTO_IPV6]) => Some(Family::V6),
+        _ => None,
+    }
+}
+
+/// Whether only packets of this family can have it.
+fn is_of(condition: &Condition, family: Family) -> bool {
+    match condition {
+        Condition::Source(net) | Condition::Destination(net) => Family::of(net.addr()) == family,
+        _ => false,
+    }
+}
 
 /// What it means that something is equal to a value.
 fn equal(loaded: Option<&Expression>, mask: Option<&[u8]>, value: &[u8]) -> Condition {
@@ -507,6 +537,7 @@ impl Verdict {
             (_, Some(chain)) => Self::To(chain),
             (0, None) => Self::Drop,
             (1, None) => Self::Accept,
+            (RETURN, None) => Self::Return,
             _ => Self::Other,
         })
     }

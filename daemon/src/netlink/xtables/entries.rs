@@ -45,9 +45,10 @@ const EXTENSION_INFO: usize = 32;
 const ERROR: &str = "ERROR";
 /// `XT_STANDARD_TARGET`: a verdict, or the offset of the chain to go to.
 const STANDARD: &str = "";
-/// `-NF_DROP - 1`, `-NF_ACCEPT - 1`
+/// `-NF_DROP - 1`, `-NF_ACCEPT - 1`, `XT_RETURN`
 const DROP: i32 = -1;
 const ACCEPT: i32 = -2;
+const RETURN: i32 = -5;
 /// `IFNAMSIZ`, and how far behind a name its mask is.
 const INTERFACE_NAME: usize = 16;
 const INTERFACE_MASK: usize = 32;
@@ -87,6 +88,7 @@ pub(super) fn parse(family: Family, info: &[u8], entries: &[u8]) -> Table {
         let target = match (name, verdict) {
             (STANDARD, ACCEPT) => Target::Accept,
             (STANDARD, DROP) => Target::Drop,
+            (STANDARD, RETURN) => Target::Return,
             (STANDARD, offset) => {
                 let to = u32::try_from(offset).ok().and_then(|offset| names.get(&offset));
                 to.map_or(Target::Other, |name| Target::Chain((*name).to_owned()))

@@ -1,6 +1,7 @@
 use std::process::Command;
 
 use super::*;
+use crate::netlink::condition::ESTABLISHED;
 use crate::netlink::nft::{Batch, NftDoor as _};
 use crate::netlink::testns::in_namespace;
 
@@ -89,6 +90,34 @@ fn rules_say_where_they_send_and_what_they_look_for() {
         let invalid: Vec<bool> = filter.iter().map(ForeignRule::is_about_invalid).collect();
         assert_eq!(invalid, [false, true, false]);
         assert!(filter[1].ends_with(&Verdict::Drop));
+    });
+}
+
+/// In a table of both families nft asks which it is before it asks for an address.
+#[test]
+fn an_address_says_which_family_it_is_of() {
+    in_namespace(|| {
+        let mut door = open();
+        nft("table inet filter { chain FORWARD {
+            ip saddr 10.244.0.0/16 accept
+            ip6 daddr fd00:10:244::/56 ip6 saddr fd00::1 accept
+            meta nfproto ipv4 accept
+            meta nfproto ipv6 ct state established accept
+            ip protocol tcp accept
+        }; }");
+        let rules = door.rules_in(&ForeignTable::new(TableFamily::INET, "filter")).unwrap();
+        let found: Vec<_> = rules.iter().map(ForeignRule::conditions).collect();
+        let net = |text: &str| text.parse().unwrap();
+        assert_eq!(
+            found,
+            [
+                vec![Condition::Source(net("10.244.0.0/16"))],
+                vec![Condition::Destination(net("fd00:10:244::/56")), Condition::Source(net("fd00::1/128"))],
+                vec![Condition::Other],
+                vec![Condition::States(ESTABLISHED), Condition::Other],
+                vec![Condition::Protocol(6), Condition::Other],
+            ]
+        );
     });
 }
 
