@@ -60,16 +60,17 @@ pub(crate) fn unanswered(ip: IpAddr) -> Option<&'static str> {
 
 /// What is wrong with an address as a Service's own, in the words that follow "is".
 pub(crate) fn unfit(ip: IpAddr) -> Option<&'static str> {
-    special(ip).or_else(|| ip.is_multicast().then_some("a multicast address"))
+    special(ip).or_else(|| unanswered(ip))
 }
 
 /// Whether a network holds addresses that no Service can have, as the network of everything does: packets to what is unallocated in
 /// it are dropped, and a node's to itself would be among them.
 pub(crate) fn holds_unfit(network: IpNet) -> bool {
-    const UNFIT_V4: [IpNet; 3] = [
+    const UNFIT_V4: [IpNet; 4] = [
         IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
         IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16)),
         IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4)),
+        IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::BROADCAST, 32)),
     ];
     const UNFIT_V6: [IpNet; 3] = [
         IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
@@ -163,6 +164,18 @@ mod tests {
         {
             assert_eq!(ip(text).and_then(special), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_service_has_nobodys_address() {
+        // A node that refuses the broadcast address gets no lease by DHCP.
+        for text in ["0.0.0.0", "127.0.0.1", "169.254.1.1", "224.0.1.1", "255.255.255.255", "ff05::1"] {
+            assert!(ip(text).and_then(unfit).is_some(), "{text}");
+        }
+        for text in ["10.96.0.1", "255.255.255.254", "fd00::1"] {
+            assert_eq!(ip(text).and_then(unfit), None, "{text}");
+        }
+        assert!(holds_unfit("255.255.255.0/24".parse().unwrap()) && !holds_unfit("240.0.0.0/8".parse().unwrap()));
     }
 
     #[test]
