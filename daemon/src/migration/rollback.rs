@@ -19,8 +19,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// A `sheave run` that is asked with less time than that could not be awaited.
 const STANDS_DOWN_WITHIN: Duration = Duration::from_secs(2);
 /// kube-proxy changes its rules within its minSyncPeriod (1 s). One that has lost the API server tries to reach it again with pauses
-/// of up to 30 s, for each kind of object by itself (client-go's reflector).
-const SETTLED: Duration = Duration::from_secs(35);
+/// that grow to 30 s, each with a jitter of up to as much again, for each kind of object by itself (client-go's reflector:
+/// `wait.NewExponentialBackoffManager(800*time.Millisecond, 30*time.Second, 2*time.Minute, 2.0, 1.0, ..)`): at most 60 s.
+const SETTLED: Duration = Duration::from_secs(65);
 /// Addresses that an answer names at most.
 const NAMED: usize = 5;
 
