@@ -1,6 +1,6 @@
 //! Standing by: this node was given back to kube-proxy, and this process, which a DaemonSet would only start again, lives on.
 //!
-//! Our rules go, and come back in one case: when there is no kube-proxy any more and nothing of its own either. Then nobody serves this
+//! Our rules go, and come back in one case: when there is no kube-proxy any more and no rule of its own that serves. Then nobody serves this
 //! node, and whoever is called at night finds a sheave that runs and does nothing. Rules of a kube-proxy that has ended still forward,
 //! and it may be on its way back; those are told of and left alone (docs/decisions/standing-by.md).
 
@@ -43,7 +43,7 @@ const PROBLEM: &str = "standing by";
 pub(super) enum Over {
     /// Somebody asked for our end.
     Asked,
-    /// There is no kube-proxy, and nothing of its own.
+    /// There is no kube-proxy, and no rule of its own that serves.
     NobodyServes,
 }
 
@@ -161,7 +161,7 @@ fn who_serves(door: &mut KernelNft) -> Result<Serving, MigrationError> {
     }
     let state = State::look(door)?;
     Ok(match () {
-        () if !state.is_empty() || !state.untouchable.is_empty() => Serving::ItsRules,
+        () if state.may_serve() => Serving::ItsRules,
         () if nftables::is_held(door)? => Serving::Another,
         () => Serving::Nobody,
     })
@@ -195,7 +195,26 @@ mod tests {
             let hold = nftables::NatHold::take().unwrap();
             assert_eq!(who_serves(&mut door).unwrap(), Serving::Another);
             drop(hold);
-            assert!(Command::new("nft").arg("add table ip kube-proxy").status().is_ok_and(|status| status.success()));
+            let nft = |text: &str| assert!(Command::new("nft").arg(text).status().is_ok_and(|status| status.success()), "{text}");
+            nft("add table ip kube-proxy; add set ip kube-proxy cluster-ips { type ipv4_addr; }");
+            assert_eq!(who_serves(&mut door).unwrap(), Serving::Nobody, "its rules have not one ClusterIP");
+            nft("add element ip kube-proxy cluster-ips { 10.96.0.1 }");
+            assert_eq!(who_serves(&mut door).unwrap(), Serving::ItsRules);
+        });
+    }
+
+    #[test]
+    fn what_kube_proxy_leaves_when_it_cleans_up_serves_nobody() {
+        in_namespace(|| {
+            let left = "table ip mangle { chain KUBE-PROXY-CANARY { }; }
+                table ip filter { chain KUBE-PROXY-CANARY { }; chain KUBE-PROXY-FIREWALL { }; }
+                table ip nat { chain KUBE-PROXY-CANARY { }; chain KUBE-MARK-MASQ { meta mark set meta mark or 0x4000; }; }";
+            assert!(Command::new("nft").arg(left).status().is_ok_and(|status| status.success()));
+            let mut door = KernelNft::open().unwrap();
+            assert!(!State::look(&mut door).unwrap().is_empty(), "chains of its names are here");
+            assert_eq!(who_serves(&mut door).unwrap(), Serving::Nobody);
+            let service = "add chain ip nat KUBE-SERVICES; add rule ip nat KUBE-SERVICES ip daddr 10.96.0.1 tcp dport 443 drop";
+            assert!(Command::new("nft").arg(service).status().is_ok_and(|status| status.success()));
             assert_eq!(who_serves(&mut door).unwrap(), Serving::ItsRules);
         });
     }
