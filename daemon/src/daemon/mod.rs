@@ -51,6 +51,7 @@ pub use watchman::Watchman;
 
 use self::adoption::Adoption;
 use self::forwarding::Forwarding;
+use self::handover::AtStart;
 use self::kernel_settings::Sysctls;
 use self::localnet::Localnet;
 use self::reload::{Follower, InForce};
@@ -234,7 +235,7 @@ async fn serve(
     log: LogFilter,
     signals: &mut Signals,
     told: &mut Told,
-    beginning: Beginning,
+    mut beginning: Beginning,
 ) -> Result<End, DaemonError> {
     let Signals { terminate, interrupt } = signals;
     let cancel = CancellationToken::new();
@@ -247,14 +248,20 @@ async fn serve(
         _ = interrupt.recv() => return Ok(End::Asked),
     };
     if handover::is_requested() {
-        if !handover::kube_proxy_is_gone().await {
-            // First: who reads the next line may look for what is left. And others never see neither of the two.
-            let sign = stand_by::sign();
-            drop(hold);
-            tracing::info!("this node was given back to kube-proxy, which runs: standing by, without serving");
-            return Ok(End::GivenBack(sign));
+        match handover::at_start().await {
+            AtStart::GivenBack => {
+                // First: who reads the next line may look for what is left. And others never see neither of the two.
+                let sign = stand_by::sign();
+                drop(hold);
+                tracing::info!("this node was given back to kube-proxy: standing by, without serving");
+                return Ok(End::GivenBack(sign));
+            }
+            AtStart::Unfulfilled => handover::decline(),
+            AtStart::NobodyServes => {
+                handover::withdraw();
+                beginning = Beginning::Return;
+            }
         }
-        handover::withdraw();
     }
     let adoption = adoption::prepare(&settings.options, beginning == Beginning::Configuration).await?;
     settings.tell(&mut told.configuration);

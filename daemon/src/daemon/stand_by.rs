@@ -49,7 +49,7 @@ pub(super) enum Over {
 
 /// Who serves this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Serving {
+pub(super) enum Serving {
     /// A kube-proxy that runs.
     KubeProxy,
     /// Rules of one that has ended.
@@ -155,7 +155,11 @@ async fn until_nobody_serves() {
     }
 }
 
-fn who_serves(door: &mut KernelNft) -> Result<Serving, MigrationError> {
+/// Who serves this node, as far as the kernel tells.
+///
+/// # Errors
+/// See [`MigrationError`].
+pub(super) fn who_serves(door: &mut KernelNft) -> Result<Serving, MigrationError> {
     if !presence::can_tell() || !presence::signs(Listeners::Count).is_empty() {
         return Ok(Serving::KubeProxy);
     }

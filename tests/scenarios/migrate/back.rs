@@ -151,9 +151,17 @@ fn migrate_back_to_nftables_with_sheave_alive() -> anyhow::Result<()> {
     cluster.await_log("our rules are removed", PATIENCE)?;
     no_rules(&cluster, true)?;
     ensure!(cluster.terminate()?.success());
-    // Without a kube-proxy somebody has to serve.
+    // The rules of one that has ended serve, and it may be on its way back.
     drop(kube_proxy);
+    cluster.launch()?;
+    cluster.await_log("the rules that it left serve this node", PATIENCE)?;
+    no_rules(&cluster, true)?;
+    Traffic::start(&cluster).context("through the rules that kube-proxy left")?.finish()?;
+    ensure!(cluster.terminate()?.success());
+    // Without them somebody has to serve.
+    cluster.nft("delete table ip kube-proxy; delete table ip6 kube-proxy")?;
     cluster.restart()?;
+    cluster.await_log("sheave serves it again", PATIENCE)?;
     ensure!(!ruleset(&cluster)?.contains("sheave-back"), "the request means nothing any more");
     Ok(())
 }
