@@ -15,7 +15,7 @@ use super::Signals;
 use super::adoption::blocking;
 use super::localnet;
 use super::report::{Reporter, with_causes};
-use super::servers::{Listening, OpenServers};
+use super::servers::{self, Listening, OpenServers};
 use crate::config::{Servers, Settings};
 use crate::dataplane::PlaneError;
 use crate::dataplane::nftables::{self, StandBySign};
@@ -35,8 +35,13 @@ const BESIDE_RULES: Duration = Duration::from_secs(10);
 /// Nothing must be there at so many looks in a row: a kube-proxy that changes its mode removes everything before it writes.
 const LOOKS: u32 = 2;
 
+/// Failures to look in a row, after which somebody should know.
+const FAILURES: u32 = 3;
+
 /// Whose problem it is in `/healthz`.
 const PROBLEM: &str = "standing by";
+/// The same, of what cannot be looked at.
+const BLIND: &str = "kube-proxy";
 
 /// Why it is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +64,17 @@ pub(super) enum Serving {
     Nobody,
 }
 
+/// What was seen so far.
+#[derive(Debug, Default)]
+struct Looks {
+    /// Nobody served, at so many looks in a row.
+    nobody: u32,
+    /// So many looks in a row failed.
+    failures: u32,
+    /// It was told that kube-proxy's rules serve alone, and they still do.
+    told: bool,
+}
+
 /// Lets others know that we stand by. `None` where the kernel cannot keep a table for one process, or another one stands by.
 pub(super) fn sign() -> Option<StandBySign> {
     match StandBySign::take() {
@@ -79,7 +95,8 @@ pub(super) fn sign() -> Option<StandBySign> {
 pub(super) async fn stand_by(settings: &Settings, log: &LogFilter, sign: Option<StandBySign>, signals: &mut Signals) -> Over {
     let Signals { terminate, interrupt } = signals;
     let cancel = CancellationToken::new();
-    let servers = open(settings, log, &cancel);
+    let health = Arc::new(ProxyHealth::new(settings.options.stale_after, false));
+    let servers = open(settings, log, health.clone(), &cancel);
     let standing = async {
         until_removed(|| {
             let mut door = KernelNft::open()?;
@@ -90,7 +107,7 @@ pub(super) async fn stand_by(settings: &Settings, log: &LogFilter, sign: Option<
         })
         .await;
         tracing::info!("standing by: {STANDS_BY}");
-        until_nobody_serves().await;
+        until_nobody_serves(&health).await;
     };
     let over = tokio::select! {
         _ = terminate.recv() => Over::Asked,
@@ -107,37 +124,47 @@ pub(super) async fn stand_by(settings: &Settings, log: &LogFilter, sign: Option<
 }
 
 /// `/healthz` and the metrics, wherever kube-proxy does not want to be.
-fn open(settings: &Settings, log: &LogFilter, cancel: &CancellationToken) -> Option<OpenServers> {
-    let free = |address: &SocketAddr| !presence::is_kube_proxys(address.port());
-    let Servers { healthz, metrics, bind_address_hard_fail: _ } = settings.options.servers;
-    let servers = Servers { healthz: healthz.filter(free), metrics: metrics.filter(free), bind_address_hard_fail: false };
-    let health = Arc::new(ProxyHealth::new(settings.options.stale_after, false));
-    health.problem(PROBLEM, Some(STANDS_BY.to_owned()));
-    let (_, configz) = watch::channel(settings.configz.clone());
-    let listening = Listening {
-        servers,
-        configz,
-        plane: "nftables",
-        metrics: Arc::new(Metrics::new()),
-        health,
-        reporter: Reporter::default(),
-        log: log.clone(),
-    };
+fn open(settings: &Settings, log: &LogFilter, health: Arc<ProxyHealth>, cancel: &CancellationToken) -> Option<OpenServers> {
+    let listening = listening(settings, log, health);
     listening.open(cancel).inspect_err(|error| tracing::warn!(%error, "nobody answers while this process stands by")).ok()
 }
 
-async fn until_nobody_serves() {
-    let (mut nobody, mut told) = (0, false);
-    while nobody < LOOKS {
+fn listening(settings: &Settings, log: &LogFilter, health: Arc<ProxyHealth>) -> Listening {
+    let free = |address: &SocketAddr| !presence::is_kube_proxys(address.port());
+    let Servers { healthz, metrics, bind_address_hard_fail: _ } = settings.options.servers;
+    let servers = Servers { healthz: healthz.filter(free), metrics: metrics.filter(free), bind_address_hard_fail: false };
+    health.problem(PROBLEM, Some(STANDS_BY.to_owned()));
+    let (_, configz) = watch::channel(settings.configz.clone());
+    let metrics = Arc::new(Metrics::new());
+    let (_, in_force) = watch::channel(Arc::new(settings.options.clone()));
+    servers::watch_gates(&metrics, in_force);
+    Listening { servers, configz, plane: "nftables", metrics, health, reporter: Reporter::default(), log: log.clone() }
+}
+
+async fn until_nobody_serves(health: &ProxyHealth) {
+    let mut looks = Looks::default();
+    while looks.nobody < LOOKS {
         let serving = blocking(|| who_serves(&mut KernelNft::open()?)).await;
-        let wait = match serving {
-            Ok(Serving::Nobody) => {
-                nobody += 1;
+        tokio::time::sleep(looks.take_in(&serving, health)).await;
+    }
+}
+
+impl Looks {
+    /// Notes what was seen, and says how long to wait before the next look.
+    fn take_in(&mut self, serving: &Result<Serving, MigrationError>, health: &ProxyHealth) -> Duration {
+        let Ok(serving) = serving.as_ref().map_err(|error| self.failed(error, health)) else { return LOOK_AGAIN };
+        if std::mem::take(&mut self.failures) >= FAILURES {
+            health.problem(BLIND, None);
+            tracing::info!("it can be told again who serves this node");
+        }
+        match serving {
+            Serving::Nobody => {
+                self.nobody += 1;
                 LOOK_AGAIN
             }
-            Ok(Serving::ItsRules) => {
-                nobody = 0;
-                if !std::mem::replace(&mut told, true) {
+            Serving::ItsRules => {
+                self.nobody = 0;
+                if !std::mem::replace(&mut self.told, true) {
                     tracing::warn!(
                         "kube-proxy has ended, and the rules that it left serve this node with nobody to maintain them: start it again, \
                          or return to sheave: `sheave cleanup` on the node, then restart sheave with --adopt"
@@ -145,13 +172,22 @@ async fn until_nobody_serves() {
                 }
                 BESIDE_RULES
             }
-            // What cannot be asked may serve.
-            Ok(Serving::KubeProxy | Serving::Another) | Err(_) => {
-                (nobody, told) = (0, false);
+            Serving::KubeProxy | Serving::Another => {
+                (self.nobody, self.told) = (0, false);
                 LOOK_AGAIN
             }
-        };
-        tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// What cannot be asked may serve.
+    fn failed(&mut self, error: &MigrationError, health: &ProxyHealth) {
+        self.nobody = 0;
+        self.failures = self.failures.saturating_add(1);
+        if self.failures == FAILURES {
+            let text = format!("it cannot be told who serves this node, so sheave goes on standing by: {}", with_causes(error));
+            tracing::warn!("{text}");
+            health.problem(BLIND, Some(text));
+        }
     }
 }
 
@@ -189,6 +225,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+    use crate::config::{Configuration, Overrides, interpret, parse};
     use crate::netlink::testns::in_namespace;
 
     #[test]
@@ -221,6 +258,34 @@ mod tests {
             assert!(Command::new("nft").arg(service).status().is_ok_and(|status| status.success()));
             assert_eq!(who_serves(&mut door).unwrap(), Serving::ItsRules);
         });
+    }
+
+    #[test]
+    fn one_who_cannot_look_says_so_once_and_goes_on_standing_by() {
+        let (log, _until) = crate::captured_log::Log::capture();
+        let health = ProxyHealth::new(Duration::from_secs(60), false);
+        let busy = || Err(MigrationError::Process { what: "looking", source: std::io::Error::other("busy") });
+        let mut looks = Looks::default();
+        looks.take_in(&Ok(Serving::Nobody), &health);
+        for _ in 0..2 * FAILURES {
+            looks.take_in(&busy(), &health);
+        }
+        assert_eq!(looks.nobody, 0, "who cannot be asked may serve");
+        assert_eq!(log.lines().iter().filter(|line| line.contains("looking: busy")).count(), 1, "{:?}", log.lines());
+        assert!(health.look().problems.iter().any(|problem| problem.contains("looking: busy")));
+        looks.take_in(&Ok(Serving::Nobody), &health);
+        assert!(looks.nobody == 1 && health.look().problems.is_empty());
+    }
+
+    #[test]
+    fn a_gate_is_told_as_it_is() {
+        let (log, _layer) = LogFilter::new("info").unwrap();
+        let overrides = Overrides { host_name: "n".to_owned(), ..Overrides::default() };
+        let text = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration";
+        let settings = interpret(&Configuration::of(&parse(text).unwrap()), &overrides).unwrap();
+        let listening = listening(&settings, &log, Arc::new(ProxyHealth::new(Duration::from_secs(60), false)));
+        let told = "kubernetes_feature_enabled{name=\"AllowServiceExternalIPs\",stage=\"DEPRECATED\"} 1";
+        assert!(listening.metrics.text().lines().any(|line| line == told));
     }
 
     #[tokio::test]
