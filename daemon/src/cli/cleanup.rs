@@ -54,6 +54,10 @@ pub(super) fn cleanup(arguments: &Arguments) -> Result<(), Failure> {
 fn own_tables(door: &mut KernelNft) -> Result<Vec<&'static str>, DoorError> {
     let all = [nftables::TABLE, nftables::HOLD_TABLE, nftables::LOCALNET_TABLE, rollback::REQUEST_TABLE];
     let mut there = Vec::new();
+    // Of a process that stands by it goes with that process.
+    if nftables::is_left_over(door, nftables::STAND_BY_TABLE)? {
+        there.push(nftables::STAND_BY_TABLE);
+    }
     for table in all {
         if door.table_exists(table)? {
             there.push(table);

@@ -203,8 +203,9 @@ fn own_endpoint(service: &Service, ip: IpAddr, index: &Index, table: &ServiceTab
         return None;
     }
     index.slices(&service.key).find_map(|slice| {
-        let place = slice.endpoints.iter().position(|endpoint| endpoint.address == ip)?;
-        Some(format!("endpoints[{place}].addresses[0] of EndpointSlice {}", slice.key))
+        // Without its place: endpoints that cannot be used were left out.
+        let has = slice.endpoints.iter().any(|endpoint| endpoint.address == ip);
+        has.then(|| format!("endpoint {ip} of EndpointSlice {}", slice.key))
     })
 }
 

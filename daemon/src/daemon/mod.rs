@@ -51,12 +51,13 @@ pub use watchman::Watchman;
 
 use self::adoption::Adoption;
 use self::forwarding::Forwarding;
+use self::handover::AtStart;
 use self::kernel_settings::Sysctls;
 use self::localnet::Localnet;
 use self::reload::{Follower, InForce};
 use self::stand_by::Over;
 use self::told::Told;
-use crate::config::{ConfigFile, Options, Settings, SourceOptions};
+use crate::config::{ConfigFile, LogDefaults, Options, Settings, SourceOptions};
 use crate::dataplane::nftables::{NatHold, NftablesPlane, StandBySign};
 use crate::dataplane::{Dataplane as _, PlaneError};
 use crate::health::{ProxyHealth, ServiceChecks};
@@ -205,7 +206,7 @@ pub fn run(mut settings: Settings, file: Option<&ConfigFile>, log: &LogFilter) -
         .build()
         .map_err(|source| DaemonError::Process { what: "starting the runtime", source })?;
     let mut beginning = Beginning::Process;
-    let mut told = Told { log_format: Some(settings.log.format), ..Told::default() };
+    let mut told = Told { log_format: Some(settings.log.format), verbosity: Some(settings.log.verbosity), ..Told::default() };
     let outcome = runtime.block_on(async {
         let mut signals = Signals::listen()?;
         loop {
@@ -216,7 +217,16 @@ pub fn run(mut settings: Settings, file: Option<&ConfigFile>, log: &LogFilter) -
                     Over::Asked => return Ok(()),
                     Over::NobodyServes => {
                         // What changed in the file meanwhile, or was taken over before, is in it.
-                        settings = file.and_then(|file| file.load().ok()).unwrap_or(settings);
+                        match file.map(ConfigFile::load) {
+                            Some(Ok(now)) => settings = now,
+                            Some(Err(error)) => {
+                                let error = with_causes(&error);
+                                tracing::error!(
+                                    "the configuration cannot be used, sheave serves with the one it last began with: {error}"
+                                );
+                            }
+                            None => {}
+                        }
                         beginning = Beginning::Return;
                     }
                 },
@@ -234,7 +244,7 @@ async fn serve(
     log: LogFilter,
     signals: &mut Signals,
     told: &mut Told,
-    beginning: Beginning,
+    mut beginning: Beginning,
 ) -> Result<End, DaemonError> {
     let Signals { terminate, interrupt } = signals;
     let cancel = CancellationToken::new();
@@ -247,18 +257,26 @@ async fn serve(
         _ = interrupt.recv() => return Ok(End::Asked),
     };
     if handover::is_requested() {
-        if !handover::kube_proxy_is_gone().await {
-            // First: who reads the next line may look for what is left. And others never see neither of the two.
-            let sign = stand_by::sign();
-            drop(hold);
-            tracing::info!("this node was given back to kube-proxy, which runs: standing by, without serving");
-            return Ok(End::GivenBack(sign));
+        match handover::at_start().await {
+            AtStart::GivenBack => {
+                // First: who reads the next line may look for what is left. And others never see neither of the two.
+                let sign = stand_by::sign();
+                drop(hold);
+                tracing::info!("this node was given back to kube-proxy: standing by, without serving");
+                return Ok(End::GivenBack(sign));
+            }
+            AtStart::Unfulfilled => handover::decline(),
+            AtStart::NobodyServes => {
+                handover::withdraw();
+                beginning = Beginning::Return;
+            }
         }
-        handover::withdraw();
     }
     let adoption = adoption::prepare(&settings.options, beginning == Beginning::Configuration).await?;
     settings.tell(&mut told.configuration);
-    let (log_now, log_filter) = (settings.log, log.clone());
+    // The file may have another since the filter was set, if this process stood by.
+    let verbosity = told.verbosity.unwrap_or(settings.log.verbosity);
+    let (log_now, log_filter) = (LogDefaults { verbosity, ..settings.log }, log.clone());
     let options = Arc::new(settings.options);
     let own_port = door.port_id();
     let plane = NftablesPlane::new(Box::new(door));
@@ -302,6 +320,9 @@ async fn serve(
         tracing::info!("bindAddressHardFail waits: what kube-proxy listens on is ours when it has ended");
         servers.bind_address_hard_fail = false;
     }
+    let (in_force, settings_wanted) = watch::channel(options.clone());
+    // Before anybody can ask.
+    servers::watch_gates(&metrics, in_force.subscribe());
     let (subscribed, events) = (configz.subscribe(), reporter.clone());
     let mut keeper = kernel_settings::Keeper::new(health.clone(), metrics.clone(), reporter.clone(), told.kernel.clone());
     let listening =
@@ -311,7 +332,6 @@ async fn serve(
     let watchman = Watchman::start(own_port, control.clone(), health.clone())?.holding(hold);
     // After the hold, which asks for connection tracking: before, its settings need not be there.
     keeper.look(&options);
-    let (in_force, settings_wanted) = watch::channel(options.clone());
     let forwarding = Forwarding {
         health: health.clone(),
         metrics: outputs.metrics.clone(),
@@ -320,7 +340,6 @@ async fn serve(
     };
     tokio::spawn(cancel.clone().run_until_cancelled_owned(forwarding.watch(in_force.subscribe())));
     tokio::spawn(cancel.clone().run_until_cancelled_owned(keeper.follow(settings_wanted)));
-    servers::watch_gates(&outputs.metrics, in_force.subscribe());
 
     tracing::info!(node = %options.node_name, plane = plane_name, version = env!("CARGO_PKG_VERSION"), "sheave starts");
     reporter.starting();

@@ -143,6 +143,7 @@ impl Follower<'_> {
     /// What is logged changes at once; a filter that was set over `/debug/flags/v` stays until the file has another verbosity.
     fn follow_log(&mut self, next: LogDefaults) {
         let before = std::mem::replace(&mut self.in_force.log, next);
+        self.told.verbosity = Some(next.verbosity);
         if next.verbosity != before.verbosity
             && !self.file.overrides.log_filter
             && let Err(error) = self.log.set(&next.filter())
@@ -235,7 +236,7 @@ mod tests {
                 told: &mut Told::default(),
             };
             follower.follow_log(LogDefaults { format: LogFormat::Text, verbosity: 4 });
-            assert_eq!(log.current(), expected);
+            assert_eq!((log.current().as_str(), follower.told.verbosity), (expected, Some(4)));
         }
     }
 

@@ -70,9 +70,9 @@ impl Reporter {
         self.say(self.own_node(), event, format!("starting {server} server failed: {error}"));
     }
 
-    /// This node, which was given back to kube-proxy, has neither a kube-proxy nor rules of one any more.
+    /// This node, which was given back to kube-proxy, has neither a kube-proxy nor rules of one that serve any more.
     pub(super) fn returned(&self) {
-        let text = "kube-proxy and everything of its own are gone from this node, which nobody served: sheave serves it again";
+        let text = "kube-proxy is gone from this node, with all of its rules that served, so nobody did: sheave serves it again";
         tracing::warn!("{text}");
         let event = Event { severity: Severity::Warning, reason: "KubeProxyGone", action: "Serve" };
         self.say(self.own_node(), event, text.to_owned());

@@ -18,4 +18,6 @@ pub(super) struct Told {
     pub(super) configuration: BTreeSet<String>,
     /// How the lines look that it was told: settled when the process started.
     pub(super) log_format: Option<LogFormat>,
+    /// The configuration's verbosity, as the filter was last set by it.
+    pub(super) verbosity: Option<u32>,
 }

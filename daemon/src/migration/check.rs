@@ -15,7 +15,7 @@ use crate::netlink::nft::KernelNft;
 
 /// What it means that a `sheave run` stands by, and what to do.
 pub const STANDS_BY: &str = "this node was given back to kube-proxy, and sheave serves nothing here; it serves again by itself once \
-                             there is neither a kube-proxy nor anything of its own; to return before that, run `sheave cleanup` on \
+                             there is neither a kube-proxy nor a rule of its own that serves; to return before that, run `sheave cleanup` on \
                              the node, then restart sheave with --adopt";
 
 /// Everything that matters for a migration of this node.

@@ -176,6 +176,14 @@ impl State {
         self.items().is_empty()
     }
 
+    /// Whether it leads packets of Services anywhere, or what cannot be read here may. What `kube-proxy --cleanup` leaves of iptables
+    /// mode does not: chains with its names and nobody who jumps to them (`CleanupLeftovers` of pkg/proxy/iptables/proxier.go, v1.36).
+    #[must_use]
+    pub fn may_serve(&self) -> bool {
+        let unread = self.untouchable.iter().any(|table| !table.certain);
+        unread || !self.cluster_ips().is_empty() || !self.frontends().is_empty()
+    }
+
     /// Everything that is kube-proxy's, by name.
     #[must_use]
     pub fn items(&self) -> Vec<Item> {

@@ -19,8 +19,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// A `sheave run` that is asked with less time than that could not be awaited.
 const STANDS_DOWN_WITHIN: Duration = Duration::from_secs(2);
 /// kube-proxy changes its rules within its minSyncPeriod (1 s). One that has lost the API server tries to reach it again with pauses
-/// of up to 30 s, for each kind of object by itself (client-go's reflector).
-const SETTLED: Duration = Duration::from_secs(35);
+/// that grow to 30 s, each with a jitter of up to as much again, for each kind of object by itself (client-go's reflector:
+/// `wait.NewExponentialBackoffManager(800*time.Millisecond, 30*time.Second, 2*time.Minute, 2.0, 1.0, ..)`): at most 60 s.
+const SETTLED: Duration = Duration::from_secs(65);
+/// Why what it says proves nothing.
+const FAILING: &str = "requests of kube-proxy's to the API server fail";
 /// Addresses that an answer names at most.
 const NAMED: usize = 5;
 
@@ -192,6 +195,8 @@ struct Known {
 #[derive(Debug, Default)]
 struct Settling {
     last: Option<(Known, u64, Instant)>,
+    /// What was last different was that more requests had failed.
+    failing: bool,
 }
 
 impl Settling {
@@ -199,7 +204,8 @@ impl Settling {
     fn settled(&mut self, theirs: Known, failed_requests: u64, now: Instant) -> bool {
         match &self.last {
             Some((last, failed, since)) if (last, *failed) == (&theirs, failed_requests) => now.duration_since(*since) >= SETTLED,
-            _ => {
+            before => {
+                self.failing = before.as_ref().is_some_and(|(_, failed, _)| *failed < failed_requests);
                 self.last = Some((theirs, failed_requests, now));
                 false
             }
@@ -216,6 +222,7 @@ fn unattended(waiting: Option<Waiting>, theirs: Known, settling: &mut Settling, 
         None => (witness.asked(now) == Programmed::NotYet).then_some(Waiting::NotProgrammed),
         Some(Waiting::Missing(lack)) => Some(match witness.asked(now) {
             Programmed::Yes { failed_requests } if settling.settled(theirs, failed_requests, now) => Waiting::Stale(lack),
+            Programmed::Yes { .. } if settling.failing => Waiting::Unproven(lack, FAILING.to_owned()),
             Programmed::Yes { .. } => Waiting::Missing(lack),
             Programmed::NotYet => Waiting::Unproven(lack, Waiting::NotProgrammed.to_string()),
             Programmed::Unknown(why) => Waiting::Unproven(lack, why),
@@ -349,7 +356,8 @@ mod tests {
         assert!(!settling.settled(Known::default(), 0, start) && !settling.settled(one(), 0, start + 2 * SETTLED));
         assert!(!settling.settled(one(), 0, start + 3 * SETTLED - LOOK_AGAIN));
         assert!(settling.settled(one(), 0, start + 3 * SETTLED));
-        assert!(!settling.settled(one(), 1, start + 3 * SETTLED), "a request has failed");
+        assert!(!settling.failing);
+        assert!(!settling.settled(one(), 1, start + 3 * SETTLED) && settling.failing, "a request has failed");
         assert!(settling.settled(one(), 1, start + 4 * SETTLED));
     }
 

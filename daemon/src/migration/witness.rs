@@ -102,7 +102,8 @@ fn judge(text: &str) -> Programmed {
     if synced.is_empty() && !has(text, KUBERNETES) {
         return Programmed::Unknown(format!("whoever answers on port {PORT} is not kube-proxy"));
     }
-    let waits = |(labels, queued): (&str, f64)| synced.iter().any(|(of, last)| *of == labels && *last < queued);
+    // A family that was queued and has never synced has no time of a sync.
+    let waits = |(labels, queued): (&str, f64)| !synced.iter().any(|(of, last)| *of == labels && *last >= queued);
     if synced.is_empty() || synced.iter().any(|(_, last)| *last <= 0.0) || samples(text, LAST_QUEUED).any(waits) {
         return Programmed::NotYet;
     }
@@ -150,6 +151,10 @@ mod tests {
         };
         assert_eq!(judge(&text(&[synced, &queued("IPv4", "1.7640e+09")])), YES);
         assert_eq!(judge(&text(&[synced, &queued("IPv4", "1.7642e+09")])), Programmed::NotYet, "a change waits");
+        let both = [synced, &queued("IPv4", "1.7640e+09"), &queued("IPv6", "1.7640e+09")];
+        assert_eq!(judge(&text(&both)), Programmed::NotYet, "IPv6 has never synced");
+        let synced_too = synced.replace("IPv4", "IPv6");
+        assert_eq!(judge(&text(&[&both[..], &[synced_too.as_str()]].concat())), YES);
         let requests = [
             "rest_client_requests_total{code=\"200\",host=\"a\",method=\"GET\"} 12",
             "rest_client_requests_total{code=\"<error>\",host=\"a\",method=\"GET\"} 3",

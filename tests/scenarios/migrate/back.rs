@@ -33,8 +33,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         back_waits_for_endpoints needs ["nftables", "tool:nft"];
         back_waits_for_endpoints_with_chains_of_their_own needs ["nftables", "tool:nft"];
         back_to_iptables_legacy_needs_no_tool_of_its_own needs ["nftables", "tool:nft", "tool:iptables-legacy-restore"];
-        back_does_not_wait_for_what_a_stopped_sheave_left needs ["nftables", "tool:nft"], within 120 s;
-        back_to_rules_that_nobody_vouches_for_removes_nothing needs ["nftables", "tool:nft"], within 150 s;
+        back_does_not_wait_for_what_a_stopped_sheave_left needs ["nftables", "tool:nft"], within 150 s;
+        back_to_rules_that_nobody_vouches_for_removes_nothing needs ["nftables", "tool:nft"], within 210 s;
         back_waits_until_kube_proxy_has_programmed_something needs ["nftables", "tool:nft"];
         back_where_nothing_is_ours_is_done needs ["nftables"];
     );
@@ -53,7 +53,7 @@ struct Back {
 impl Back {
     fn start(cluster: &Cluster) -> anyhow::Result<Self> {
         let mut command = Command::new(executable()?);
-        command.args(["migrate", "back", "--timeout", "60s"]).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(["migrate", "back", "--timeout", "90s"]).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut process = cluster.node().spawn(command)?;
         let lines = BufReader::new(process.child().stdout.take().context("its standard output is a pipe")?).lines();
         Ok(Self { process, lines })
@@ -151,9 +151,17 @@ fn migrate_back_to_nftables_with_sheave_alive() -> anyhow::Result<()> {
     cluster.await_log("our rules are removed", PATIENCE)?;
     no_rules(&cluster, true)?;
     ensure!(cluster.terminate()?.success());
-    // Without a kube-proxy somebody has to serve.
+    // The rules of one that has ended serve, and it may be on its way back.
     drop(kube_proxy);
+    cluster.launch()?;
+    cluster.await_log("the rules that it left serve this node", PATIENCE)?;
+    no_rules(&cluster, true)?;
+    Traffic::start(&cluster).context("through the rules that kube-proxy left")?.finish()?;
+    ensure!(cluster.terminate()?.success());
+    // Without them somebody has to serve.
+    cluster.nft("delete table ip kube-proxy; delete table ip6 kube-proxy")?;
     cluster.restart()?;
+    cluster.await_log("sheave serves it again", PATIENCE)?;
     ensure!(!ruleset(&cluster)?.contains("sheave-back"), "the request means nothing any more");
     Ok(())
 }
@@ -370,7 +378,7 @@ fn back_to_rules_that_nobody_vouches_for_removes_nothing() -> anyhow::Result<()>
     let (cluster, kube_proxy) = beside_one_that_lacks_a_cluster_ip(KubeProxy::start)?;
     let before = ruleset(&cluster)?;
     let stays = |why: &str| -> anyhow::Result<()> {
-        let ended = cluster.sheave(&["migrate", "back", "--timeout", "40s"])?;
+        let ended = cluster.sheave(&["migrate", "back", "--timeout", "70s"])?;
         ensure!(ended.status.code() == Some(1) && ended.stderr.contains("nothing was removed"), "{ended:?}");
         ensure!(ended.stderr.contains("fd00:172:30::99") && ended.stderr.contains(why), "{ended:?}");
         ensure!(ended.stderr.contains("`sheave cleanup`"), "it does not say what to do: {ended:?}");

@@ -77,7 +77,7 @@ fn an_endpoint_that_is_its_own_services_cluster_ip_is_named_with_its_slice() {
     };
     world.reconciler.apply(slice(&["10.244.0.7", "10.96.0.1", "10.96.0.2"]));
     let (told, _) = world.put([samples::service(key("web"), ip("10.96.0.1")), samples::service(key("other"), ip("10.96.0.2"))]);
-    let expected = "default/web endpoints[1].addresses[0] of EndpointSlice default/web-a: 10.96.0.1 is the ClusterIP of this very \
+    let expected = "default/web endpoint 10.96.0.1 of EndpointSlice default/web-a: 10.96.0.1 is the ClusterIP of this very \
                     Service: what gets there goes nowhere, and it is served";
     assert_eq!(told, [expected]);
     world.reconciler.apply(slice(&["10.244.0.7", "10.96.0.2"]));

@@ -1,6 +1,7 @@
 //! What a process before this one served, from its rules, which ours are about to replace: of a Service that was deleted while nobody was
 //! there to see it nothing else tells. Its NodePort, VIP or externalIP might be anybody's otherwise; where it had a frontend of ours, a
-//! flow that is translated there is of that Service, and leads to a pod that has another owner by now, or none.
+//! flow that is translated there is of that Service, and leads to a pod that has another owner by now, or none. One that is not translated
+//! began before those rules, and loses nothing by being looked at afresh with its next packet.
 
 use std::collections::BTreeSet;
 use std::io;

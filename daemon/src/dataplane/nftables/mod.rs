@@ -43,7 +43,7 @@ use skeleton::{Features, LARGEST_CLASS, Skeleton};
 pub use hold::{HOLD_TABLE, NatHold, is_held};
 pub use names::{LAYOUT, LOCALNET_TABLE, TABLE};
 pub use skeleton::NAT_PRIORITY;
-pub use stand_by::{STAND_BY_TABLE, StandBySign, stands_by};
+pub use stand_by::{STAND_BY_TABLE, StandBySign, is_left_over, stands_by};
 
 /// Renders the ServiceTable into `table inet sheave`.
 pub struct NftablesPlane {
@@ -153,7 +153,7 @@ impl Dataplane for NftablesPlane {
     }
 }
 
-/// Deletes `table inet sheave` with all that is in it, and a hold that nobody has any more; nothing else. Says whether there was one.
+/// Deletes `table inet sheave` with all that is in it, and a hold and a sign that nobody has any more; nothing else. Says whether there was one.
 ///
 /// What translates goes first, and the rest in a transaction of its own: a packet that is on its way between the two hooks is still
 /// masqueraded, where other rules take over (`sheave migrate back`).
@@ -173,6 +173,9 @@ pub fn cleanup(door: &mut dyn NftDoor) -> Result<bool, PlaneError> {
         if door.table_exists(table).map_err(error::door)? {
             batch.delete_table(table);
         }
+    }
+    if is_left_over(door, STAND_BY_TABLE).map_err(error::door)? {
+        batch.delete_table(STAND_BY_TABLE);
     }
     if batch.is_empty() {
         return Ok(false);

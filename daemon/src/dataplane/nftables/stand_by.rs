@@ -45,6 +45,14 @@ pub fn stands_by(door: &mut dyn NftDoor) -> Result<bool, DoorError> {
     Ok(door.table(STAND_BY_TABLE)?.is_some_and(|table| table.owner.is_some()))
 }
 
+/// Whether a table that its process takes with it is here without one: a leftover of a saved ruleset.
+///
+/// # Errors
+/// See [`DoorError`].
+pub fn is_left_over(door: &mut dyn NftDoor, table: &str) -> Result<bool, DoorError> {
+    Ok(door.table(table)?.is_some_and(|table| table.owner.is_none()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::namespace::{in_namespace, nft};
@@ -56,8 +64,11 @@ mod tests {
             let mut door = KernelNft::open().unwrap();
             nft(&["-f", "-"], "table inet sheave-stand-by { }");
             assert!(!stands_by(&mut door).unwrap(), "nobody owns it");
+            assert!(super::super::cleanup(&mut door).unwrap() && nft(&["list", "tables"], "").is_empty(), "a leftover goes");
+            nft(&["-f", "-"], "table inet sheave-stand-by { }");
             let sign = StandBySign::take().expect("the first of this namespace");
             assert!(stands_by(&mut door).unwrap());
+            assert!(!super::super::cleanup(&mut door).unwrap(), "it is its process's");
             let second = StandBySign::take().expect_err("there is one");
             assert!(matches!(second, PlaneError::Owned { table: STAND_BY_TABLE }), "{second}");
             drop(sign);
