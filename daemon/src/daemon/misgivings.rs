@@ -10,11 +10,14 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::config::{Options, SourceOptions};
-use crate::model::{Family, Index, Protocol, Service, ServiceKey};
+use crate::model::{Family, Index, Protocol, Service, ServiceKey, ServicePortSpec};
 use crate::table::{FrontendAddress, NodeState, Notice, ServiceTable};
 
 /// What else listens on a node and is missed most when it cannot be reached: how one would mend this.
 const MISSED_MOST: [(u16, &str); 2] = [(22, "SSH"), (10_250, "the kubelet")];
+
+/// What becomes of an address that is somebody's already.
+const INSTEAD: &str = "connections from here to the Service's ports there go to its endpoints instead, and others may be refused";
 
 /// What a Service could take something from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,12 +110,21 @@ impl Misgivings {
         news
     }
 
-    /// Who has the healthCheckNodePort of a Service as a nodePort, and the other way round.
+    /// Who has the healthCheckNodePort of a Service as a nodePort, and the other way round; and whose nodePorts are taken at an address
+    /// of this node's that the Service has.
     fn other_parties(&self, key: &ServiceKey, index: &Index, table: &ServiceTable) -> Vec<ServiceKey> {
         let holders = self.checked_at.get(key).and_then(|port| holder(*port, table));
         let node_ports = index.service(key).into_iter().flat_map(|service| &service.ports).map(|port| port.node_port);
         let checks = node_ports.filter_map(|port| self.health_checks.get(&port));
-        holders.into_iter().chain(checks).filter(|other| *other != key).cloned().collect()
+        let own = index.service(key).into_iter().filter(|_| !self.surroundings.own.is_empty());
+        let own = own.flat_map(|service| outward(service).map(move |(_, ip)| (service, ip)));
+        let shadowed = own.filter(|(_, ip)| self.surroundings.own.contains(ip)).flat_map(|(service, ip)| {
+            service.ports.iter().filter_map(move |port| {
+                let node_port = FrontendAddress::NodePort { family: Family::of(ip), protocol: port.protocol, port: port.port };
+                table.holder(&node_port).map(|holder| &holder.id.service)
+            })
+        });
+        holders.into_iter().chain(checks).chain(shadowed).filter(|other| *other != key).cloned().collect()
     }
 
     fn judge(&self, service: &Service, index: &Index, table: &ServiceTable) -> Vec<Notice> {
@@ -132,14 +144,35 @@ impl Misgivings {
                 note("AddressOverlap", &endpoint, what);
             }
         }
-        for (field, addresses) in [("spec.externalIPs", &service.external_ips), ("status.loadBalancer.ingress", &service.vips)] {
-            for ip in addresses.iter().filter(|ip| self.surroundings.own.contains(ip)) {
-                for port in service.ports.iter().filter(|port| port.protocol == Protocol::Tcp) {
-                    if let Some(missed) = self.missed(port.port) {
-                        let what =
-                            format!("connections to {ip}:{} on this node go to this Service, and {missed} gets none", port.port);
-                        note("PortOverlap", field, what);
-                    }
+        for (field, ip) in outward(service) {
+            let served = |port: &&ServicePortSpec| {
+                let frontend = FrontendAddress::Ip { ip, protocol: port.protocol, port: port.port };
+                table.holder(&frontend).is_some_and(|holder| holder.id.service == service.key)
+            };
+            if table.is_local_endpoint(ip) && service.ports.iter().any(|port| served(&port)) {
+                note("AddressOverlap", field, of_a_pod(ip));
+            }
+            if !self.surroundings.own.contains(&ip) {
+                continue;
+            }
+            for port in service.ports.iter().filter(|port| port.protocol == Protocol::Tcp).filter(served) {
+                if let Some(missed) = self.missed(port.port) {
+                    let what =
+                        format!("connections to {ip}:{} on this node go to this Service, and {missed} gets none", port.port);
+                    note("PortOverlap", field, what);
+                }
+            }
+        }
+        for (place, port) in service.ports.iter().enumerate().filter(|(_, port)| port.node_port != 0) {
+            for &ip in &self.surroundings.own {
+                let frontend = FrontendAddress::Ip { ip, protocol: port.protocol, port: port.node_port };
+                let other = table.holder(&frontend).map(|holder| &holder.id.service).filter(|other| **other != service.key);
+                if let Some(other) = other {
+                    let what = format!(
+                        "{other} has {ip}, an address of this node: who asks there for {} gets that Service",
+                        port.node_port
+                    );
+                    note("FrontendConflict", &format!("spec.ports[{place}].nodePort"), what);
                 }
             }
         }
@@ -165,12 +198,11 @@ impl Misgivings {
     /// What a ClusterIP is beside that.
     fn whose(&self, ip: IpAddr, table: &ServiceTable) -> Option<String> {
         let Surroundings { own, service_cidrs, listening: _ } = &self.surroundings;
-        let instead = "connections from here to the Service's ports there go to its endpoints instead, and others may be refused";
         if own.contains(&ip) {
-            return Some(format!("{ip} is an address of this node: {instead}"));
+            return Some(format!("{ip} is an address of this node: {INSTEAD}"));
         }
         if table.is_local_endpoint(ip) {
-            return Some(format!("{ip} is the address of a pod on this node: {instead}"));
+            return Some(of_a_pod(ip));
         }
         let mut of_family = service_cidrs.iter().filter(|cidr| Family::of(cidr.addr()) == Family::of(ip)).peekable();
         of_family.peek()?;
@@ -193,6 +225,16 @@ impl Misgivings {
         let server = self.surroundings.listening.get(&port).map(|path| (*path).to_owned());
         server.or_else(|| self.health_checks.get(&port).map(|service| format!("the healthCheckNodePort of {service}")))
     }
+}
+
+/// The addresses that a Service has beside its ClusterIPs, and from which field.
+fn outward(service: &Service) -> impl Iterator<Item = (&'static str, IpAddr)> + '_ {
+    let external = service.external_ips.iter().map(|ip| ("spec.externalIPs", *ip));
+    external.chain(service.vips.iter().map(|ip| ("status.loadBalancer.ingress", *ip)))
+}
+
+fn of_a_pod(ip: IpAddr) -> String {
+    format!("{ip} is the address of a pod on this node: {INSTEAD}")
 }
 
 /// Which endpoint in use has the ClusterIP of its own Service, and is translated to what is never translated again.

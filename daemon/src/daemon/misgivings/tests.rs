@@ -108,6 +108,53 @@ fn a_cluster_ip_that_is_somebodys_is_named_once_and_until_it_is_not() {
 }
 
 #[test]
+fn an_external_ip_that_is_a_pods_is_named() {
+    let mut world = World::new();
+    let local = Endpoint { node: Some("n".into()), ..samples::endpoint(ip("10.244.0.7")) };
+    let slice = samples::slice(ObjectKey::new("default", "web-a"), key("web"), [local]);
+    world.reconciler.apply(Change::Applied(Object::EndpointSlice(Box::new(slice))));
+    world.put([samples::service(key("web"), ip("10.96.0.1"))]);
+    let thief = Service { external_ips: vec![ip("10.244.0.7")], ..samples::service(key("thief"), ip("10.96.0.2")) };
+    let (told, _) = world.put([thief]);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("default/thief spec.externalIPs: 10.244.0.7 is the address of a pod on this node: "), "{told:?}");
+}
+
+#[test]
+fn a_node_port_that_is_shadowed_at_an_address_of_the_node_is_told_whoever_comes_first() {
+    let node_port = || {
+        let mut service = samples::service(key("old"), ip("10.96.0.1"));
+        service.ports[0].node_port = 31_600;
+        Service { kind: ServiceType::NodePort, ..service }
+    };
+    let taker = || {
+        let mut service = samples::service(key("taker"), ip("10.96.0.2"));
+        service.ports[0].port = 31_600;
+        Service { external_ips: vec![ip(OWN)], ..service }
+    };
+    let told = "default/old spec.ports[0].nodePort: default/taker has 192.168.0.2, an address of this node: who asks there for \
+                31600 gets that Service";
+    let mut world = World::new();
+    assert_eq!(world.put([node_port()]), (vec![], 0));
+    assert_eq!(world.put([taker()]), (vec![told.to_owned()], 0));
+    world.reconciler.apply(Change::Deleted(crate::source::Kind::Service, key("taker")));
+    assert_eq!(world.look(), (vec![], 1));
+    assert_eq!(world.put([taker()]), (vec![told.to_owned()], 0), "again");
+    let mut world = World::new();
+    assert_eq!(world.put([taker(), node_port()]), (vec![told.to_owned()], 0), "both at once");
+}
+
+#[test]
+fn who_lost_an_address_takes_nothing_there() {
+    let mut world = World::new();
+    let holder = samples::service(key("holder"), ip(OWN));
+    let mut loser = Service { external_ips: vec![ip(OWN)], ..samples::service(key("loser"), ip("10.96.0.2")) };
+    loser.ports[0].port = 22;
+    let (told, _) = world.put([holder, loser]);
+    assert!(!told.iter().any(|line| line.contains("SSH")), "{told:?}");
+}
+
+#[test]
 fn ports_at_which_the_daemon_answers_are_named() {
     let mut world = World::new();
     let node_port = |name: &str, address: &str, number| {
@@ -142,6 +189,7 @@ fn ports_at_which_the_daemon_answers_are_named() {
             "default/b spec.ports[0].nodePort: 10249 is where this daemon answers /metrics: who asks there gets this Service",
             "default/c spec.ports[0].nodePort: 31000 is where this daemon answers the healthCheckNodePort of default/lb: who asks there gets this Service",
             "default/d spec.ports[0].nodePort: connections to 22 of this node go to this Service, and SSH gets none there",
+            "default/d spec.ports[0].nodePort: default/ssh has 192.168.0.2, an address of this node: who asks there for 22 gets that Service",
             "default/lb spec.healthCheckNodePort: 31000 is a nodePort of default/c: a load balancer that asks there gets that Service",
             "default/ssh spec.externalIPs: connections to 192.168.0.2:22 on this node go to this Service, and SSH gets none",
         ]
