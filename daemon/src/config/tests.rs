@@ -184,6 +184,52 @@ fn kube_proxys_silent_traps_are_warnings() {
     assert!(with("").warnings[0].starts_with("KubeProxyConfiguration.clusterCIDR: empty"));
 }
 
+/// kube-proxy skips loopback addresses with a line in its log, and a family that had nothing else has no NodePorts any more.
+#[test]
+fn node_ports_at_loopback_addresses_are_told_where_nobody_serves_them() {
+    let told = |fields: &str| {
+        let about = |text: &String| text.contains("nodePortAddresses") && !text.contains("is meant");
+        warnings(fields).into_iter().filter(about).collect::<Vec<_>>()
+    };
+    let nftables = "loopback, where NodePorts are not served in mode \"nftables\"";
+    let no_v4 = "there is no other IPv4 CIDR, so no NodePort is served in IPv4";
+    let no_v6 = "there is no other IPv6 CIDR, so no NodePort is served in IPv6";
+    for (fields, expected) in [
+        ("mode: nftables\nnodePortAddresses: [127.0.0.0/8, '::/0']", format!("127.0.0.0/8: {nftables}; {no_v4}")),
+        ("mode: nftables\nnodePortAddresses: [127.0.0.0/8]", format!("127.0.0.0/8: {nftables}; {no_v4}")),
+        ("mode: nftables\nnodePortAddresses: [0.0.0.0/0, '::1/128']", format!("::1/128: {nftables}; {no_v6}")),
+        (
+            "mode: nftables\nnodePortAddresses: [10.0.0.0/8, 127.0.0.1/32, 127.0.0.2/32, '::/0']",
+            format!("127.0.0.1/32, 127.0.0.2/32: {nftables}; the other IPv4 CIDRs alone count"),
+        ),
+        (
+            "mode: ipvs\nnodePortAddresses: [127.0.0.0/8, '::/0']",
+            format!("127.0.0.0/8: loopback, where NodePorts are not served in mode \"ipvs\"; {no_v4}"),
+        ),
+        (
+            "iptables: {localhostNodePorts: false}\nnodePortAddresses: [127.0.0.0/8, '::/0']",
+            format!("127.0.0.0/8: loopback, and iptables.localhostNodePorts is false; {no_v4}"),
+        ),
+        (
+            "nodePortAddresses: [127.0.0.2/32, '::/0']",
+            format!("127.0.0.2/32: of loopback addresses 127.0.0.1 alone serves NodePorts; {no_v4}"),
+        ),
+        (
+            "nodePortAddresses: [0.0.0.0/0, '::1/128']",
+            format!("::1/128: loopback, where NodePorts are not served in IPv6; {no_v6}"),
+        ),
+    ] {
+        assert_eq!(told(fields), [format!("KubeProxyConfiguration.nodePortAddresses: {expected}")], "{fields}");
+    }
+    for fields in [
+        "nodePortAddresses: [127.0.0.0/8, '::/0']",
+        "mode: nftables\nnodePortAddresses: [0.0.0.0/0, '::/0']",
+        "mode: nftables\nnodePortAddresses: [10.0.0.0/8, 'fd00::/8']",
+    ] {
+        assert_eq!(told(fields), [""; 0], "{fields}");
+    }
+}
+
 /// Every field that claims an effect has to be read somewhere: with another value, options or the log are other ones.
 #[test]
 fn every_field_that_has_an_effect_has_one() {

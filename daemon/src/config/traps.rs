@@ -10,6 +10,7 @@ use super::present::non_defaults;
 use super::{Configuration, Overrides, SheaveConfiguration, sheave};
 use crate::model::Family;
 use crate::source::decode::address;
+use crate::table::LOCALHOST;
 
 /// The one feature gate that means something here: `false` leaves externalIPs unserved (KEP-5707).
 pub(super) const EXTERNAL_IPS: &str = "AllowServiceExternalIPs";
@@ -37,6 +38,7 @@ pub(super) fn warnings(configuration: &Configuration, overrides: &Overrides, mod
     sections(kube_proxy, mode, &mut found);
     detection(kube_proxy, cluster_cidrs, &mut found);
     node_port_families(kube_proxy, &mut found);
+    loopback_node_ports(kube_proxy, mode, &mut found);
     let theirs = found.into_iter().map(|text| format!("{}.{text}", kube_proxy::KIND));
     theirs.chain(unused_servers(&configuration.sheave, overrides)).collect()
 }
@@ -118,6 +120,42 @@ fn node_port_families(kube_proxy: &KubeProxyConfiguration, found: &mut Vec<Strin
                 "nodePortAddresses: no {not} CIDR, so NodePorts are served at every {not} address; write {all} if that is meant"
             ));
         }
+    }
+}
+
+/// At loopback addresses kube-proxy serves NodePorts in mode iptables alone, in IPv4, and says of the others no more than a line in its
+/// log. A family that has a CIDR is served at what is left of it, if anything is.
+fn loopback_node_ports(kube_proxy: &KubeProxyConfiguration, mode: Mode, found: &mut Vec<String>) {
+    let cidrs: Vec<IpNet> = kube_proxy.node_port_addresses.iter().filter_map(|text| address::cidr(text)).collect();
+    let localhost = mode == Mode::Iptables && kube_proxy.iptables.localhost_node_ports != Some(false);
+    let served = |net: &IpNet| !is_loopback(net) || (localhost && net.contains(&LOCALHOST));
+    for (family, named) in [(Family::V4, "IPv4"), (Family::V6, "IPv6")] {
+        let (some, none): (Vec<&IpNet>, Vec<&IpNet>) =
+            cidrs.iter().filter(|net| Family::of(net.addr()) == family).partition(|net| served(net));
+        if none.is_empty() {
+            continue;
+        }
+        let none = none.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let outcome = if some.is_empty() {
+            format!("there is no other {named} CIDR, so no NodePort is served in {named}")
+        } else {
+            format!("the other {named} CIDRs alone count")
+        };
+        let why = match (mode, family) {
+            (Mode::Iptables, Family::V4) if localhost => "of loopback addresses 127.0.0.1 alone serves NodePorts".to_owned(),
+            (Mode::Iptables, Family::V4) => "loopback, and iptables.localhostNodePorts is false".to_owned(),
+            (Mode::Iptables, Family::V6) => "loopback, where NodePorts are not served in IPv6".to_owned(),
+            (Mode::Ipvs | Mode::Nftables, _) => format!("loopback, where NodePorts are not served in mode {:?}", kube_proxy.mode),
+        };
+        found.push(format!("nodePortAddresses: {none}: {why}; {outcome}"));
+    }
+}
+
+/// It lies within 127.0.0.0/8, or is ::1.
+fn is_loopback(net: &IpNet) -> bool {
+    match net {
+        IpNet::V4(net) => net.addr().is_loopback() && net.prefix_len() >= 8,
+        IpNet::V6(net) => net.addr().is_loopback() && net.prefix_len() == 128,
     }
 }
 
