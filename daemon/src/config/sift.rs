@@ -47,6 +47,11 @@ impl Sieve<'_> {
     /// Whether a field can keep its value. An item that it cannot take is made an empty one, so that the others keep their places.
     fn fits(&mut self, entry: &Entry, value: &mut Value) -> bool {
         let (path, takes) = (entry.path, entry.takes);
+        if takes.is_counted()
+            && let Some(whole) = whole(value)
+        {
+            *value = whole.into();
+        }
         match (takes, &mut *value) {
             (Takes::Texts, Value::Array(items)) => {
                 for (place, item) in items.iter_mut().enumerate().filter(|(_, item)| !Takes::Text.admits(item)) {
@@ -87,4 +92,11 @@ impl Sieve<'_> {
     fn refuse(&mut self, path: &str, value: &Value, detail: String) {
         self.mistakes.invalid(format!("{}.{path}", self.kind), value.clone(), detail);
     }
+}
+
+/// A number that was written with a point or an exponent and has no fraction: `1e2`. Kubernetes makes JSON of YAML, and Go writes such a
+/// one as `100` there.
+fn whole(value: &Value) -> Option<i64> {
+    let number = value.as_f64().filter(|number| value.is_f64() && number.fract() == 0.0)?;
+    format!("{number:.0}").parse().ok()
 }

@@ -51,6 +51,11 @@ impl Takes {
         }
     }
 
+    /// Whether a number of this type is a whole one.
+    pub(super) fn is_counted(self) -> bool {
+        matches!(self, Self::Whole(..) | Self::DurationOrNanoseconds | Self::Quantity)
+    }
+
     /// Why it does not admit this value.
     pub(super) fn refusal(self, value: &Value) -> String {
         let found = found(value);

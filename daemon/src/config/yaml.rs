@@ -34,10 +34,12 @@ pub(super) fn at(place: Option<Place>) -> String {
     place.map_or_else(String::new, |(line, column)| format!(" at line {line}, column {column}"))
 }
 
-/// The last of two equal keys counts, as in Kubernetes' lenient decoding; in a [`Tree`] both are seen.
+/// The last of two equal keys counts, as in Kubernetes' lenient decoding; in a [`Tree`] both are seen. `010` is 8, as in the YAML 1.1 that
+/// Kubernetes reads (`resolve` of sigs.k8s.io/yaml/goyaml.v2).
 fn options() -> serde_saphyr::Options {
     serde_saphyr::options! {
         duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins,
+        legacy_octal_numbers: true,
         with_snippet: false,
     }
 }

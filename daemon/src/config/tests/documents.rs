@@ -235,3 +235,19 @@ fn old_words_for_booleans_are_booleans() {
     assert!(with("mode: nftables\nnftables: {masqueradeAll: yes}").options.masquerade_all);
     assert_eq!(errors("hostnameOverride: no").len(), 1, "and no strings");
 }
+
+/// As sigs.k8s.io/yaml reads them for kube-proxy: a leading zero means octal where the digits allow it, and what has no fraction is whole.
+#[test]
+fn whole_numbers_are_those_of_kube_proxy_however_they_are_written() {
+    for (written, expected) in
+        [("010", 8), ("-010", -8), ("08", 8), ("1e2", 100), ("-1.0e+2", -100), ("7.0", 7), ("0x10", 16), ("0", 0), ("-0.0", 0)]
+    {
+        assert_eq!(with(&format!("oomScoreAdj: {written}")).options.kernel.oom_score_adj, expected, "{written}");
+    }
+    assert_eq!(warnings("logging: {flushFrequency: 5e9}").len(), 1, "5 s in nanoseconds: taken, and without effect");
+    for (written, shown) in [("1.5", "1.5"), ("5e9", "5000000000"), ("1e30", "1e+30"), ("0x1p", "\"0x1p\"")] {
+        let told = errors(&format!("oomScoreAdj: {written}"));
+        let expected = format!("KubeProxyConfiguration.oomScoreAdj: Invalid value: {shown}: must be a whole number from ");
+        assert!(told.len() == 1 && told[0].starts_with(&expected), "{told:?}");
+    }
+}
