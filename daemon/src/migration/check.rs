@@ -108,7 +108,7 @@ impl Report {
             false => Presence::Runs,
             true => presence::why_out_of_sight().map_or(Presence::Absent, Presence::CannotBeTold),
         };
-        let mut findings = of_state(&state, &presence);
+        let mut findings = of_state(&state, &presence, sheave_runs);
         if sheave_stands_by {
             let text = format!("a `sheave run` stands by: {STANDS_BY}");
             findings.push(Finding::new(Kind::StandsBy, Severity::Note, text));
@@ -168,10 +168,16 @@ enum Presence {
     CannotBeTold(String),
 }
 
-fn of_state(state: &State, presence: &Presence) -> Vec<Finding> {
+fn of_state(state: &State, presence: &Presence, sheave_runs: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let left_over = |text: String| Finding::new(Kind::LeftOver, Severity::Adopt, text);
     match presence {
+        // Without --adopt it would not have begun beside a kube-proxy; of one that came later it removes nothing.
+        Presence::Runs if sheave_runs => {
+            let text = "kube-proxy runs, and so does sheave, whose rules come first: stop kube-proxy now; its rules go then, if sheave \
+                        was started with --adopt";
+            findings.push(Finding::new(Kind::KubeProxyRuns, Severity::Manual, text.to_owned()));
+        }
         Presence::Runs => {
             let text = "kube-proxy runs: `sheave run` refuses beside it; `sheave run --adopt` serves at once, since its rules come first, \
                         and removes kube-proxy's when kube-proxy has ended: stop it then";
@@ -199,11 +205,8 @@ fn of_state(state: &State, presence: &Presence) -> Vec<Finding> {
         findings.push(Finding::new(Kind::UsedByOthers, Severity::Note, text));
     }
     for iptables in &state.iptables {
-        findings.extend(iptables.share.kept.iter().map(|(chain, by)| {
-            let text = format!(
-                "chain {chain} of {} {iptables} stays: chain {by} jumps to it, which is not kube-proxy's",
-                iptables.backend.name()
-            );
+        findings.extend(iptables.share.kept.iter().map(|(chain, need)| {
+            let text = format!("chain {chain} of {} {iptables} stays: {}", iptables.backend.name(), need.of(chain));
             Finding::new(Kind::UsedByOthers, Severity::Note, text)
         }));
     }
@@ -263,4 +266,17 @@ impl fmt::Display for Report {
 /// A chain of iptables-legacy as findings name it.
 pub(super) fn legacy_chain(family: crate::model::Family, chain: &str) -> String {
     format!("{chain} of {} filter (iptables-legacy)", family_word(family))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beside_a_sheave_that_serves_kube_proxy_is_to_be_stopped_now() {
+        let said = |sheave_runs| of_state(&State::default(), &Presence::Runs, sheave_runs).remove(0);
+        assert!(said(false).text.contains("`sheave run` refuses beside it"), "{:?}", said(false));
+        assert!(said(true).text.contains("stop kube-proxy now") && !said(true).text.contains("refuses"), "{:?}", said(true));
+        assert_eq!((said(true).kind, said(true).severity), (Kind::KubeProxyRuns, Severity::Manual));
+    }
 }

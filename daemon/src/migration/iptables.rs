@@ -3,7 +3,7 @@
 //! kube-proxy's are chains with its names, and the jumps to them from built-in chains. A chain of somebody else's that jumps to
 //! one of them (host ports of container runtimes use KUBE-MARK-MASQ) keeps that chain alive, and all that it needs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use super::forwarding::{self, FORWARD_HOOK, Passage, Passes};
@@ -66,8 +66,8 @@ pub struct Share {
     pub chains: Vec<String>,
     /// Rules of built-in chains that jump to them.
     pub jumps: Vec<Rule>,
-    /// Its chains that somebody else's jump to, and who that is.
-    pub kept: BTreeMap<String, String>,
+    /// Its chains that somebody else needs.
+    pub kept: BTreeMap<String, Need>,
     /// Service addresses that it has rules for.
     pub services: BTreeSet<IpAddr>,
     /// It drops packets of no connection in forward.
@@ -80,6 +80,15 @@ pub struct Share {
     pub frontends: BTreeSet<(IpAddr, u8, u16)>,
     /// See [`frontends`](Self::frontends).
     pub node_ports: BTreeSet<(u8, u16)>,
+}
+
+/// Why a chain of kube-proxy's has to stay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// Whose chain jumps to one of kube-proxy's.
+    pub by: String,
+    /// To which: the chain itself, or one that is of no use without it.
+    pub jumps_to: String,
 }
 
 /// Chains with a fixed name, of the iptables and the ipvs mode. kubelet's own (KUBE-FIREWALL, KUBE-IPTABLES-HINT,
@@ -219,25 +228,36 @@ impl<'a> Chains<'a> {
     }
 }
 
-/// Chains that must stay, with the stranger that needs them.
-fn kept(own: &BTreeSet<&str>, builtin: &impl Fn(&str) -> bool, rules: &[Rule]) -> BTreeMap<String, String> {
-    let mut kept: BTreeMap<String, String> = BTreeMap::new();
-    let mut found: Vec<(&str, &str)> = Vec::new();
+/// Chains that must stay, with the stranger that needs them. Who is jumped to comes before what it needs in turn.
+fn kept(own: &BTreeSet<&str>, builtin: &impl Fn(&str) -> bool, rules: &[Rule]) -> BTreeMap<String, Need> {
+    let mut kept: BTreeMap<String, Need> = BTreeMap::new();
+    let mut found: VecDeque<(&str, &str, &str)> = VecDeque::new();
     for rule in rules.iter().filter(|rule| !builtin(&rule.chain) && !own.contains(rule.chain.as_str())) {
-        found.extend(rule.target.as_deref().map(|target| (target, rule.chain.as_str())));
+        found.extend(rule.target.as_deref().map(|target| (target, rule.chain.as_str(), target)));
     }
-    while let Some((chain, by)) = found.pop() {
+    while let Some((chain, by, jumps_to)) = found.pop_front() {
         if !own.contains(chain) || kept.contains_key(chain) {
             continue;
         }
-        kept.insert(chain.to_owned(), by.to_owned());
+        kept.insert(chain.to_owned(), Need { by: by.to_owned(), jumps_to: jumps_to.to_owned() });
         let further = rules.iter().filter(|rule| rule.chain == chain).filter_map(|rule| rule.target.as_deref());
-        found.extend(further.map(|target| (target, by)));
-        if chain == MARK {
-            found.push((MASQUERADE, by));
-        }
+        let further = further.chain((chain == MARK).then_some(MASQUERADE));
+        found.extend(further.map(|target| (target, by, jumps_to)));
     }
     kept
+}
+
+impl Need {
+    /// Why this chain stays, in words that go on after its name and a colon.
+    #[must_use]
+    pub fn of(&self, chain: &str) -> String {
+        let Self { by, jumps_to } = self;
+        if jumps_to == chain {
+            format!("chain {by}, which is not kube-proxy's, jumps to it")
+        } else {
+            format!("chain {by}, which is not kube-proxy's, jumps to {jumps_to}, which is of no use without it")
+        }
+    }
 }
 
 impl Rule {
@@ -341,7 +361,19 @@ mod tests {
         assert_eq!(share.chains, ["KUBE-SERVICES"]);
         assert_eq!(share.jumps, [rules[2].clone()]);
         assert_eq!(share.kept.keys().collect::<Vec<_>>(), ["KUBE-MARK-MASQ", "KUBE-POSTROUTING"]);
-        assert_eq!(share.kept["KUBE-POSTROUTING"], "CNI-HOSTPORT-SETMARK");
+        let why = |share: &Share, chain: &str| share.kept[chain].of(chain);
+        let direct = "chain CNI-HOSTPORT-SETMARK, which is not kube-proxy's, jumps to it";
+        assert_eq!(why(&share, "KUBE-MARK-MASQ"), direct);
+        assert_eq!(
+            why(&share, "KUBE-POSTROUTING"),
+            "chain CNI-HOSTPORT-SETMARK, which is not kube-proxy's, jumps to KUBE-MARK-MASQ, which is of no use without it"
+        );
+
+        let mut rules = rules.to_vec();
+        rules.insert(0, rule("CNI-HOSTPORT-SETMARK", "KUBE-POSTROUTING", 4));
+        rules.reverse();
+        let share = of(&["KUBE-MARK-MASQ", "KUBE-POSTROUTING", "CNI-HOSTPORT-SETMARK"], &rules);
+        assert_eq!(why(&share, "KUBE-POSTROUTING"), direct, "jumped to in both ways");
     }
 
     #[test]

@@ -64,12 +64,9 @@ impl Removal {
         }
         for iptables in &state.iptables {
             let kept = iptables.share.kept.iter();
-            self.left.extend(kept.map(|(chain, by)| {
-                format!(
-                    "chain {chain} of {} {iptables}: chain {by}, which is not kube-proxy's, jumps to it",
-                    iptables.backend.name()
-                )
-            }));
+            self.left.extend(
+                kept.map(|(chain, need)| format!("chain {chain} of {} {iptables}: {}", iptables.backend.name(), need.of(chain))),
+            );
         }
         self.left.extend(state.untouchable.iter().map(ToString::to_string));
 
@@ -211,7 +208,7 @@ mod tests {
 
     use super::*;
     use crate::migration::Untouchable;
-    use crate::migration::iptables::Share;
+    use crate::migration::iptables::{Need, Share};
     use crate::netlink::testns::in_namespace;
 
     /// It accepted at our start, and somebody has made it drop since.
@@ -248,13 +245,14 @@ mod tests {
     /// Once others no longer use a chain that stayed, its table is found again though nobody wrote to it.
     #[test]
     fn a_table_in_which_chains_stay_is_not_gone_for_good() {
+        let need = |chain: &str| Need { by: "CNI-HOSTPORT-SETMARK".to_owned(), jumps_to: chain.to_owned() };
         let table = |name: &str, kept: &[&str]| Iptables {
             backend: Backend::Nft,
             family: Family::V4,
             table: name.to_owned(),
             share: Share {
                 chains: vec!["KUBE-SERVICES".to_owned()],
-                kept: kept.iter().map(|chain| ((*chain).to_owned(), "CNI-HOSTPORT-SETMARK".to_owned())).collect(),
+                kept: kept.iter().map(|chain| ((*chain).to_owned(), need(chain))).collect(),
                 ..Share::default()
             },
             drops_forwarded: false,
