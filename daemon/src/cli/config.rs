@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
 use super::Failure;
-use crate::config::{self, Configuration, Documents, FieldError, Overrides, Settings};
+use crate::config::{self, Configuration, Documents, FieldError, Options, Overrides, Settings, SourceOptions};
 use crate::daemon::with_causes;
+use crate::source::kube::try_connect;
 
 /// What to do with a configuration.
 #[derive(Debug, Args)]
@@ -21,7 +23,8 @@ enum Command {
     Default,
     /// Say what a configuration comes to: what it changes, what has no effect, what is wrong
     ///
-    /// Exit code 0: it can be used; 1: it is wrong; 2: it cannot be read.
+    /// The kubeconfig that it names is looked at, too: check where it is to be used. Exit code 0: it can be used; 1: it is wrong; 2: it
+    /// cannot be read.
     Check {
         /// The file; `-` is standard input
         #[arg(value_name = "FILE")]
@@ -42,11 +45,9 @@ pub(super) fn config(arguments: Arguments) -> Result<(), Failure> {
 
 #[expect(clippy::print_stdout, reason = "the answer of a command")]
 fn check(file: &Path) -> Result<(), Failure> {
-    let read = if file.as_os_str() == "-" {
-        config::read_from(std::io::stdin().lock(), Path::new("standard input"))
-    } else {
-        config::read(file)
-    };
+    let is_piped = file.as_os_str() == "-";
+    let read =
+        if is_piped { config::read_from(std::io::stdin().lock(), Path::new("standard input")) } else { config::read(file) };
     let documents = match read {
         Ok(documents) => documents,
         Err(error @ config::ConfigError::Read { .. }) => return Err(Failure::Usage(with_causes(&error))),
@@ -54,9 +55,15 @@ fn check(file: &Path) -> Result<(), Failure> {
     };
     // The host's name is not the file's business.
     let overrides = Overrides { host_name: "this-node".to_owned(), ..Overrides::default() };
-    let Settings { warnings, remarks, .. } = documents.judge(&overrides).map_err(|errors| refused(&documents, &errors))?;
+    let settings = documents.judge(&overrides).map_err(|errors| refused(&documents, &errors))?;
+    let kubeconfig = kubeconfig_mistake(&settings.options)?;
+    let Settings { warnings, remarks, .. } = settings;
     for warning in &warnings {
         println!("warning: {warning}");
+    }
+    if let Some(mistake) = &kubeconfig {
+        // What comes through a pipe may be meant for another machine.
+        println!("{}: {mistake}", if is_piped { "warning" } else { "error" });
     }
     for remark in &remarks {
         println!("note: {remark}");
@@ -70,7 +77,22 @@ fn check(file: &Path) -> Result<(), Failure> {
             println!("  {line}");
         }
     }
-    Ok(())
+    match kubeconfig {
+        Some(_) if !is_piped => Err(Failure::No(anyhow::anyhow!("1 error"))),
+        _ => Ok(()),
+    }
+}
+
+/// What is wrong with the kubeconfig that a configuration names, as `sheave run` would find it on this machine.
+fn kubeconfig_mistake(options: &Options) -> Result<Option<String>, Failure> {
+    let SourceOptions::Kube(kube) = &options.source else { return Ok(None) };
+    if kube.kubeconfig.is_none() {
+        return Ok(None);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("starting a runtime to read the kubeconfig").map_err(Failure::No)?;
+    let outcome = runtime.block_on(try_connect(kube));
+    Ok(outcome.err().map(|error| format!("KubeProxyConfiguration.clientConnection.kubeconfig: {}", with_causes(&error))))
 }
 
 #[expect(clippy::print_stdout, reason = "the answer of a command")]
@@ -83,4 +105,35 @@ fn refused(documents: &Documents, errors: &[FieldError]) -> Failure {
     }
     let count = errors.len();
     Failure::No(anyhow::anyhow!("{count} {}", if count == 1 { "error" } else { "errors" }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kubeconfig_that_run_would_refuse_is_an_error_where_it_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, kubeconfig) = (directory.path().join("config.conf"), directory.path().join("kubeconfig"));
+        let write = |ours: &str| {
+            let text = format!(
+                "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nclientConnection: {{kubeconfig: {}}}\n---\n\
+                 apiVersion: config.sheave.dev/v1alpha1\nkind: SheaveConfiguration\n{ours}\n",
+                kubeconfig.display()
+            );
+            std::fs::write(&file, text).unwrap();
+        };
+        let is_refused = || matches!(check(&file), Err(Failure::No(_)));
+        write("");
+        assert!(is_refused(), "it is not there");
+        std::fs::write(&kubeconfig, "current-context: none\n").unwrap();
+        assert!(is_refused(), "there is no such context");
+        let whole = "current-context: c\ncontexts: [{name: c, context: {cluster: k, user: u}}]\n\
+                     clusters: [{name: k, cluster: {server: 'http://10.0.0.1:6443'}}]\nusers: [{name: u, user: {}}]\n";
+        std::fs::write(&kubeconfig, whole).unwrap();
+        assert!(check(&file).is_ok());
+        std::fs::remove_file(&kubeconfig).unwrap();
+        write("manifests: /m");
+        assert!(check(&file).is_ok(), "nobody reads it");
+    }
 }

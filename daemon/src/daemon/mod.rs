@@ -252,7 +252,7 @@ async fn serve(
     // The kernel first: if it says no, a person should hear that and not a word about API servers.
     let mut door = KernelNft::open()?;
     let hold = tokio::select! {
-        hold = predecessor::take_over(&mut door) => hold?,
+        hold = predecessor::take_turn(&settings.options, &mut door) => hold?,
         _ = terminate.recv() => return Ok(End::Asked),
         _ = interrupt.recv() => return Ok(End::Asked),
     };

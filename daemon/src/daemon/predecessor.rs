@@ -5,12 +5,27 @@
 
 use std::time::Duration;
 
+use super::DaemonError;
+use crate::config::{Options, SourceOptions};
 use crate::dataplane::PlaneError;
 use crate::dataplane::nftables::{NatHold, is_held, stands_by};
 use crate::netlink::nft::{DoorError, KernelNft};
+use crate::source::kube;
 
 /// How often a second daemon looks whether the first has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Waits for our turn, see [`take_over`]. Not with an API server that cannot even be tried: that would come out when the other one has
+/// ended, and nobody serves.
+///
+/// # Errors
+/// Those of the door, and what is wrong with the client's configuration.
+pub(super) async fn take_turn(options: &Options, door: &mut KernelNft) -> Result<Option<NatHold>, DaemonError> {
+    if let SourceOptions::Kube(kube) = &options.source {
+        kube::try_connect(kube).await?;
+    }
+    Ok(take_over(door).await?)
+}
 
 /// Waits until nobody else serves this network namespace, and takes the hold: from then on others wait. Two that start at the same
 /// moment both find it free; the kernel gives it to one of them, and the other goes on waiting.
@@ -19,7 +34,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// Those of the door.
-pub(super) async fn take_over(door: &mut KernelNft) -> Result<Option<NatHold>, DoorError> {
+async fn take_over(door: &mut KernelNft) -> Result<Option<NatHold>, DoorError> {
     let (mut told, mut told_stand_by) = (false, false);
     loop {
         if stands_by(door)? {
@@ -53,6 +68,21 @@ mod tests {
 
     use super::*;
     use crate::netlink::testns::in_namespace;
+    use crate::source::kube::KubeOptions;
+
+    #[test]
+    fn a_mistake_is_told_while_another_one_serves() {
+        in_namespace(|| {
+            let _hold = NatHold::take().unwrap();
+            let mut door = KernelNft::open().unwrap();
+            let kube = KubeOptions { kubeconfig: Some("/no/such/kubeconfig".into()), ..KubeOptions::default() };
+            let options = Options::new("n".into(), SourceOptions::Kube(kube));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let outcome = runtime.block_on(take_turn(&options, &mut door));
+            let error = outcome.map(|_| ()).expect_err("there is no such file");
+            assert!(error.is_usage(), "{error}");
+        });
+    }
 
     #[test]
     fn of_two_that_start_at_the_same_moment_one_waits_for_the_end_of_the_other() {

@@ -147,28 +147,47 @@ pub(super) struct Server {
 /// # Errors
 /// The kubeconfig, the service account or a URL cannot be used.
 pub async fn connect(options: &KubeOptions) -> Result<ApiServers, ConnectError> {
+    let (config, urls) = sought(options).await?;
+    match (&options.kubeconfig, &options.api_servers[..]) {
+        (Some(_), _) => {}
+        (None, []) => warn!(
+            "the API server is known by its ClusterIP alone, {}, which answers only where a service proxy runs: on a node that boots \
+             with empty rules this process would wait for itself; name an address of its own with --api-server \
+             https://CONTROL-PLANE:6443, or a kubeconfig that has one with --kubeconfig",
+            config.cluster_url
+        ),
+        (None, _) if Path::new(TOKEN).exists() => {}
+        (None, _) => info!("no kubeconfig and no service account: asking the API server without credentials"),
+    }
+    clients(&config, urls)
+}
+
+/// Whether [`connect`] would find what it needs, without a word in the log.
+///
+/// # Errors
+/// Those of [`connect`].
+pub async fn try_connect(options: &KubeOptions) -> Result<(), ConnectError> {
+    let (config, urls) = sought(options).await?;
+    clients(&config, urls).map(drop)
+}
+
+/// Credentials, and where to go with them.
+async fn sought(options: &KubeOptions) -> Result<(Config, Vec<Uri>), ConnectError> {
     let config = match &options.kubeconfig {
         Some(path) => kubeconfig(path).await?,
         None if options.api_servers.is_empty() => Config::incluster().map_err(ConnectError::NotInCluster)?,
         // Its URL is replaced below, so that the pod's environment need not name one.
         None if Path::new(TOKEN).exists() => Config::incluster_dns().map_err(ConnectError::ServiceAccount)?,
-        None => {
-            info!("no kubeconfig and no service account: asking the API server without credentials");
-            Config::new(Uri::from_static("http://localhost"))
-        }
+        None => Config::new(Uri::from_static("http://localhost")),
     };
     let urls = match &options.api_servers[..] {
         [] => vec![config.cluster_url.clone()],
         given => given.iter().map(|url| parse(url)).collect::<Result<_, _>>()?,
     };
-    if options.api_servers.is_empty() && options.kubeconfig.is_none() {
-        warn!(
-            "the API server is known by its ClusterIP alone, {}, which answers only where a service proxy runs: on a node that boots \
-             with empty rules this process would wait for itself; name an address of its own with --api-server \
-             https://CONTROL-PLANE:6443, or a kubeconfig that has one with --kubeconfig",
-            urls[0]
-        );
-    }
+    Ok((config, urls))
+}
+
+fn clients(config: &Config, urls: Vec<Uri>) -> Result<ApiServers, ConnectError> {
     let meter = MeterPlace::default();
     let servers = urls.into_iter().map(|url| Server::new(config.clone(), url, &meter)).collect::<Result<_, _>>()?;
     Ok(ApiServers { servers, current: AtomicUsize::new(0), meter })
