@@ -44,7 +44,7 @@ pub use file::{ConfigError, Documents, log_defaults, parse, read, read_from};
 pub use interpret::interpret;
 pub use kube_proxy::KubeProxyConfiguration;
 pub(crate) use node_name::{EXPECTED as EXPECTED_NODE_NAME, node_name};
-pub use present::{default_documents, explained, non_defaults};
+pub use present::{changed_fields, default_documents, explained, non_defaults};
 pub use settings::{LogDefaults, LogFormat, Overrides, Settings, SourceChoice};
 pub use sheave::SheaveConfiguration;
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::catalogue::{self, Effect, Entry};
+use super::catalogue::{self, Change, Effect, Entry};
 use super::{Configuration, KubeProxyConfiguration, SheaveConfiguration, kube_proxy, sheave};
 
 /// Columns of a comment.
@@ -23,13 +23,12 @@ pub fn default_documents() -> String {
 
 /// Both documents, by their API groups, as `/configz` has them.
 pub(super) fn configz(configuration: &Configuration) -> Value {
-    let whole = |version: &str, kind: &str, fields: Value| {
+    let whole = |version: &'static str, kind: &str, fields: Value| {
         let mut whole = serde_json::Map::from_iter([("apiVersion".to_owned(), version.into()), ("kind".to_owned(), kind.into())]);
         if let Value::Object(fields) = fields {
             whole.extend(fields);
         }
-        let group = version.split('/').next().unwrap_or(version);
-        (group.to_owned(), Value::Object(whole))
+        (group(version).to_owned(), Value::Object(whole))
     };
     Value::Object(serde_json::Map::from_iter([
         whole(kube_proxy::API_VERSION, kube_proxy::KIND, json(&configuration.kube_proxy)),
@@ -111,6 +110,23 @@ pub fn explained(configuration: &Configuration) -> Vec<String> {
         Some(format!("{kind}.{path}: {value}  ({}: {})", entry.effect.word(), entry.means))
     };
     theirs.chain(ours).filter_map(line).collect()
+}
+
+/// Fields that differ between two that are in force, both as `/configz` tells them, and whose change has an effect.
+#[must_use]
+pub fn changed_fields(before: &Value, after: &Value) -> Vec<String> {
+    let documents = [(kube_proxy::API_VERSION, catalogue::KUBE_PROXY), (sheave::API_VERSION, catalogue::SHEAVE)];
+    let changed = documents.into_iter().flat_map(|(version, catalogue)| {
+        let (mut found, group) = (Vec::new(), group(version));
+        differences(catalogue, "", &after[group], &before[group], &mut found);
+        let has_effect = |path: &String| catalogue::find(catalogue, path).is_some_and(|entry| entry.change != Change::None);
+        found.into_iter().map(|(path, _)| path).filter(has_effect).collect::<Vec<_>>()
+    });
+    changed.collect()
+}
+
+fn group(version: &'static str) -> &'static str {
+    version.split('/').next().unwrap_or(version)
 }
 
 /// Paths of all fields of a document.

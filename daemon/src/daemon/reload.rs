@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use super::report::with_causes;
 use super::sync::Control;
 use super::told::Told;
-use crate::config::{ConfigFile, LogDefaults, LogFormat, Options, Servers, Settings, SourceOptions};
+use crate::config::{ConfigFile, LogDefaults, LogFormat, Options, Servers, Settings, SourceOptions, changed_fields};
 use crate::health::ProxyHealth;
 use crate::http_server;
 use crate::log_filter::LogFilter;
@@ -23,6 +23,9 @@ use crate::source::manifests::PathWatch;
 
 /// Under this name `/healthz` tells of a configuration that cannot be used.
 const PROBLEM: &str = "configuration";
+
+/// Fields that a line names, at most.
+const MOST_NAMED: usize = 8;
 
 /// What is in force, for whoever follows it.
 pub(super) struct InForce {
@@ -81,7 +84,8 @@ impl Follower<'_> {
             self.health.problem(PROBLEM, read.as_ref().err().cloned());
             match read {
                 Ok((Change::Restart, settings)) => {
-                    tracing::info!("the configuration has changed: starting again with it, the rules stay in place");
+                    let fields = self.fields(&settings);
+                    tracing::info!("the configuration has changed: starting again with it{fields}, the rules stay in place");
                     self.follow_log(settings.log);
                     return settings;
                 }
@@ -116,7 +120,7 @@ impl Follower<'_> {
 
     async fn take_over(&mut self, change: Change, settings: Settings) {
         if change == Change::Live {
-            tracing::info!("the configuration has changed: taken over");
+            tracing::info!("the configuration has changed: taken over{}", self.fields(&settings));
         }
         settings.tell(&mut self.told.configuration);
         self.follow_log(settings.log);
@@ -129,6 +133,17 @@ impl Follower<'_> {
         self.health.stale_after(next.stale_after);
         // A loop that is gone ends the process anyway.
         _ = self.control.send(Control::Options(next)).await;
+    }
+
+    /// Which of its fields, in parentheses.
+    fn fields(&self, next: &Settings) -> String {
+        let fields = changed_fields(&self.in_force.configz.borrow(), &next.configz);
+        let (named, beyond) = fields.split_at(fields.len().min(MOST_NAMED));
+        match (named, beyond.len()) {
+            ([], _) => String::new(),
+            (named, 0) => format!(" ({})", named.join(", ")),
+            (named, more) => format!(" ({} and {more} more)", named.join(", ")),
+        }
     }
 
     /// How lines look is settled when the process starts.
@@ -160,7 +175,7 @@ async fn read(file: &ConfigFile, now: &Options) -> Result<(Change, Settings), St
     let change = change(now, &settings.options);
     if change == Change::Restart {
         if let SourceOptions::Kube(kube) = &settings.options.source {
-            kube::connect(kube).await.map_err(|error| with_causes(&error))?;
+            kube::try_connect(kube).await.map_err(|error| with_causes(&error))?;
         }
         for address in must_be_free(&now.servers, &settings.options.servers) {
             http_server::bind(address, true).map_err(|error| format!("{error}; bindAddressHardFail is set"))?;
@@ -218,6 +233,48 @@ mod tests {
             assert_eq!(change(&before.options, &after.options), expected, "{}", entry.path);
         }
         assert_eq!(change(&options(""), &options("mode: iptables")), Change::Nothing);
+    }
+
+    /// Names alone: what a field says may be long, and is in the file.
+    #[tokio::test]
+    async fn a_change_is_told_with_the_fields_that_have_changed() {
+        let (log, _until) = crate::captured_log::Log::capture();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.conf");
+        let write = |fields: &str| std::fs::write(&path, config::samples::document(fields)).unwrap();
+        write("clusterCIDR: 10.0.0.0/8");
+        let source = Some(SourceChoice::Manifests(directory.path().join("none")));
+        let overrides = Overrides { host_name: "n".to_owned(), source, ..Overrides::default() };
+        let file = ConfigFile { path: path.clone(), overrides };
+        let now = file.load().unwrap();
+        let (control, mut heard) = mpsc::channel(4);
+        let following = tokio::spawn(async move {
+            let health = ProxyHealth::new(Duration::from_secs(60), false);
+            let (log, _layer) = LogFilter::new("info").unwrap();
+            let in_force = in_force(Arc::new(now.options));
+            in_force.configz.send_replace(now.configz);
+            let mut told = Told::default();
+            Follower { file: &file, in_force, control, health: &health, log, told: &mut told }.run().await
+        });
+        let told = || log.lines().into_iter().filter(|line| line.contains("has changed")).collect::<Vec<_>>();
+        write("clusterCIDR: 10.0.0.0/8\nmode: nftables\nportRange: 1-2\nconntrack: {min: 7, udpTimeout: 7s}");
+        assert!(matches!(heard.recv().await, Some(Control::Options(_))));
+        assert_eq!(
+            told(),
+            ["INFO the configuration has changed: taken over (conntrack.min, conntrack.udpTimeout, mode)"],
+            "portRange has no effect"
+        );
+        write(
+            "hostnameOverride: other\nbindAddress: 10.0.0.1\noomScoreAdj: 7\nbindAddressHardFail: true\n\
+             iptables: {masqueradeAll: true, minSyncPeriod: 7s, syncPeriod: 8s}",
+        );
+        following.await.unwrap();
+        assert_eq!(
+            told()[1..],
+            ["INFO the configuration has changed: starting again with it (bindAddress, bindAddressHardFail, clusterCIDR, \
+              conntrack.min, conntrack.udpTimeout, hostnameOverride, iptables.masqueradeAll, iptables.minSyncPeriod and 3 more), the \
+              rules stay in place"]
+        );
     }
 
     #[tokio::test]
