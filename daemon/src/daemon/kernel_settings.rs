@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -58,6 +59,10 @@ pub(super) struct Missed {
     source: io::Error,
 }
 
+/// Whether this process has changed its own score. Kept for its life, which may see many configurations; clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OwnScore(Arc<AtomicBool>);
+
 /// What came of one setting.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
@@ -90,13 +95,16 @@ pub(super) fn make(options: &Options, sysctls: &Sysctls) -> Vec<Missed> {
 
 /// What is amiss beside those, by name: the score of this process, which is nobody else's matter, and what is not ours to set here and
 /// makes Services work for fewer than they should, or for more.
-pub(super) fn look_beside(options: &Options, sysctls: &Sysctls) -> BTreeMap<&'static str, String> {
+pub(super) fn look_beside(options: &Options, sysctls: &Sysctls, own: &OwnScore) -> BTreeMap<&'static str, String> {
     let mut matters = BTreeMap::new();
     let score = options.kernel.oom_score_adj;
     match sysctls.set_oom_score(score) {
-        Ok(()) => {}
-        // kube-proxy wants it for everybody, and in silence: a container with few privileges is none the worse.
-        Err(text) if score == KernelSettings::USUAL_OOM_SCORE => tracing::debug!("{text}"),
+        Ok(is_changed) => {
+            own.0.fetch_or(is_changed, Ordering::Relaxed);
+        }
+        // kube-proxy wants it for everybody, and in silence: a container with few privileges is none the worse. Unless it was us who
+        // took it away from there.
+        Err(text) if score == KernelSettings::USUAL_OOM_SCORE && !own.0.load(Ordering::Relaxed) => tracing::debug!("{text}"),
         Err(text) => {
             matters.insert(OOM_SCORE, text);
         }
@@ -201,13 +209,14 @@ impl Sysctls {
         opened.map(drop).map_err(|source| Missed { name, value, source })
     }
 
-    /// Lower than what it has needs CAP_SYS_RESOURCE; without it the process is no worse off than any other.
-    fn set_oom_score(&self, score: i32) -> Result<(), String> {
+    /// Lower than what it has needs CAP_SYS_RESOURCE; without it the process is no worse off than any other. Says whether it was another.
+    fn set_oom_score(&self, score: i32) -> Result<bool, String> {
         let before = fs::read_to_string(&self.oom_score).unwrap_or_default();
         if before.trim() == score.to_string() {
-            return Ok(());
+            return Ok(false);
         }
         fs::write(&self.oom_score, score.to_string())
+            .map(|()| true)
             .map_err(|error| format!("{OOM_SCORE} cannot be set to {score} ({error}): it stays at {}", before.trim()))
     }
 

@@ -52,7 +52,7 @@ pub use watchman::Watchman;
 use self::adoption::Adoption;
 use self::forwarding::Forwarding;
 use self::handover::AtStart;
-use self::kernel_settings::Sysctls;
+use self::kernel_settings::{OwnScore, Sysctls};
 use self::localnet::Localnet;
 use self::reload::{Follower, InForce};
 use self::stand_by::Over;
@@ -188,7 +188,7 @@ pub fn init_only(options: &Options) -> Result<(), DaemonError> {
     let _hold = NatHold::take();
     let sysctls = Sysctls::default();
     let missed = kernel_settings::make(options, &sysctls);
-    let beside = kernel_settings::look_beside(options, &sysctls);
+    let beside = kernel_settings::look_beside(options, &sysctls, &OwnScore::default());
     missed.iter().map(ToString::to_string).chain(beside.into_values()).for_each(|text| tracing::warn!("{text}"));
     let names: Vec<_> = missed.iter().map(|missed| missed.name).collect();
     if names.is_empty() { Ok(()) } else { Err(DaemonError::KernelSettings { names }) }
@@ -324,14 +324,14 @@ async fn serve(
     // Before anybody can ask.
     servers::watch_gates(&metrics, in_force.subscribe());
     let (subscribed, events) = (configz.subscribe(), reporter.clone());
-    let mut keeper = kernel_settings::Keeper::new(health.clone(), metrics.clone(), reporter.clone(), told.kernel.clone());
+    let keeper = kernel_settings::Keeper::new(health.clone(), metrics.clone(), reporter.clone(), told);
     let listening =
         Listening { servers, configz: subscribed, plane: plane_name, metrics, health: health.clone(), reporter: events, log };
     let mut open_servers = listening.open(&cancel)?;
     let checks = tokio::spawn(checks.run(cancel.clone()));
     let watchman = Watchman::start(own_port, control.clone(), health.clone())?.holding(hold);
     // After the hold, which asks for connection tracking: before, its settings need not be there.
-    keeper.look(&options);
+    keeper.start(settings_wanted, cancel.clone());
     let forwarding = Forwarding {
         health: health.clone(),
         metrics: outputs.metrics.clone(),
@@ -339,7 +339,6 @@ async fn serve(
         told: told.forwarding.clone(),
     };
     tokio::spawn(cancel.clone().run_until_cancelled_owned(forwarding.watch(in_force.subscribe())));
-    tokio::spawn(cancel.clone().run_until_cancelled_owned(keeper.follow(settings_wanted)));
 
     tracing::info!(node = %options.node_name, plane = plane_name, version = env!("CARGO_PKG_VERSION"), "sheave starts");
     reporter.starting();

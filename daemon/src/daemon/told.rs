@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::kernel_settings::Amiss;
+use super::kernel_settings::{Amiss, OwnScore};
 use crate::config::LogFormat;
 
 /// Kept for the life of the process, which may see many configurations: a thing is said once while it holds.
@@ -10,6 +10,8 @@ use crate::config::LogFormat;
 pub(super) struct Told {
     /// Of the kernel's settings.
     pub(super) kernel: Amiss,
+    /// Of this process's own score.
+    pub(super) score: OwnScore,
     /// Of `route_localnet`, which the sync loop sets.
     pub(super) localnet: Amiss,
     /// Of what others drop at forward.

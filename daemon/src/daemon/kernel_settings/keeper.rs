@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
-use super::{Amiss, Sysctls, look_beside, make};
-use crate::config::Options;
+use super::{Amiss, OwnScore, Sysctls, look_beside, make};
+use crate::config::{Options, SourceOptions};
 use crate::daemon::Reporter;
+use crate::daemon::told::Told;
 use crate::health::ProxyHealth;
 use crate::metrics::Metrics;
+use crate::source::manifests;
 
 /// How often what is missing is looked at again.
 pub(in crate::daemon) const LOOK_AGAIN: Duration = Duration::from_secs(60);
@@ -28,11 +31,13 @@ pub(in crate::daemon) struct Keeper {
     /// Those that are not as wanted.
     missed: BTreeSet<&'static str>,
     told: Amiss,
+    score: OwnScore,
 }
 
 impl Keeper {
-    pub(in crate::daemon) fn new(health: Arc<ProxyHealth>, metrics: Arc<Metrics>, reporter: Reporter, told: Amiss) -> Self {
-        Self { sysctls: Sysctls::default(), health, metrics, reporter, missed: BTreeSet::new(), told }
+    pub(in crate::daemon) fn new(health: Arc<ProxyHealth>, metrics: Arc<Metrics>, reporter: Reporter, told: &Told) -> Self {
+        let (told, score) = (told.kernel.clone(), told.score.clone());
+        Self { sysctls: Sysctls::default(), health, metrics, reporter, missed: BTreeSet::new(), told, score }
     }
 
     /// The same for settings that are elsewhere.
@@ -41,8 +46,32 @@ impl Keeper {
         Self { sysctls, ..self }
     }
 
+    /// Makes the settings of a configuration, and follows it until cancelled. Where manifests are to come from a path that is not there,
+    /// that is waited for first: it may be a mistake, and one changes nothing on this host.
+    pub(in crate::daemon) fn start(mut self, options: watch::Receiver<Arc<Options>>, cancel: CancellationToken) {
+        let now = options.borrow().clone();
+        match &now.source {
+            SourceOptions::Manifests(path) if !path.exists() => {
+                let there = manifests::until_there(path.clone());
+                tokio::spawn(cancel.run_until_cancelled_owned(self.begin_after(there, options)));
+            }
+            SourceOptions::Manifests(_) | SourceOptions::Kube(_) => {
+                self.look(&now);
+                tokio::spawn(cancel.run_until_cancelled_owned(self.follow(options)));
+            }
+        }
+    }
+
+    /// The first look comes then, and with what is in force by then.
+    async fn begin_after(mut self, due: impl Future<Output = ()>, mut options: watch::Receiver<Arc<Options>>) {
+        due.await;
+        let now = options.borrow_and_update().clone();
+        self.look(&now);
+        self.follow(options).await;
+    }
+
     /// Follows the configuration until nobody can change it any more.
-    pub(in crate::daemon) async fn follow(mut self, mut options: watch::Receiver<Arc<Options>>) {
+    async fn follow(mut self, mut options: watch::Receiver<Arc<Options>>) {
         loop {
             tokio::select! {
                 changed = options.changed() => if changed.is_err() { return },
@@ -54,7 +83,7 @@ impl Keeper {
     }
 
     /// Makes what is missing, and tells what stays so, and what no longer is, each once.
-    pub(in crate::daemon) fn look(&mut self, options: &Options) {
+    pub(super) fn look(&mut self, options: &Options) {
         let missed: BTreeMap<_, _> =
             make(options, &self.sysctls).into_iter().map(|missed| (missed.name, missed.to_string())).collect();
         for name in self.missed.iter().filter(|name| !missed.contains_key(*name)) {
@@ -68,7 +97,7 @@ impl Keeper {
         self.metrics.kernel_settings_missed.inc_by(count(missed.len()) - count(self.missed.len()));
         let texts: Vec<_> = missed.values().cloned().collect();
         self.missed = missed.keys().copied().collect();
-        let mut matters = look_beside(options, &self.sysctls);
+        let mut matters = look_beside(options, &self.sysctls, &self.score);
         matters.extend(missed);
         // Matters beside those begin and end without an Event.
         if !self.told.are(matters).is_disjoint(&self.missed) {

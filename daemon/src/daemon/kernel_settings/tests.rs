@@ -1,8 +1,12 @@
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::*;
 use crate::captured_log::Log;
+use crate::config::SourceOptions;
 use crate::daemon::Reporter;
+use crate::daemon::told::Told;
 use crate::health::{ProxyHealth, STALE_AFTER};
 use crate::metrics::Metrics;
 use crate::source::kube::EventSink;
@@ -101,7 +105,7 @@ fn a_timeout_below_a_second_is_one_second() {
 }
 
 fn plain() -> Options {
-    let options = Options::new("n".into(), crate::config::SourceOptions::Manifests("none".into()));
+    let options = Options::new("n".into(), SourceOptions::Manifests("none".into()));
     Options { kernel: KernelSettings { oom_score_adj: -500, ..KernelSettings::default() }, ..options }
 }
 
@@ -122,7 +126,7 @@ fn keeper(sysctls: Sysctls) -> (Keeper, Arc<ProxyHealth>, Arc<Metrics>) {
 
 fn keeper_with(sysctls: Sysctls, reporter: Reporter) -> (Keeper, Arc<ProxyHealth>, Arc<Metrics>) {
     let (health, metrics) = (Arc::new(ProxyHealth::new(STALE_AFTER, false)), Arc::new(Metrics::new()));
-    let keeper = Keeper::new(health.clone(), metrics.clone(), reporter, Amiss::default());
+    let keeper = Keeper::new(health.clone(), metrics.clone(), reporter, &Told::default());
     (keeper.of(sysctls), health, metrics)
 }
 
@@ -190,6 +194,64 @@ fn a_matter_is_a_line_when_it_begins_and_one_when_it_ends() {
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].starts_with("WARN oomScoreAdj cannot be set to -500 (Is a directory"), "{lines:?}");
     assert!(lines[1].starts_with("INFO no longer: oomScoreAdj cannot be set to -500"), "{lines:?}");
+}
+
+/// A default that cannot be had is no matter; one that could be had before somebody asked for another is.
+#[test]
+fn a_score_that_was_raised_and_cannot_be_lowered_again_is_told() {
+    let (log, _until) = Log::capture();
+    let (root, _) = sysctls(&[]);
+    let score = root.path().join("oom_score_adj");
+    let refuse = || {
+        _ = fs::remove_file(&score);
+        fs::create_dir(&score).unwrap();
+    };
+    let allow = || {
+        fs::remove_dir(&score).unwrap();
+        fs::write(&score, "0\n").unwrap();
+    };
+    let told = Told::default();
+    let look = |oom_score_adj: i32| {
+        let (health, metrics) = (Arc::new(ProxyHealth::new(STALE_AFTER, false)), Arc::new(Metrics::new()));
+        // Each configuration may have a keeper of its own.
+        let mut keeper = Keeper::new(health, metrics, Reporter::default(), &told).of(Sysctls::below(root.path()));
+        let kernel = KernelSettings { oom_score_adj, ..KernelSettings::default() };
+        keeper.look(&Options { kernel, ..plain() });
+    };
+    refuse();
+    look(KernelSettings::USUAL_OOM_SCORE);
+    assert_eq!(log.lines(), [""; 0]);
+    allow();
+    look(500);
+    refuse();
+    look(KernelSettings::USUAL_OOM_SCORE);
+    look(KernelSettings::USUAL_OOM_SCORE);
+    let lines = log.lines();
+    assert!(lines.len() == 1 && lines[0].starts_with("WARN oomScoreAdj cannot be set to -999 ("), "{lines:?}");
+}
+
+/// A path that is not there may be a mistake, and a mistake changes nothing.
+#[tokio::test]
+async fn nothing_is_set_before_the_manifests_are_there() {
+    const NAME: &str = "net/netfilter/nf_conntrack_udp_timeout";
+    let (root, sysctls) = sysctls(&[(NAME, "30\n"), ("oom_score_adj", "0\n")]);
+    let manifests = root.path().join("manifests");
+    let value = || fs::read_to_string(root.path().join(NAME)).unwrap();
+    let (keeper, ..) = keeper(sysctls);
+    let mut options = Options { source: SourceOptions::Manifests(manifests.clone()), ..plain() };
+    options.kernel.conntrack.udp = Duration::from_secs(7);
+    let (in_force, wanted) = tokio::sync::watch::channel(Arc::new(options.clone()));
+    keeper.start(wanted, CancellationToken::new());
+    tokio::task::yield_now().await;
+    // Nor is another configuration a reason.
+    options.kernel.conntrack.udp = Duration::from_secs(8);
+    in_force.send_replace(Arc::new(options));
+    tokio::task::yield_now().await;
+    assert_eq!(value(), "30\n");
+    fs::create_dir(&manifests).unwrap();
+    while value() != "8" {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[test]

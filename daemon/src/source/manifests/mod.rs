@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::store::Store;
-pub(crate) use self::watch::PathWatch;
+pub(crate) use self::watch::{PathWatch, until_there};
 use super::Change;
 
 /// The stream of this source's [`Mark`](super::Mark)s.

@@ -107,6 +107,19 @@ impl PathWatch {
     }
 }
 
+/// Returns once there is something at a path.
+pub(crate) async fn until_there(path: PathBuf) {
+    let mut watch = PathWatch::new(path);
+    loop {
+        watch.arm();
+        watch.arm_links();
+        if watch.path.exists() {
+            return;
+        }
+        watch.changed().await;
+    }
+}
+
 /// The parent directory, of which a bare name has one as well.
 fn parent(path: &Path) -> Option<&Path> {
     path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
