@@ -184,6 +184,36 @@ fn kube_proxys_silent_traps_are_warnings() {
     assert!(with("").warnings[0].starts_with("KubeProxyConfiguration.clusterCIDR: empty"));
 }
 
+#[test]
+fn an_address_of_a_family_that_the_cluster_has_not_is_told() {
+    let told = |fields: &str| warnings(&format!("mode: nftables\n{fields}"));
+    let of = |text: &str| format!("KubeProxyConfiguration.{text}");
+    let follows = "by default it has the family of bindAddress, ";
+    assert_eq!(
+        told("clusterCIDR: 10.0.0.0/8\nbindAddress: '::'"),
+        [of(&format!("metricsBindAddress: [::1]:10249 is IPv6, and clusterCIDR has IPv4 alone; {follows}::"))]
+    );
+    assert_eq!(
+        told("clusterCIDR: 'fd00::/48'"),
+        [of(&format!("metricsBindAddress: 127.0.0.1:10249 is IPv4, and clusterCIDR has IPv6 alone; {follows}0.0.0.0"))]
+    );
+    assert_eq!(
+        told("clusterCIDR: 10.0.0.0/8\nbindAddress: 'fd00::7'\nmetricsBindAddress: 127.0.0.1"),
+        [of("bindAddress: fd00::7 is IPv6, and clusterCIDR has IPv4 alone")]
+    );
+    assert_eq!(
+        told("clusterCIDR: 10.0.0.0/8\nhealthzBindAddress: '[fd00::7]:1'"),
+        [of("healthzBindAddress: [fd00::7]:1 is IPv6, and clusterCIDR has IPv4 alone")]
+    );
+    for fields in [
+        "bindAddress: '::'",
+        "clusterCIDR: '10.0.0.0/8,fd00::/48'\nbindAddress: '::'",
+        "clusterCIDR: 10.0.0.0/8\nbindAddress: 10.0.0.1",
+    ] {
+        assert_eq!(told(fields), [""; 0], "{fields}");
+    }
+}
+
 /// kube-proxy skips loopback addresses with a line in its log, and a family that had nothing else has no NodePorts any more.
 #[test]
 fn node_ports_at_loopback_addresses_are_told_where_nobody_serves_them() {

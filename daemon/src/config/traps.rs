@@ -1,5 +1,7 @@
 //! What kube-proxy takes without a word: fields without effect, sections of another mode, half a family.
 
+use std::net::SocketAddr;
+
 use ipnet::IpNet;
 use serde_json::Value;
 
@@ -37,6 +39,7 @@ pub(super) fn warnings(configuration: &Configuration, overrides: &Overrides, mod
     gates(kube_proxy, &mut found);
     sections(kube_proxy, mode, &mut found);
     detection(kube_proxy, cluster_cidrs, &mut found);
+    bind_families(kube_proxy, cluster_cidrs, &mut found);
     node_port_families(kube_proxy, &mut found);
     loopback_node_ports(kube_proxy, mode, &mut found);
     let theirs = found.into_iter().map(|text| format!("{}.{text}", kube_proxy::KIND));
@@ -110,12 +113,41 @@ fn detection(kube_proxy: &KubeProxyConfiguration, cluster_cidrs: &[IpNet], found
     }
 }
 
+/// An address of one family in a cluster of the other: nobody asks there. kube-proxy has a line in its log for it (`checkBadIPConfig` of
+/// cmd/kube-proxy/app/server.go), which does not say that a server's address followed `bindAddress`.
+fn bind_families(kube_proxy: &KubeProxyConfiguration, cluster_cidrs: &[IpNet], found: &mut Vec<String>) {
+    let Some(family) = cluster_cidrs.first().map(|net| Family::of(net.addr())) else { return };
+    if cluster_cidrs.iter().any(|net| Family::of(net.addr()) != family) {
+        return;
+    }
+    let KubeProxyConfiguration { bind_address, healthz_bind_address, metrics_bind_address, .. } = kube_proxy;
+    let server = |text: &str| text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let bound = address::ip(bind_address);
+    for (field, text, ip) in [
+        ("bindAddress", bind_address, bound),
+        ("healthzBindAddress", healthz_bind_address, server(healthz_bind_address)),
+        ("metricsBindAddress", metrics_bind_address, server(metrics_bind_address)),
+    ] {
+        let Some(other) = ip.filter(|ip| !ip.is_unspecified()).map(Family::of).filter(|other| *other != family) else { continue };
+        let follows = field != "bindAddress" && bound.is_some_and(|bound| Family::of(bound) == other);
+        let why = if follows { format!("; by default it has the family of bindAddress, {bind_address}") } else { String::new() };
+        found.push(format!("{field}: {text} is {}, and clusterCIDR has {} alone{why}", named(other), named(family)));
+    }
+}
+
+fn named(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    }
+}
+
 fn node_port_families(kube_proxy: &KubeProxyConfiguration, found: &mut Vec<String>) {
     let cidrs: Vec<IpNet> = kube_proxy.node_port_addresses.iter().filter_map(|text| address::cidr(text)).collect();
     let has = |family| cidrs.iter().any(|net| Family::of(net.addr()) == family);
     for (has_it, not, all) in [(Family::V4, Family::V6, "::/0"), (Family::V6, Family::V4, "0.0.0.0/0")] {
         if has(has_it) && !has(not) {
-            let not = if not == Family::V4 { "IPv4" } else { "IPv6" };
+            let not = named(not);
             found.push(format!(
                 "nodePortAddresses: no {not} CIDR, so NodePorts are served at every {not} address; write {all} if that is meant"
             ));
@@ -129,17 +161,18 @@ fn loopback_node_ports(kube_proxy: &KubeProxyConfiguration, mode: Mode, found: &
     let cidrs: Vec<IpNet> = kube_proxy.node_port_addresses.iter().filter_map(|text| address::cidr(text)).collect();
     let localhost = mode == Mode::Iptables && kube_proxy.iptables.localhost_node_ports != Some(false);
     let served = |net: &IpNet| !is_loopback(net) || (localhost && net.contains(&LOCALHOST));
-    for (family, named) in [(Family::V4, "IPv4"), (Family::V6, "IPv6")] {
+    for family in Family::ALL {
         let (some, none): (Vec<&IpNet>, Vec<&IpNet>) =
             cidrs.iter().filter(|net| Family::of(net.addr()) == family).partition(|net| served(net));
         if none.is_empty() {
             continue;
         }
         let none = none.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let word = named(family);
         let outcome = if some.is_empty() {
-            format!("there is no other {named} CIDR, so no NodePort is served in {named}")
+            format!("there is no other {word} CIDR, so no NodePort is served in {word}")
         } else {
-            format!("the other {named} CIDRs alone count")
+            format!("the other {word} CIDRs alone count")
         };
         let why = match (mode, family) {
             (Mode::Iptables, Family::V4) if localhost => "of loopback addresses 127.0.0.1 alone serves NodePorts".to_owned(),
