@@ -42,13 +42,15 @@ pub(super) fn decode(document: Document<'_, impl Sized>) -> Result<Service, Deco
     let served = !headless && kind != ServiceType::ExternalName;
     let annotations = problems.take(format_args!("metadata.annotations"), metadata.annotations).unwrap_or_default();
     let families = addresses.iter().copied().map(Family::of).collect::<SmallVec<[Family; 2]>>();
-    let source_ranges = source_ranges(spec.load_balancer_source_ranges, annotations.source_ranges, &families, &mut problems);
-    wishes::note_unknown(annotations.topology_mode, annotations.topology_aware_hints, spec.traffic_distribution, &mut problems);
-    let external_name = problems.take(format_args!("spec.externalName"), spec.external_name).filter(|name| !name.is_empty());
     let ingress = problems
         .take(format_args!("status.loadBalancer"), status.load_balancer)
         .and_then(|balancer| problems.take(format_args!("status.loadBalancer.ingress"), balancer.ingress))
         .unwrap_or_default();
+    let vips = vips(ingress, &mut problems);
+    let source_ranges =
+        source_ranges(spec.load_balancer_source_ranges, annotations.source_ranges, &families, &vips, &mut problems);
+    wishes::note_unknown(annotations.topology_mode, annotations.topology_aware_hints, spec.traffic_distribution, &mut problems);
+    let external_name = problems.take(format_args!("spec.externalName"), spec.external_name).filter(|name| !name.is_empty());
 
     Ok(Service {
         key,
@@ -59,7 +61,7 @@ pub(super) fn decode(document: Document<'_, impl Sized>) -> Result<Service, Deco
         headless,
         external_name: external_name.map(Into::into),
         external_ips: addresses_of("spec.externalIPs", spec.external_ips, &mut problems),
-        vips: vips(ingress, &mut problems),
+        vips,
         source_ranges,
         internal_traffic_policy: traffic_policy("spec.internalTrafficPolicy", spec.internal_traffic_policy, &mut problems),
         external_traffic_policy: traffic_policy("spec.externalTrafficPolicy", spec.external_traffic_policy, &mut problems),

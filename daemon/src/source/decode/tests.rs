@@ -202,6 +202,16 @@ fn source_ranges_that_filter_nobody_because_they_cannot_be_read_are_said_first()
         [format!(r#"{field}[1]: "fd00::/129" is not a CIDR: ignored"#)],
         "nobody comes by IPv6"
     );
+    let of_one = |ips: Value, ranges: Value, vips: Value| {
+        let spec = json!({"type": "LoadBalancer", "clusterIPs": ips, "loadBalancerSourceRanges": ranges});
+        said(&service(&with_spec(spec, json!({"loadBalancer": {"ingress": vips}}))).problems)
+    };
+    let (v4, both) = (json!(["10.0.0.1"]), json!(["10.0.0.1", "fd00::1"]));
+    let open = |family: &str| [format!("{field}: no entry is of {family}: the Service is open to everyone by {family}")];
+    assert_eq!(of_one(v4.clone(), json!(["fd00::/8"]), json!([])), open("IPv4"));
+    assert_eq!(of_one(v4, json!(["fd00::/8", "10.0.0.0/8"]), json!([])), [""; 0]);
+    assert_eq!(of_one(both.clone(), json!(["fd00::/8"]), json!([{"ip": "192.0.2.1"}])), open("IPv4"));
+    assert_eq!(of_one(both, json!(["fd00::/8"]), json!([{"ip": "2001:db8::1"}])), [""; 0], "nobody comes by IPv4");
     for ranges in [json!(null), json!([]), json!(["10.0.0.0/8"]), json!(["fd00::/8"])] {
         assert_eq!(told(ranges.clone()), "", "{ranges}");
     }
