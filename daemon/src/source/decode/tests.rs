@@ -640,6 +640,30 @@ fn objects_without_a_usable_name_are_refused() {
     assert_eq!(service(&json!({"metadata": {"name": "web"}})).key.as_str(), "default/web");
 }
 
+/// A mistake that is made again and again must not push out another.
+#[test]
+fn no_field_hides_another() {
+    let mut ports = vec![json!({"name": "p", "port": 80}); 100];
+    ports.push(json!({"name": "q", "port": 70_000}));
+    ports.push(json!({"name": "r", "port": 81, "protocol": "tcp"}));
+    let affinity = json!({"clientIP": {"timeoutSeconds": 999_999_999}});
+    let mut spec = json!({"ports": ports, "sessionAffinity": "ClientIP", "sessionAffinityConfig": affinity});
+    spec["externalIPs"] = json!(vec!["x"; 100]);
+    let service = service(&with_spec(spec, json!({})));
+    let told = said(&service.problems);
+    for field in ["spec.ports[100].port: ", "spec.ports[101].protocol: ", "spec.sessionAffinityConfig.clientIP.timeoutSeconds: "]
+    {
+        assert!(told.iter().any(|problem| problem.starts_with(field)), "{field} in {told:?}");
+    }
+    assert!(
+        told.ends_with(&[
+            "spec.externalIPs[]: 84 more problems with this field".to_owned(),
+            "spec.ports[].name: 83 more problems with this field".to_owned(),
+        ]),
+        "{told:?}"
+    );
+}
+
 #[test]
 fn ten_thousand_ports_and_a_hundred_thousand_endpoints() {
     let ports: Vec<_> = (1..=10_000).map(|port| json!({"name": format!("p{port}"), "port": port})).collect();
@@ -658,7 +682,7 @@ fn ten_thousand_ports_and_a_hundred_thousand_endpoints() {
     let Decoded::Object(Object::EndpointSlice(slice)) = decoded else { panic!("not a slice") };
     assert_eq!(slice.endpoints.len(), 50_001);
     assert_eq!(slice.problems.len(), 17, "sixteen and a count");
-    assert_eq!(slice.problems[16].reason, "49984 more problems like these");
+    assert_eq!(slice.problems[16].to_string(), "endpoints[].addresses[]: 49984 more problems with this field");
 }
 
 #[test]
