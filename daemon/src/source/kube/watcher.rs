@@ -393,18 +393,18 @@ impl Watcher {
             Ok(Decoded::NotOurs { key, problems }) => {
                 for problem in problems {
                     if !decode::is_of_nobody(&problem) {
-                        warn!("{kind:?} {key}: {problem}");
+                        warn!("{kind} {key}: {problem}");
                     } else if std::mem::replace(&mut self.told_of_nobody, true) {
-                        debug!("{kind:?} {key}: {problem}");
+                        debug!("{kind} {key}: {problem}");
                     } else {
-                        warn!("{kind:?} {key}: {problem} (further ones: level debug)");
+                        warn!("{kind} {key}: {problem} (further ones: level debug)");
                     }
                 }
                 Some(Change::Deleted(kind, key))
             }
             Err(error) => {
                 let name = name.map_or_else(|| "without a name".to_owned(), |key| key.to_string());
-                warn!("{kind:?} {name}: {error}: ignored");
+                warn!("{kind} {name}: {error}: ignored");
                 None
             }
         }

@@ -124,9 +124,9 @@ impl Reader<'_> {
             }
             Ok(Decoded::NotOurs { key, problems }) => {
                 tracing::debug!(%key, "slice of no Service, or of names: ignored");
-                self.parsed.warnings.extend(slips.iter().chain(&problems).map(|problem| format!("{kind:?} {key}: {problem}")));
+                self.parsed.warnings.extend(slips.iter().chain(&problems).map(|problem| format!("{kind} {key}: {problem}")));
             }
-            Err(error) => self.parsed.warnings.push(format!("document {} ({kind:?}): {error}: ignored", self.documents)),
+            Err(error) => self.parsed.warnings.push(format!("document {} ({kind}): {error}: ignored", self.documents)),
         }
     }
 
