@@ -1010,7 +1010,8 @@ async fn addresses_of_the_servers_are_known() {
 
 #[tokio::test]
 async fn events_are_posted_and_repetitions_counted() {
-    let mut server = Server::start([("POST", answer("201 Created", &json!({}))), ("PATCH", answer("200 OK", &json!({})))]).await;
+    let script = [("POST", "201 Created"), ("PATCH", "200 OK"), ("POST", "201 Created"), ("PATCH", "200 OK")];
+    let mut server = Server::start(script.map(|(method, status)| (method, answer(status, &json!({}))))).await;
     // The client wants its own object back.
     let echo = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "web.1", "namespace": "default"}, "eventTime": null});
     for (_, answer) in server.script.lock().expect("not poisoned").iter_mut() {
@@ -1031,7 +1032,10 @@ async fn events_are_posted_and_repetitions_counted() {
         note: "é".repeat(2_000),
     };
     sink.say(remark.clone());
-    sink.say(remark);
+    sink.say(remark.clone());
+    let other = Remark { note: "spec.type: of another kind".into(), ..remark.clone() };
+    sink.say(other.clone());
+    sink.say(other);
     let first = server.request().await;
     assert!(first.starts_with("POST /apis/events.k8s.io/v1/namespaces/default/events"), "{first}");
     for expected in [r#""reason":"InvalidField""#, r#""type":"Warning""#, r#""uid":"u-1""#, r#""reportingInstance":"node-a""#] {
@@ -1042,6 +1046,10 @@ async fn events_are_posted_and_repetitions_counted() {
         second.starts_with("PATCH /apis/events.k8s.io/v1/namespaces/default/events/web.") && second.contains(r#""count":2"#),
         "{second}"
     );
+    let third = server.request().await;
+    assert!(third.starts_with("POST ") && third.contains("of another kind"), "another note is another Event: {third}");
+    let fourth = server.request().await;
+    assert!(fourth.starts_with("PATCH ") && fourth.contains("of another kind") && fourth.contains(r#""count":2"#), "{fourth}");
 }
 
 /// Remembers requests: method and status code, 0 without one.
