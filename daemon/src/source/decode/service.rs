@@ -11,7 +11,7 @@ use super::field::{Field, List, Text};
 use super::problems::{Problems, cut};
 use super::source_ranges::source_ranges;
 use super::wire::{Document, Ingress, Port, SessionAffinityConfig};
-use super::{DecodeError, Identity, address, wishes};
+use super::{DecodeError, Identity, address, spelling, wishes};
 use crate::model::{AffinityTimeout, Family, Problem, Protocol, Service, ServicePortSpec, ServiceType, TrafficPolicy};
 use crate::source::Kind;
 
@@ -34,6 +34,7 @@ pub(super) fn decode(document: Document<'_, impl Sized>) -> Result<Service, Deco
     let mut problems = Problems::default();
     let mut metadata = problems.take(format_args!("metadata"), document.metadata).unwrap_or_default();
     let Identity { key, uid, created } = Identity::read(Kind::Service, &mut metadata, &mut problems)?;
+    spelling::note_no_label(format_args!("metadata.name"), key.name(), &mut problems);
     let spec = problems.take(format_args!("spec"), document.spec).unwrap_or_default();
     let status = problems.take(format_args!("status"), document.status).unwrap_or_default();
 
@@ -170,7 +171,7 @@ fn families_of(list: Field<List<Text<'_>>>, problems: &mut Problems) -> SmallVec
 }
 
 fn parsed_ip(path: super::problems::Path<'_>, text: &str, problems: &mut Problems) -> Option<IpAddr> {
-    let address = address::ip(text);
+    let address = spelling::ip(path, text, problems);
     if address.is_none() {
         problems.note(path, format!("{:?} is not an IP address: ignored", cut(text)));
     }
@@ -298,6 +299,7 @@ fn ports(list: Field<List<Port<'_>>>, kind: ServiceType, served: bool, problems:
         wishes::note_unmet_target(format_args!("spec.ports[{place}].targetPort"), entry.target_port, problems);
         let mut spec = ServicePortSpec { name: name.into(), protocol, port, node_port };
         if taken.take(place, &mut spec, several, problems) {
+            spelling::note_no_label(format_args!("spec.ports[{place}].name"), &spec.name, problems);
             if spec.node_port != 0 && kind == ServiceType::ClusterIp {
                 problems.note(
                     format_args!("spec.ports[{place}].nodePort"),

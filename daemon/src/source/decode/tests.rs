@@ -175,8 +175,36 @@ fn addresses_and_ranges_of_upstreams_bad_ip_test() {
     assert_eq!(service.external_ips, ["192.168.99.11".parse::<std::net::IpAddr>().unwrap()]);
     assert_eq!(service.vips, ["1.2.3.4".parse::<std::net::IpAddr>().unwrap()]);
     assert_eq!(service.source_ranges, ["203.0.113.0/25".parse().unwrap(), "10.0.0.0/8".parse().unwrap()]);
+    let by_server = |mut object: Object| {
+        trust_the_server(&mut object);
+        let Object::Service(service) = object else { panic!("it was one") };
+        service
+    };
+    let first = &service.problems[0];
+    let sloppy = r#"spec.clusterIP: "172.30.0.041" is a spelling that an API server refuses; it is read as 172.30.0.41"#;
+    assert_eq!((first.to_string().as_str(), service.problems.len()), (sloppy, 5));
+    let service = by_server(Object::Service(Box::new(service)));
     assert_eq!(fields(&service.problems), ["spec.loadBalancerSourceRanges[2]", "spec.externalIPs[1]"]);
     assert_eq!(service.problems[1].reason, r#""10.0.0.300" is not an IP address: ignored"#);
+}
+
+#[test]
+fn names_and_addresses_that_an_api_server_refuses_are_said_and_served() {
+    let mut value = with_spec(json!({"ports": [{"name": "UPPER_bad", "port": 80}, {"name": "web-1", "port": 81}]}), json!({}));
+    value["metadata"]["name"] = json!("UPPER_case");
+    let service = service(&value);
+    assert_eq!((service.ports.len(), fields(&service.problems)), (2, vec!["metadata.name", "spec.ports[0].name"]));
+
+    let mut value = with_endpoints(
+        json!([{"addresses": ["10.244.000.011"]}, {"addresses": ["::ffff:10.0.0.1"]}, {"addresses": ["10.0.0.2"]}]),
+    );
+    value["ports"] = json!([{"name": "-bad", "port": 80}]);
+    let slice = slice(&value);
+    assert_eq!((slice.endpoints.len(), fields(&slice.problems)), (3, vec!["ports[0].name", "endpoints", "endpoints"]));
+    let mut object = Object::EndpointSlice(Box::new(slice));
+    trust_the_server(&mut object);
+    let Object::EndpointSlice(slice) = object else { panic!("it was one") };
+    assert_eq!(fields(&slice.problems), ["ports[0].name"]);
 }
 
 /// As for kube-proxy, who lets everyone in as well; but the author meant the opposite, and has to hear of it.
@@ -319,7 +347,7 @@ fn cluster_ips_follow_ip_families() {
     let unknown = json!({"clusterIPs": ["10.0.0.1", "fd00::1"], "ipFamilies": ["ipv4", 6]});
     assert_eq!(ips(unknown), ("10.0.0.1 fd00::1".into(), false, 2));
     assert_eq!(ips(json!({"clusterIP": "None", "ipFamilies": ["IPv5"]})), (String::new(), true, 1));
-    assert_eq!(ips(json!({"clusterIP": "::ffff:10.0.0.1", "ipFamilies": ["IPv4"]})), ("10.0.0.1".into(), false, 0));
+    assert_eq!(ips(json!({"clusterIP": "::ffff:10.0.0.1", "ipFamilies": ["IPv4"]})), ("10.0.0.1".into(), false, 1));
 }
 
 /// A cluster newer than this daemon must not see a warning of each node for each Service.
@@ -590,7 +618,7 @@ fn endpoints_are_judged_one_by_one() {
             "endpoints[7]: is a number, not an object: ignored",
         ]
     );
-    assert_eq!(slice.problems.len(), 15);
+    assert_eq!(slice.problems.len(), 16);
 }
 
 #[test]
