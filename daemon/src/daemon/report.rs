@@ -121,7 +121,7 @@ impl Reporter {
     /// Fields left out of objects. The index hands out each once.
     pub(super) fn problems(&self, found: Vec<ObjectProblem>, index: &Index) {
         for ObjectProblem { kind, key, problem: Problem { field, reason } } in found {
-            tracing::warn!(object = %key, kind = ?kind, field, "{reason}");
+            tracing::warn!(object = %key, kind = %kind, field, "{reason}");
             let subject = match kind {
                 Kind::Service | Kind::ForeignService => service(&key, index),
                 Kind::EndpointSlice => other("discovery.k8s.io/v1", "EndpointSlice", key),
@@ -133,7 +133,8 @@ impl Reporter {
     }
 
     /// Conflicts and refusals that began or ended.
-    pub(super) fn notices(&self, raised: Vec<Notice>, cleared: Vec<Notice>, index: &Index) {
+    pub(super) fn notices(&self, raised: Vec<Notice>, mut cleared: Vec<Notice>, index: &Index) {
+        cleared.retain(|before| !raised.iter().any(|now| now.is_but_moved(before)));
         for Notice { service: key, reason, message } in raised {
             tracing::warn!(object = %key, reason, "{message}");
             self.event(service(&key, index), reason, "NotServed", message);

@@ -23,14 +23,38 @@ pub(super) fn accepted(
     for ip in asked.iter().copied().filter(|ip| Family::of(*ip) == family) {
         match refusal(ip, context) {
             None => accepted.push(ip),
-            Some(why) => notices.push(Notice {
-                service: service.key.clone(),
-                reason: "AddressRefused",
-                message: format!("{field}: {ip} is {why} and is not served; give the Service another address"),
-            }),
+            Some(why) => notices.push(refused(service, field, ip, why)),
         }
     }
     accepted
+}
+
+/// Addresses of a family in which the Service has no ClusterIP, and so does not exist: each becomes a notice, with kube-proxy's reason
+/// for the same. One that no Service may take is refused as such.
+pub(super) fn note_strangers(
+    service: &Service,
+    field: &str,
+    asked: &[IpAddr],
+    family: Family,
+    context: &Context,
+    notices: &mut Vec<Notice>,
+) {
+    let strangers = accepted(service, field, asked, family, context, notices);
+    notices.extend(strangers.into_iter().map(|ip| Notice {
+        service: service.key.clone(),
+        reason: "KubeProxyIncorrectIPVersion",
+        message: format!(
+            "{field}: {ip} is {family}, of which the Service has no ClusterIP, and is not served; give it one, or remove {ip}"
+        ),
+    }));
+}
+
+fn refused(service: &Service, field: &str, ip: IpAddr, why: &str) -> Notice {
+    Notice {
+        service: service.key.clone(),
+        reason: "AddressRefused",
+        message: format!("{field}: {ip} is {why} and is not served; give the Service another address"),
+    }
 }
 
 /// What is wrong with an address, `None` if nothing is.

@@ -20,6 +20,21 @@ pub(super) struct FamilyFrontends {
     source_ranges: Option<Arc<[IpNet]>>,
 }
 
+/// What a Service asks for beside its ClusterIPs, VIPs first, each with its field.
+fn asked<'a>(service: &'a Service, context: &Context) -> [(&'static str, &'a [IpAddr]); 2] {
+    let external_ips = if context.external_ips_denied { &[][..] } else { &service.external_ips };
+    [("status.loadBalancer.ingress[].ip", &service.vips), ("spec.externalIPs", external_ips)]
+}
+
+/// What is asked for in a family in which nothing of the Service is served. Nothing is said of one that is served in none.
+pub(super) fn note_strangers(service: &Service, family: Family, context: &Context, notices: &mut Vec<Notice>) {
+    if Family::ALL.into_iter().any(|other| service::cluster_ip(service, other).is_some()) {
+        for (field, asked) in asked(service, context) {
+            addresses::note_strangers(service, field, asked, family, context, notices);
+        }
+    }
+}
+
 impl FamilyFrontends {
     /// Addresses that are refused go to `notices`.
     pub(super) fn new(
@@ -29,9 +44,8 @@ impl FamilyFrontends {
         context: &Context,
         notices: &mut Vec<Notice>,
     ) -> Self {
-        let vips = addresses::accepted(service, "status.loadBalancer.ingress[].ip", &service.vips, family, context, notices);
-        let asked = if context.external_ips_denied { &[][..] } else { &service.external_ips };
-        let external_ips = addresses::accepted(service, "spec.externalIPs", asked, family, context, notices);
+        let [vips, external_ips] =
+            asked(service, context).map(|(field, asked)| addresses::accepted(service, field, asked, family, context, notices));
         let source_ranges = ranges::source_ranges(service, family, &vips, context);
 
         let mut addresses = vec![(cluster_ip, FrontendKind::ClusterIp)];

@@ -43,8 +43,14 @@ use frontends::FamilyFrontends;
 #[expect(clippy::needless_pass_by_value, reason = "callers have an iterator; a reference to one would only be cloned here")]
 pub fn desired<'a>(service: &Service, slices: impl Iterator<Item = &'a EndpointSlice> + Clone, context: &Context) -> Desired {
     let mut desired = Desired::default();
-    for family in Family::ALL.into_iter().filter(|family| context.serves(*family)) {
-        let Some(cluster_ip) = service::cluster_ip(service, family) else { continue };
+    for family in Family::ALL {
+        let Some(cluster_ip) = service::cluster_ip(service, family) else {
+            frontends::note_strangers(service, family, context, &mut desired.notices);
+            continue;
+        };
+        if !context.serves(family) {
+            continue;
+        }
         let frontends = FamilyFrontends::new(service, family, cluster_ip, context, &mut desired.notices);
         let mut merger = Merger::new(slices.clone(), family);
         for spec in &service.ports {

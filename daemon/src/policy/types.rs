@@ -33,7 +33,8 @@ pub struct Context {
 pub struct Desired {
     /// Its ports in each family in which it has a ClusterIP. Sorted by id.
     pub ports: Vec<DesiredPort>,
-    /// Addresses refused on their own merits (loopback, link-local, an API server's: `AddressRefused`).
+    /// Addresses refused on their own merits (loopback, link-local, an API server's: `AddressRefused`), and those of a family in which
+    /// the Service does not exist (`KubeProxyIncorrectIPVersion`).
     pub notices: Vec<Notice>,
 }
 

@@ -4,6 +4,8 @@ pub mod decode;
 pub mod kube;
 pub mod manifests;
 
+use std::fmt;
+
 use crate::model::{EndpointSlice, Node, ObjectKey, Service, ServiceCidr};
 
 /// What a source tells the sync loop. A compact value without Kubernetes types, so that it could travel between machines.
@@ -40,6 +42,18 @@ pub enum Kind {
     Node,
     /// ServiceCIDRs.
     ServiceCidr,
+}
+
+impl fmt::Display for Kind {
+    /// As Kubernetes calls it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Service | Self::ForeignService => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::Node => "Node",
+            Self::ServiceCidr => "ServiceCIDR",
+        })
+    }
 }
 
 /// One object.

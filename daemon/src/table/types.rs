@@ -160,6 +160,19 @@ pub struct Notice {
     pub message: String,
 }
 
+impl Notice {
+    /// The same refusal, perhaps of another field of the Service: an externalIP that becomes a VIP as well is told as that from then on,
+    /// and is not served any more than before.
+    #[must_use]
+    pub fn is_but_moved(&self, other: &Self) -> bool {
+        let refused = |notice: &Self| {
+            let behind_field = notice.message.split_once(": ").map_or(&*notice.message, |(_, behind)| behind);
+            behind_field.split([',', ';']).next().map(str::to_owned)
+        };
+        (&self.service, self.reason) == (&other.service, other.reason) && refused(self) == refused(other)
+    }
+}
+
 impl HealthCheck {
     /// Ready endpoints on this node in a family, if the Service exists in it.
     #[must_use]

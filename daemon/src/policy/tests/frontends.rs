@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::policy::Seniority;
-use crate::table::{Frontend, FrontendKind};
+use crate::table::{Frontend, FrontendKind, Notice};
 
 /// `address kind policy`, one per frontend.
 fn describe(frontends: &[Frontend]) -> Vec<String> {
@@ -91,7 +91,28 @@ fn a_family_without_a_cluster_ip_has_nothing() {
     let desired = evaluate(&service, &[], &context());
     assert_eq!(desired.ports.len(), 1);
     assert_eq!(desired.ports[0].id.family, Family::V4);
-    assert!(desired.notices.is_empty());
+    let said = |desired: &Desired| {
+        let words =
+            |notice: &Notice| format!("{} {}", notice.reason, notice.message.split(" and is ").next().unwrap_or_default());
+        desired.notices.iter().map(words).collect::<Vec<_>>()
+    };
+    let refused = "AddressRefused status.loadBalancer.ingress[].ip: ::1 is a loopback address";
+    let strange = |field: &str, ip: &str| {
+        format!("KubeProxyIncorrectIPVersion {field}: {ip} is IPv6, of which the Service has no ClusterIP,")
+    };
+    let expected = [
+        refused.to_owned(),
+        strange("status.loadBalancer.ingress[].ip", "2001:db8::1"),
+        strange("spec.externalIPs", "2001:db8::2"),
+    ];
+    assert_eq!(said(&desired), expected);
+    // The Service is at fault, whatever the node serves.
+    assert_eq!(said(&evaluate(&service, &[], &Context { ipv6_off: true, ..context() })), expected);
+    assert_eq!(said(&evaluate(&service, &[], &Context { external_ips_denied: true, ..context() })), expected[..2]);
+    service.cluster_ips = [ip("fd00:30::41")].into_iter().collect();
+    assert_eq!(evaluate(&service, &[], &context()).notices.len(), 3, "now it is the other two, and ::1");
+    service.headless = true;
+    assert_eq!(said(&evaluate(&service, &[], &context())), [""; 0], "served in no family");
 }
 
 #[test]

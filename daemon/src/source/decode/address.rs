@@ -8,14 +8,33 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+/// How an address is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spelling {
+    /// As the API server takes it.
+    Strict,
+    /// With leading zeros, or IPv4 as IPv6: refused since it became strict (`IsValidIP` of `k8s.io/apimachinery`, KEP-4858).
+    Sloppy,
+}
+
 /// An IP address: leading zeros are dropped (`172.30.0.041` is `172.30.0.41`, never octal), IPv4-mapped IPv6 is IPv4.
 /// No zone, no white space.
 pub(crate) fn ip(text: &str) -> Option<IpAddr> {
+    spelt_ip(text).map(|(address, _)| address)
+}
+
+/// The same, and how it is written.
+pub(crate) fn spelt_ip(text: &str) -> Option<(IpAddr, Spelling)> {
     // Nearly all are IPv4 and without leading zeros, and the standard library is quick with those.
     if let Ok(address) = text.parse::<Ipv4Addr>() {
-        return Some(IpAddr::V4(address));
+        return Some((IpAddr::V4(address), Spelling::Strict));
     }
-    if text.contains(':') { v6(text).map(|address| IpAddr::V6(address).to_canonical()) } else { v4(text).map(IpAddr::V4) }
+    if !text.contains(':') {
+        return v4(text).map(|address| (IpAddr::V4(address), Spelling::Sloppy));
+    }
+    let address = IpAddr::V6(v6(text)?).to_canonical();
+    let is_strict = address.is_ipv6() && text.parse::<Ipv6Addr>().is_ok();
+    Some((address, if is_strict { Spelling::Strict } else { Spelling::Sloppy }))
 }
 
 /// A CIDR with its host bits cleared. A mapped IPv6 network of /96 or longer is the IPv4 network it covers.
@@ -134,6 +153,13 @@ mod tests {
             ("0.0.0.0", "0.0.0.0"),
         ] {
             assert_eq!(ip(text).map(|address| address.to_string()).as_deref(), Some(canonical), "{text}");
+        }
+        let spelling = |text| spelt_ip(text).map(|(_, spelling)| spelling);
+        for text in ["10.0.0.8", "0.0.0.0", "fd00::1", "fd00:0000::0001", "FD00::a", "::1", "::"] {
+            assert_eq!(spelling(text), Some(Spelling::Strict), "{text}");
+        }
+        for text in ["010.0.0.1", "172.30.006.4", "::ffff:10.0.0.1", "::ffff:a00:1", "fd00::00001"] {
+            assert_eq!(spelling(text), Some(Spelling::Sloppy), "{text}");
         }
         for text in [
             "",

@@ -10,7 +10,7 @@ use super::field::{Field, First, List, Text};
 use super::problems::{Problems, cut};
 use super::service::{port_number, protocol};
 use super::wire::{self, Document};
-use super::{DecodeError, Decoded, address, key, timestamp};
+use super::{DecodeError, Decoded, address, key, spelling, timestamp};
 use crate::model::{Conditions, Endpoint, EndpointSlice, Family, Hints, Interner, ObjectKey, Problem, ServiceKey, SlicePort};
 use crate::source::{Kind, Object};
 
@@ -123,6 +123,7 @@ fn ports(list: Field<List<wire::Port<'_>>>, problems: &mut Problems) -> Vec<Slic
                 format!("{:?} is the name of a port before it, which an API server refuses; both are used", cut(&name)),
             );
         }
+        spelling::note_no_label(format_args!("ports[{place}].name"), &name, problems);
         ports.push(SlicePort { name, protocol, port });
     }
     ports
@@ -172,7 +173,7 @@ fn first_address(place: usize, addresses: Field<First<Text<'_>>>, family: Family
     }
     let first_path = format_args!("endpoints[{place}].addresses[0]");
     let text = problems.take(first_path, first)?;
-    let Some(address) = address::ip(&text).filter(|&address| Family::of(address) == family) else {
+    let Some((address, spelling)) = address::spelt_ip(&text).filter(|(address, _)| Family::of(*address) == family) else {
         problems.note(first_path, format!("{:?} is not an address of {family}: this endpoint is left out", cut(&text)));
         return None;
     };
@@ -180,8 +181,9 @@ fn first_address(place: usize, addresses: Field<First<Text<'_>>>, family: Family
         problems.note(first_path, format!("{address} is {what}: this endpoint is left out"));
         return None;
     }
+    // From here on without its place: it is served, and what is said of it must not be news whenever the list has another order.
+    spelling::note_sloppy(format_args!("endpoints"), &text, (address, spelling), problems);
     if let Some(what) = address::unanswered(address) {
-        // Without its place: it is served, and what is said of it must not be news whenever the list has another order.
         let why = format!("{address} is {what}, at which no pod answers; an API server takes it, and it is served");
         problems.note(format_args!("endpoints"), why);
     }

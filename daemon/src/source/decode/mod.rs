@@ -11,6 +11,7 @@ mod node;
 mod problems;
 mod service;
 mod source_ranges;
+mod spelling;
 pub(crate) mod wire;
 mod wishes;
 

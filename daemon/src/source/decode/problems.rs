@@ -5,8 +5,9 @@ use std::fmt;
 use super::field::{Field, Shape};
 use crate::model::Problem;
 
-/// More problems than this of one object help nobody, and an object with 100,000 bad endpoints must not cost memory for each.
-const MOST: usize = 16;
+/// More problems than this of one field help nobody, and an object with 100,000 bad endpoints must not cost memory for each. Counted by
+/// field, so that one mistake that is made again and again hides no other.
+const MOST_OF_A_FIELD: usize = 16;
 
 /// Of text from outside, so many characters are repeated: as many as the longest name of a label has, and any address.
 const LONGEST_QUOTE: usize = 64;
@@ -45,7 +46,10 @@ impl fmt::Display for Cut<'_> {
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     met: Vec<Problem>,
-    beyond: usize,
+    /// How many were met of each field, whatever its places in lists: `spec.ports[].port`. There are as many as fields are read.
+    fields: Vec<(String, usize)>,
+    /// Only to write a field's name into.
+    scratch: String,
 }
 
 /// Where a field is: a name and, inside lists, the places.
@@ -54,11 +58,21 @@ pub(super) type Path<'a> = fmt::Arguments<'a>;
 impl Problems {
     /// Notes one. The path is written out only if it will be kept.
     pub(super) fn note(&mut self, field: Path<'_>, reason: impl Into<String>) {
-        if self.met.len() < MOST {
+        if self.count(field) <= MOST_OF_A_FIELD {
             self.met.push(Problem { field: field.to_string(), reason: reason.into() });
-        } else {
-            self.beyond += 1;
         }
+    }
+
+    /// How many problems of this field there are, this one included.
+    fn count(&mut self, field: Path<'_>) -> usize {
+        self.scratch.clear();
+        let Ok(()) = fmt::Write::write_fmt(&mut WithoutPlaces(&mut self.scratch), field) else { return 0 };
+        if let Some((_, count)) = self.fields.iter_mut().find(|(known, _)| *known == self.scratch) {
+            *count += 1;
+            return *count;
+        }
+        self.fields.push((self.scratch.clone(), 1));
+        1
     }
 
     /// The value of a field; one of the wrong type is noted and left out.
@@ -81,12 +95,26 @@ impl Problems {
         self.take(field, value)
     }
 
-    /// All of them, with a last line for those that were too many.
+    /// All of them, with a line at the end for each field that has too many.
     pub(super) fn into_vec(self) -> Vec<Problem> {
-        let Self { mut met, beyond } = self;
-        if beyond > 0 {
-            met.push(Problem { field: "(object)".into(), reason: format!("{beyond} more problems like these") });
+        let Self { mut met, fields, scratch: _ } = self;
+        for (field, count) in fields.into_iter().filter(|(_, count)| *count > MOST_OF_A_FIELD) {
+            met.push(Problem { field, reason: format!("{} more problems with this field", count - MOST_OF_A_FIELD) });
         }
         met
+    }
+}
+
+/// Leaves the numbers out of `ports[7]`, which has them in brackets.
+struct WithoutPlaces<'s>(&'s mut String);
+
+impl fmt::Write for WithoutPlaces<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for letter in text.chars() {
+            if !letter.is_ascii_digit() || !self.0.ends_with('[') {
+                self.0.push(letter);
+            }
+        }
+        Ok(())
     }
 }

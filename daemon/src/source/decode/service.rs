@@ -11,7 +11,7 @@ use super::field::{Field, List, Text};
 use super::problems::{Problems, cut};
 use super::source_ranges::source_ranges;
 use super::wire::{Document, Ingress, Port, SessionAffinityConfig};
-use super::{DecodeError, Identity, address, wishes};
+use super::{DecodeError, Identity, address, spelling, wishes};
 use crate::model::{AffinityTimeout, Family, Problem, Protocol, Service, ServicePortSpec, ServiceType, TrafficPolicy};
 use crate::source::Kind;
 
@@ -34,6 +34,7 @@ pub(super) fn decode(document: Document<'_, impl Sized>) -> Result<Service, Deco
     let mut problems = Problems::default();
     let mut metadata = problems.take(format_args!("metadata"), document.metadata).unwrap_or_default();
     let Identity { key, uid, created } = Identity::read(Kind::Service, &mut metadata, &mut problems)?;
+    spelling::note_no_label(format_args!("metadata.name"), key.name(), &mut problems);
     let spec = problems.take(format_args!("spec"), document.spec).unwrap_or_default();
     let status = problems.take(format_args!("status"), document.status).unwrap_or_default();
 
@@ -42,13 +43,15 @@ pub(super) fn decode(document: Document<'_, impl Sized>) -> Result<Service, Deco
     let served = !headless && kind != ServiceType::ExternalName;
     let annotations = problems.take(format_args!("metadata.annotations"), metadata.annotations).unwrap_or_default();
     let families = addresses.iter().copied().map(Family::of).collect::<SmallVec<[Family; 2]>>();
-    let source_ranges = source_ranges(spec.load_balancer_source_ranges, annotations.source_ranges, &families, &mut problems);
-    wishes::note_unknown(annotations.topology_mode, annotations.topology_aware_hints, spec.traffic_distribution, &mut problems);
-    let external_name = problems.take(format_args!("spec.externalName"), spec.external_name).filter(|name| !name.is_empty());
     let ingress = problems
         .take(format_args!("status.loadBalancer"), status.load_balancer)
         .and_then(|balancer| problems.take(format_args!("status.loadBalancer.ingress"), balancer.ingress))
         .unwrap_or_default();
+    let vips = vips(ingress, &mut problems);
+    let source_ranges =
+        source_ranges(spec.load_balancer_source_ranges, annotations.source_ranges, &families, &vips, &mut problems);
+    wishes::note_unknown(annotations.topology_mode, annotations.topology_aware_hints, spec.traffic_distribution, &mut problems);
+    let external_name = problems.take(format_args!("spec.externalName"), spec.external_name).filter(|name| !name.is_empty());
 
     Ok(Service {
         key,
@@ -59,7 +62,7 @@ pub(super) fn decode(document: Document<'_, impl Sized>) -> Result<Service, Deco
         headless,
         external_name: external_name.map(Into::into),
         external_ips: addresses_of("spec.externalIPs", spec.external_ips, &mut problems),
-        vips: vips(ingress, &mut problems),
+        vips,
         source_ranges,
         internal_traffic_policy: traffic_policy("spec.internalTrafficPolicy", spec.internal_traffic_policy, &mut problems),
         external_traffic_policy: traffic_policy("spec.externalTrafficPolicy", spec.external_traffic_policy, &mut problems),
@@ -168,7 +171,7 @@ fn families_of(list: Field<List<Text<'_>>>, problems: &mut Problems) -> SmallVec
 }
 
 fn parsed_ip(path: super::problems::Path<'_>, text: &str, problems: &mut Problems) -> Option<IpAddr> {
-    let address = address::ip(text);
+    let address = spelling::ip(path, text, problems);
     if address.is_none() {
         problems.note(path, format!("{:?} is not an IP address: ignored", cut(text)));
     }
@@ -296,6 +299,7 @@ fn ports(list: Field<List<Port<'_>>>, kind: ServiceType, served: bool, problems:
         wishes::note_unmet_target(format_args!("spec.ports[{place}].targetPort"), entry.target_port, problems);
         let mut spec = ServicePortSpec { name: name.into(), protocol, port, node_port };
         if taken.take(place, &mut spec, several, problems) {
+            spelling::note_no_label(format_args!("spec.ports[{place}].name"), &spec.name, problems);
             if spec.node_port != 0 && kind == ServiceType::ClusterIp {
                 problems.note(
                     format_args!("spec.ports[{place}].nodePort"),

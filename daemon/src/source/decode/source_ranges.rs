@@ -3,6 +3,8 @@
 //! What cannot be read is no filter, as for kube-proxy. So a list of which nothing is left keeps nobody out, the opposite of what its
 //! author meant: that is said in plain words, and first, since of many problems only some are told.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use super::address;
@@ -19,19 +21,33 @@ const UNREAD: &str = "is for a cloud's load balancer, a service proxy does not r
      open to everyone";
 
 /// The ranges that can be read, of the field alone: kube-proxy does not read the annotation either. `families` are those of the
-/// ClusterIPs; none where they are not known.
+/// ClusterIPs; none where they are not known. `vips` are those of the Service.
 pub(super) fn source_ranges(
     list: Field<List<Text<'_>>>,
     annotation: Field<Text<'_>>,
     families: &[Family],
+    vips: &[IpAddr],
     problems: &mut Problems,
 ) -> Vec<IpNet> {
-    if let Some(said) = opened(&list, families) {
-        problems.note(format_args!("{FIELD}"), said);
+    let opened = opened(&list, families);
+    if let Some(said) = &opened {
+        problems.note(format_args!("{FIELD}"), said.as_str());
     }
     let is_given = list.get().is_none_or(|list| !list.is_empty()) && list != Field::Absent;
     note_annotation(annotation, is_given, problems);
-    networks(FIELD, list, problems)
+    let ranges = networks(FIELD, list, problems);
+    if let Some(family) = unfiltered(&ranges, families, vips).filter(|_| opened.is_none()) {
+        problems.note(format_args!("{FIELD}"), format!("no entry is of {family}: the Service is open to everyone by {family}"));
+    }
+    ranges
+}
+
+/// The family that ranges of the other one leave open (kube-proxy filters each by its own). That is meant so where a Service of both
+/// has no VIP of it.
+fn unfiltered(ranges: &[IpNet], families: &[Family], vips: &[IpAddr]) -> Option<Family> {
+    let is_open = |family: &Family| !ranges.iter().any(|range| Family::of(range.addr()) == *family);
+    let counts = |family: &Family| families.len() == 1 || vips.iter().any(|vip| Family::of(*vip) == *family);
+    families.iter().copied().filter(|_| !ranges.is_empty()).find(|family| is_open(family) && counts(family))
 }
 
 /// Whether this problem is none where a cloud may be at work, which is where an API server let the object in.

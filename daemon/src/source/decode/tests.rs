@@ -175,8 +175,36 @@ fn addresses_and_ranges_of_upstreams_bad_ip_test() {
     assert_eq!(service.external_ips, ["192.168.99.11".parse::<std::net::IpAddr>().unwrap()]);
     assert_eq!(service.vips, ["1.2.3.4".parse::<std::net::IpAddr>().unwrap()]);
     assert_eq!(service.source_ranges, ["203.0.113.0/25".parse().unwrap(), "10.0.0.0/8".parse().unwrap()]);
+    let by_server = |mut object: Object| {
+        trust_the_server(&mut object);
+        let Object::Service(service) = object else { panic!("it was one") };
+        service
+    };
+    let first = &service.problems[0];
+    let sloppy = r#"spec.clusterIP: "172.30.0.041" is a spelling that an API server refuses; it is read as 172.30.0.41"#;
+    assert_eq!((first.to_string().as_str(), service.problems.len()), (sloppy, 5));
+    let service = by_server(Object::Service(Box::new(service)));
     assert_eq!(fields(&service.problems), ["spec.loadBalancerSourceRanges[2]", "spec.externalIPs[1]"]);
     assert_eq!(service.problems[1].reason, r#""10.0.0.300" is not an IP address: ignored"#);
+}
+
+#[test]
+fn names_and_addresses_that_an_api_server_refuses_are_said_and_served() {
+    let mut value = with_spec(json!({"ports": [{"name": "UPPER_bad", "port": 80}, {"name": "web-1", "port": 81}]}), json!({}));
+    value["metadata"]["name"] = json!("UPPER_case");
+    let service = service(&value);
+    assert_eq!((service.ports.len(), fields(&service.problems)), (2, vec!["metadata.name", "spec.ports[0].name"]));
+
+    let mut value = with_endpoints(
+        json!([{"addresses": ["10.244.000.011"]}, {"addresses": ["::ffff:10.0.0.1"]}, {"addresses": ["10.0.0.2"]}]),
+    );
+    value["ports"] = json!([{"name": "-bad", "port": 80}]);
+    let slice = slice(&value);
+    assert_eq!((slice.endpoints.len(), fields(&slice.problems)), (3, vec!["ports[0].name", "endpoints", "endpoints"]));
+    let mut object = Object::EndpointSlice(Box::new(slice));
+    trust_the_server(&mut object);
+    let Object::EndpointSlice(slice) = object else { panic!("it was one") };
+    assert_eq!(fields(&slice.problems), ["ports[0].name"]);
 }
 
 /// As for kube-proxy, who lets everyone in as well; but the author meant the opposite, and has to hear of it.
@@ -202,6 +230,16 @@ fn source_ranges_that_filter_nobody_because_they_cannot_be_read_are_said_first()
         [format!(r#"{field}[1]: "fd00::/129" is not a CIDR: ignored"#)],
         "nobody comes by IPv6"
     );
+    let of_one = |ips: Value, ranges: Value, vips: Value| {
+        let spec = json!({"type": "LoadBalancer", "clusterIPs": ips, "loadBalancerSourceRanges": ranges});
+        said(&service(&with_spec(spec, json!({"loadBalancer": {"ingress": vips}}))).problems)
+    };
+    let (v4, both) = (json!(["10.0.0.1"]), json!(["10.0.0.1", "fd00::1"]));
+    let open = |family: &str| [format!("{field}: no entry is of {family}: the Service is open to everyone by {family}")];
+    assert_eq!(of_one(v4.clone(), json!(["fd00::/8"]), json!([])), open("IPv4"));
+    assert_eq!(of_one(v4, json!(["fd00::/8", "10.0.0.0/8"]), json!([])), [""; 0]);
+    assert_eq!(of_one(both.clone(), json!(["fd00::/8"]), json!([{"ip": "192.0.2.1"}])), open("IPv4"));
+    assert_eq!(of_one(both, json!(["fd00::/8"]), json!([{"ip": "2001:db8::1"}])), [""; 0], "nobody comes by IPv4");
     for ranges in [json!(null), json!([]), json!(["10.0.0.0/8"]), json!(["fd00::/8"])] {
         assert_eq!(told(ranges.clone()), "", "{ranges}");
     }
@@ -309,7 +347,7 @@ fn cluster_ips_follow_ip_families() {
     let unknown = json!({"clusterIPs": ["10.0.0.1", "fd00::1"], "ipFamilies": ["ipv4", 6]});
     assert_eq!(ips(unknown), ("10.0.0.1 fd00::1".into(), false, 2));
     assert_eq!(ips(json!({"clusterIP": "None", "ipFamilies": ["IPv5"]})), (String::new(), true, 1));
-    assert_eq!(ips(json!({"clusterIP": "::ffff:10.0.0.1", "ipFamilies": ["IPv4"]})), ("10.0.0.1".into(), false, 0));
+    assert_eq!(ips(json!({"clusterIP": "::ffff:10.0.0.1", "ipFamilies": ["IPv4"]})), ("10.0.0.1".into(), false, 1));
 }
 
 /// A cluster newer than this daemon must not see a warning of each node for each Service.
@@ -580,7 +618,7 @@ fn endpoints_are_judged_one_by_one() {
             "endpoints[7]: is a number, not an object: ignored",
         ]
     );
-    assert_eq!(slice.problems.len(), 15);
+    assert_eq!(slice.problems.len(), 16);
 }
 
 #[test]
@@ -630,6 +668,30 @@ fn objects_without_a_usable_name_are_refused() {
     assert_eq!(service(&json!({"metadata": {"name": "web"}})).key.as_str(), "default/web");
 }
 
+/// A mistake that is made again and again must not push out another.
+#[test]
+fn no_field_hides_another() {
+    let mut ports = vec![json!({"name": "p", "port": 80}); 100];
+    ports.push(json!({"name": "q", "port": 70_000}));
+    ports.push(json!({"name": "r", "port": 81, "protocol": "tcp"}));
+    let affinity = json!({"clientIP": {"timeoutSeconds": 999_999_999}});
+    let mut spec = json!({"ports": ports, "sessionAffinity": "ClientIP", "sessionAffinityConfig": affinity});
+    spec["externalIPs"] = json!(vec!["x"; 100]);
+    let service = service(&with_spec(spec, json!({})));
+    let told = said(&service.problems);
+    for field in ["spec.ports[100].port: ", "spec.ports[101].protocol: ", "spec.sessionAffinityConfig.clientIP.timeoutSeconds: "]
+    {
+        assert!(told.iter().any(|problem| problem.starts_with(field)), "{field} in {told:?}");
+    }
+    assert!(
+        told.ends_with(&[
+            "spec.externalIPs[]: 84 more problems with this field".to_owned(),
+            "spec.ports[].name: 83 more problems with this field".to_owned(),
+        ]),
+        "{told:?}"
+    );
+}
+
 #[test]
 fn ten_thousand_ports_and_a_hundred_thousand_endpoints() {
     let ports: Vec<_> = (1..=10_000).map(|port| json!({"name": format!("p{port}"), "port": port})).collect();
@@ -648,7 +710,7 @@ fn ten_thousand_ports_and_a_hundred_thousand_endpoints() {
     let Decoded::Object(Object::EndpointSlice(slice)) = decoded else { panic!("not a slice") };
     assert_eq!(slice.endpoints.len(), 50_001);
     assert_eq!(slice.problems.len(), 17, "sixteen and a count");
-    assert_eq!(slice.problems[16].reason, "49984 more problems like these");
+    assert_eq!(slice.problems[16].to_string(), "endpoints[].addresses[]: 49984 more problems with this field");
 }
 
 #[test]

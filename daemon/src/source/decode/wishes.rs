@@ -7,6 +7,7 @@ use super::field::{Field, Text};
 use super::problems::{Path, Problems, cut};
 use super::service::{is_unallocated, port_number};
 use super::source_ranges;
+use super::spelling;
 use super::wire::TargetPort;
 
 /// What an operator has to know about all of them.
@@ -15,13 +16,19 @@ const WHAT_COUNTS: &str = "traffic goes by the hints of the EndpointSlices";
 const DISTRIBUTION: &str = "spec.trafficDistribution";
 
 /// Takes back what was said of a value that an API server has let in, which knows them all: one that is not known here is of a later
-/// Kubernetes, and every node would complain of it. Likewise of what a cloud may read.
+/// Kubernetes, and every node would complain of it. Likewise of what a cloud may read, and of addresses as they were once written.
 pub(crate) fn trust_the_server(object: &mut Object) {
-    if let Object::Service(service) | Object::ForeignService(service) = object {
-        service
-            .problems
-            .retain(|problem| problem.field != DISTRIBUTION && !source_ranges::is_a_clouds(problem) && !is_unallocated(problem));
-    }
+    let problems = match object {
+        Object::Service(service) | Object::ForeignService(service) => &mut service.problems,
+        Object::EndpointSlice(slice) => &mut slice.problems,
+        Object::Node(_) | Object::ServiceCidr(_) => return,
+    };
+    problems.retain(|problem| {
+        problem.field != DISTRIBUTION
+            && !source_ranges::is_a_clouds(problem)
+            && !is_unallocated(problem)
+            && !spelling::is_of_old(problem)
+    });
 }
 
 /// `spec.trafficDistribution` (KEP-4444, KEP-3015) and the annotation before it (KEP-2433), by both of its names.

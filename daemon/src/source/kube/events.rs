@@ -1,5 +1,6 @@
 //! Events on objects: what `kubectl describe service` shows of us.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +21,14 @@ use crate::model::ObjectKey;
 const WAITING: usize = 256;
 /// At most this many a second; client-go's default for everything it does.
 const PER_SECOND: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
+/// Of one object and reason so many notes have an Event each; what is said beyond them counts as the last of those once more.
+const NOTES_OF_ONE: usize = 16;
+/// So many notes are known again when they are repeated. Then all begin anew, as after a restart.
+const NOTES: usize = 512;
 /// The reporting controller.
 const CONTROLLER: &str = "sheave";
 
-/// Posts Events (events.k8s.io/v1) in the background: bounded, rate limited, repetitions counted in one Event's series.
+/// Posts Events (events.k8s.io/v1) in the background: bounded, rate limited, repetitions of a note counted in one Event's series.
 #[derive(Clone, Debug)]
 pub struct EventSink {
     remarks: Sender<Remark>,
@@ -45,7 +50,7 @@ pub struct Remark {
 }
 
 /// The object that an Event is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EventSubject {
     /// `v1`, `discovery.k8s.io/v1`.
     pub api_version: &'static str,
@@ -95,9 +100,39 @@ impl EventSink {
     }
 }
 
+/// One recorder per note. A [`Recorder`] counts what has the same object and reason as a repetition of the first, whatever the note,
+/// and what else is wrong with the object would be in no Event.
+struct Recorders<R> {
+    of: HashMap<(EventSubject, &'static str), Vec<(String, R)>>,
+    notes: usize,
+}
+
+impl<R> Default for Recorders<R> {
+    fn default() -> Self {
+        Self { of: HashMap::new(), notes: 0 }
+    }
+}
+
+impl<R> Recorders<R> {
+    fn of(&mut self, subject: &EventSubject, reason: &'static str, note: &str, new: impl FnOnce() -> R) -> &R {
+        if self.notes >= NOTES {
+            *self = Self::default();
+        }
+        let known = self.of.entry((subject.clone(), reason)).or_default();
+        let place = known.iter().position(|(other, _)| other == note).unwrap_or_else(|| {
+            if known.len() < NOTES_OF_ONE {
+                known.push((note.to_owned(), new()));
+                self.notes += 1;
+            }
+            known.len() - 1
+        });
+        &known[place].1
+    }
+}
+
 async fn post(servers: Arc<ApiServers>, reporter: Reporter, mut remarks: Receiver<Remark>) {
     let (mut place, _) = servers.current();
-    let mut recorder = Recorder::new(servers.client(), reporter.clone());
+    let mut recorders = Recorders::default();
     let mut pace = interval(Duration::from_secs(1) / PER_SECOND.get());
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while let Some(Remark { subject, severity, reason, action, note }) = remarks.recv().await {
@@ -105,15 +140,12 @@ async fn post(servers: Arc<ApiServers>, reporter: Reporter, mut remarks: Receive
         // The series it counts are this process's; after a change of server they begin anew, which does no harm.
         let (now, _) = servers.current();
         if now != place {
-            (place, recorder) = (now, Recorder::new(servers.client(), reporter.clone()));
+            (place, recorders) = (now, Recorders::default());
         }
-        let event = Event {
-            type_: severity.into(),
-            reason: reason.into(),
-            note: Some(shortened(note)),
-            action: action.into(),
-            secondary: None,
-        };
+        let note = shortened(note);
+        let recorder = recorders.of(&subject, reason, &note, || Recorder::new(servers.client(), reporter.clone()));
+        let event =
+            Event { type_: severity.into(), reason: reason.into(), note: Some(note), action: action.into(), secondary: None };
         match timeout(
             Duration::from_secs(10),
             recorder.publish(&event, &subject.reference()).with_subscriber(NoSubscriber::new()),
@@ -153,5 +185,32 @@ impl From<Severity> for EventType {
             Severity::Normal => Self::Normal,
             Severity::Warning => Self::Warning,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_note_has_its_own_recorder_up_to_a_bound() {
+        let mut recorders = Recorders::default();
+        let mut made = 0;
+        let mut of = |service: usize, note: usize| {
+            let key = ObjectKey::new("default", &format!("web-{service}"));
+            let subject = EventSubject { api_version: "v1", kind: "Service", key, uid: None };
+            *recorders.of(&subject, "InvalidField", &note.to_string(), || {
+                made += 1;
+                made
+            })
+        };
+        assert_eq!([of(0, 7), of(0, 8), of(0, 7), of(1, 7), of(0, 8)], [1, 2, 1, 3, 2]);
+        let last = (0..1_000).map(|note| of(0, 1_000 + note)).last();
+        assert_eq!(last, Some(NOTES_OF_ONE + 1), "the last that has one of its own");
+        assert_eq!(of(0, 7), 1, "the first is known all the same");
+        for service in 0..10 * NOTES {
+            of(service, 0);
+        }
+        assert!(recorders.of.len() <= NOTES, "{}", recorders.of.len());
     }
 }

@@ -65,6 +65,12 @@ pub(crate) enum Failure {
         /// What is wrong with it.
         reason: String,
     },
+    /// A successful answer that does not even begin as an object of Kubernetes does.
+    #[error("answers with something that is not JSON ({begin:?}): is this an API server?")]
+    NotJson {
+        /// Its first line, cut.
+        begin: String,
+    },
     /// Nobody listens to the source any more.
     #[error("the daemon is stopping")]
     Closed,
@@ -144,6 +150,7 @@ impl Failure {
             Self::Unreachable { .. }
             | Self::Silent { .. }
             | Self::Garbled { .. }
+            | Self::NotJson { .. }
             | Self::Unfinished { .. }
             | Self::Unending { .. } => true,
             Self::Refused { code, .. } => *code >= 500,
@@ -167,7 +174,7 @@ impl Failure {
     /// What somebody should look at who sees this from the beginning on.
     pub(super) fn advice(&self) -> Option<&'static str> {
         match self {
-            Self::Unreachable { .. } | Self::Silent { .. } => Some("check --api-server or the kubeconfig"),
+            Self::Unreachable { .. } | Self::Silent { .. } | Self::NotJson { .. } => Some("check --api-server or the kubeconfig"),
             Self::Refused { code: 400, message, .. } if message.contains("HTTP request to an HTTPS server") => {
                 Some("it speaks TLS: check that the URL of --api-server or the kubeconfig begins with https://")
             }
@@ -191,9 +198,12 @@ impl Failure {
             Self::Unreachable { reason, .. } => reason.chars().filter(|letter| !letter.is_ascii_digit()).collect(),
             Self::Silent { .. } => "silent".to_owned(),
             // A server in trouble answers now this and now that.
-            Self::Refused { .. } | Self::Unfinished { .. } | Self::Unending { .. } | Self::Garbled { .. } | Self::Closed => {
-                "answer".to_owned()
-            }
+            Self::Refused { .. }
+            | Self::Unfinished { .. }
+            | Self::Unending { .. }
+            | Self::Garbled { .. }
+            | Self::NotJson { .. }
+            | Self::Closed => "answer".to_owned(),
         }
     }
 

@@ -82,6 +82,14 @@ impl Resource {
         query.uri
     }
 
+    /// The least that tells the version of the store: one object, whatever its labels, since the store would look through all of them
+    /// for one that has none of these. From the store itself: a cache answers with what it has.
+    pub(super) fn version(&self) -> String {
+        let mut query = self.query_of("");
+        query.add("limit", "1");
+        query.uri
+    }
+
     /// A watch that begins with everything there is (KEP-3157) and goes on from there.
     pub(super) fn streaming_list(&self, from: From<'_>, seconds: u64) -> String {
         let mut query = self.watch_query(seconds);
@@ -111,12 +119,16 @@ impl Resource {
     }
 
     fn query(&self) -> Query {
+        self.query_of(self.labels)
+    }
+
+    fn query_of(&self, labels: &str) -> Query {
         let mut query = Query { uri: self.path.to_owned(), separator: '?' };
         if !self.fields.is_empty() {
             query.add("fieldSelector", &self.fields);
         }
-        if !self.labels.is_empty() {
-            query.add("labelSelector", self.labels);
+        if !labels.is_empty() {
+            query.add("labelSelector", labels);
         }
         query
     }

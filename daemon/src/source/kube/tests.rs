@@ -237,6 +237,8 @@ impl Drop for Watch {
 
 const STREAMING: &str = "sendInitialEvents";
 const ANY: &str = "";
+/// The question how far the store has counted.
+const VERSION: &str = "limit=1";
 
 #[tokio::test]
 async fn a_streaming_list_becomes_a_watch_that_resumes() {
@@ -417,6 +419,7 @@ async fn an_outage_is_one_line_and_its_end_another() {
         (ANY, failing()),
         (ANY, stream([event("ERROR", status(500, "InternalError", "etcdserver: leader changed"))], End::Clean)),
         (ANY, failing()),
+        (VERSION, answer("200 OK", &page(&[], 9, ""))),
         ("resourceVersion=9", stream([bookmark(10)], End::Hold)),
     ])
     .await;
@@ -672,6 +675,63 @@ async fn a_server_restored_from_a_backup_is_listed_anew() {
     let told: Vec<_> = log.lines().into_iter().filter(|line| line.starts_with("WARN")).collect();
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].contains("gone back from version 900 of services to 30"), "{told:?}");
+}
+
+/// It was away for it: then nobody waits for its silence, which here would last longer than the test.
+#[tokio::test]
+async fn a_server_that_comes_back_from_a_backup_is_asked_how_far_it_has_counted() {
+    let away = || (ANY, answer("503 Service Unavailable", &json!({})));
+    let mut server = Server::start([
+        (STREAMING, stream([event("ADDED", service("gone", 5)), end_of_list(900)], End::Clean)),
+        away(),
+        away(),
+        (VERSION, answer("200 OK", &page(&[], 30, ""))),
+        (STREAMING, stream([event("ADDED", service("kept", 6)), end_of_list(30)], End::Clean)),
+        // The ordinary end of a watch is no reason to ask.
+        ("&resourceVersion=30", stream([bookmark(31)], End::Clean)),
+        ("&resourceVersion=31", stream([bookmark(32)], End::Clean)),
+        away(),
+        // The same server, gone for a moment.
+        (VERSION, answer("200 OK", &page(&[service("kept", 6)], 32, "more"))),
+        ("&resourceVersion=32", stream([bookmark(33)], End::Clean)),
+        away(),
+        // Who may not ask goes on all the same.
+        (VERSION, answer("403 Forbidden", &status(403, "Forbidden", "no"))),
+        ("&resourceVersion=33", stream([bookmark(34)], End::Hold)),
+    ])
+    .await;
+    let patient = Timing { silence: Duration::from_secs(3_600), ..options(&[]).timing };
+    let mut watch = Watch::with(Kind::Service, KubeOptions { timing: patient, ..options(&[&server.url]) }).await;
+    watch.tells("listing +gone listed @900 listing +kept listed @30 @31 @32 @33 @34").await;
+    let mut asked = Vec::new();
+    for _ in 0..13 {
+        asked.push(server.request().await);
+    }
+    assert!(
+        asked[3].contains(VERSION) && !asked[3].contains("resourceVersion") && !asked[3].contains("labelSelector"),
+        "{}",
+        asked[3]
+    );
+    assert!(asked[4].contains(STREAMING) && !asked[4].contains("resourceVersion="), "from the store: {}", asked[4]);
+}
+
+#[tokio::test]
+async fn what_is_no_api_server_is_told_as_that() {
+    let (log, _guard) = Log::capture();
+    let page = "<!DOCTYPE html>\n<html><body>Sign in</body></html>";
+    let html = || Answer { head: "200 OK".into(), chunks: vec!["\n".into(), page.into()], end: End::Clean };
+    let server = Server::start([
+        (ANY, html()),
+        (STREAMING, answer("400 Bad Request", &status(400, "BadRequest", "sendInitialEvents is forbidden"))),
+        (ANY, html()),
+        (STREAMING, stream([end_of_list(9)], End::Hold)),
+    ])
+    .await;
+    let mut watch = Watch::of(Kind::Service, &[&server.url]).await;
+    while watch.next().await != "listed" {}
+    let told: Vec<_> = log.lines().into_iter().filter(|line| line.starts_with("WARN")).collect();
+    let expected = r#"answers with something that is not JSON ("<!DOCTYPE html>"): is this an API server?"#;
+    assert!(told.len() == 1 && told[0].contains(expected), "{told:?}");
 }
 
 #[tokio::test]
@@ -1010,7 +1070,8 @@ async fn addresses_of_the_servers_are_known() {
 
 #[tokio::test]
 async fn events_are_posted_and_repetitions_counted() {
-    let mut server = Server::start([("POST", answer("201 Created", &json!({}))), ("PATCH", answer("200 OK", &json!({})))]).await;
+    let script = [("POST", "201 Created"), ("PATCH", "200 OK"), ("POST", "201 Created"), ("PATCH", "200 OK")];
+    let mut server = Server::start(script.map(|(method, status)| (method, answer(status, &json!({}))))).await;
     // The client wants its own object back.
     let echo = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "web.1", "namespace": "default"}, "eventTime": null});
     for (_, answer) in server.script.lock().expect("not poisoned").iter_mut() {
@@ -1031,7 +1092,10 @@ async fn events_are_posted_and_repetitions_counted() {
         note: "é".repeat(2_000),
     };
     sink.say(remark.clone());
-    sink.say(remark);
+    sink.say(remark.clone());
+    let other = Remark { note: "spec.type: of another kind".into(), ..remark.clone() };
+    sink.say(other.clone());
+    sink.say(other);
     let first = server.request().await;
     assert!(first.starts_with("POST /apis/events.k8s.io/v1/namespaces/default/events"), "{first}");
     for expected in [r#""reason":"InvalidField""#, r#""type":"Warning""#, r#""uid":"u-1""#, r#""reportingInstance":"node-a""#] {
@@ -1042,6 +1106,10 @@ async fn events_are_posted_and_repetitions_counted() {
         second.starts_with("PATCH /apis/events.k8s.io/v1/namespaces/default/events/web.") && second.contains(r#""count":2"#),
         "{second}"
     );
+    let third = server.request().await;
+    assert!(third.starts_with("POST ") && third.contains("of another kind"), "another note is another Event: {third}");
+    let fourth = server.request().await;
+    assert!(fourth.starts_with("PATCH ") && fourth.contains("of another kind") && fourth.contains(r#""count":2"#), "{fourth}");
 }
 
 /// Remembers requests: method and status code, 0 without one.

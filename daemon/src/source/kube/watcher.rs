@@ -14,6 +14,9 @@
 //! A server restored from a backup is behind the last version seen. It accepts a watch from there and says nothing, not even in
 //! bookmarks, until it has counted that far (`cacheWatcher.process`); client-go waits with it. Here a watch that says nothing from
 //! its beginning is followed by a list, which such a server refuses ("Too large resource version"), and then by one from its store.
+//! Somebody who restores a backup stops the server for it: after an outage it is asked first how far it has counted (`restored`).
+
+mod restored;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -71,6 +74,8 @@ pub(super) struct Watcher {
     refused: bool,
     /// A slice of nobody has been warned of. There may be thousands.
     told_of_nobody: bool,
+    /// The server was away: it may have come back as an older one.
+    was_away: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +109,8 @@ struct Answer<'s> {
     server: &'s str,
     body: Body,
     silence: Duration,
+    /// It has begun as JSON does, or need not.
+    judged: bool,
 }
 
 impl Watcher {
@@ -128,6 +135,7 @@ impl Watcher {
             unfinished: 0,
             refused: false,
             told_of_nobody: false,
+            was_away: false,
         }
     }
 
@@ -143,6 +151,7 @@ impl Watcher {
             let step = match phase {
                 Phase::Begin if paged => self.pages(server).await,
                 Phase::Begin => self.stream(server, Progress::Listing).await,
+                Phase::Resume if self.was_away => self.resume_unless_restored(server).await,
                 Phase::Resume => self.stream(server, Progress::Watching).await,
             };
             let listed_in_pages = phase == Phase::Begin && paged;
@@ -191,6 +200,7 @@ impl Watcher {
                 failure => {
                     self.refused = false;
                     if failure.is_the_servers() {
+                        self.was_away = true;
                         servers.give_up_on(place);
                     }
                     let failure = server.explain(failure).await;
@@ -233,20 +243,12 @@ impl Watcher {
                     return Err(Failure::Garbled { reason: format!("an item of the list is not JSON: {error}") });
                 }
             }
-            let head = items.into_head();
-            let garbled = |reason: String| Failure::Garbled { reason };
-            let head: Field<Document<'_>> =
-                serde_json::from_slice(&head).map_err(|error| garbled(format!("list is not JSON: {error}")))?;
-            let metadata: Metadata<'_> = head.into_value().and_then(|list| list.metadata.into_value()).unwrap_or_default();
-            let version = metadata.resource_version.into_value().filter(|version| !version.is_empty());
-            let version = version.ok_or_else(|| garbled("list has no resourceVersion".into()))?.into_owned();
-            match metadata.r#continue.into_value().filter(|token| !token.is_empty()) {
-                Some(token) => next = Some(token.into_owned()),
-                None => {
-                    self.listed(version).await?;
-                    return Ok(Phase::Resume);
-                }
+            let (version, token) = version_and_next_page(items)?;
+            if token.is_none() {
+                self.listed(version).await?;
+                return Ok(Phase::Resume);
             }
+            next = token;
         }
     }
 
@@ -393,18 +395,18 @@ impl Watcher {
             Ok(Decoded::NotOurs { key, problems }) => {
                 for problem in problems {
                     if !decode::is_of_nobody(&problem) {
-                        warn!("{kind:?} {key}: {problem}");
+                        warn!("{kind} {key}: {problem}");
                     } else if std::mem::replace(&mut self.told_of_nobody, true) {
-                        debug!("{kind:?} {key}: {problem}");
+                        debug!("{kind} {key}: {problem}");
                     } else {
-                        warn!("{kind:?} {key}: {problem} (further ones: level debug)");
+                        warn!("{kind} {key}: {problem} (further ones: level debug)");
                     }
                 }
                 Some(Change::Deleted(kind, key))
             }
             Err(error) => {
                 let name = name.map_or_else(|| "without a name".to_owned(), |key| key.to_string());
-                warn!("{kind:?} {name}: {error}: ignored");
+                warn!("{kind} {name}: {error}: ignored");
                 None
             }
         }
@@ -423,9 +425,7 @@ impl Watcher {
     /// A list older than what was known: right, since the server said that it has nothing newer, and worth a line. Versions of one
     /// resource can be compared since 1.35 by the letter (KEP-5504), and always could where etcd counts them.
     fn note_going_back(&self, version: &str) {
-        let number = |version: &str| version.parse::<u64>().ok();
-        let Some((before, now)) = self.version.as_deref().and_then(number).zip(number(version)) else { return };
-        if now < before {
+        if let Some((before, now)) = self.gone_back_to(version) {
             warn!(
                 "the API server has gone back from version {before} of {} to {now}, as one restored from a backup does: what it \
                  lists now is what counts",
@@ -434,7 +434,14 @@ impl Watcher {
         }
     }
 
+    /// Our version and this one, if this one is older.
+    fn gone_back_to(&self, version: &str) -> Option<(u64, u64)> {
+        let number = |version: &str| version.parse::<u64>().ok();
+        self.version.as_deref().and_then(number).zip(number(version)).filter(|(before, now)| now < before)
+    }
+
     fn note_listed(&mut self) {
+        self.was_away = false;
         self.from_store = false;
         self.unpaged = false;
         self.unfinished = 0;
@@ -483,8 +490,9 @@ impl Watcher {
         let answer = timeout(patience, server.client.send(request).with_subscriber(NoSubscriber::new())).await;
         let answer = answer.map_err(|_| Failure::Silent { server: server.url.clone(), after: patience })?;
         let (head, body) = answer.map_err(|error| Failure::of_client(&server.url, &error))?.into_parts();
-        let mut answer = Answer { server: &server.url, body, silence: self.timing.silence };
-        if head.status.is_success() {
+        let json = head.status.is_success();
+        let mut answer = Answer { server: &server.url, body, silence: self.timing.silence, judged: !json };
+        if json {
             return Ok(answer);
         }
         let retry_after = head.headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -509,7 +517,33 @@ fn plain_message(text: &str) -> Field<Text<'_>> {
     if line.is_empty() || line.starts_with(['<', '{', '[']) { Field::Absent } else { Field::Is(Text::Borrowed(line)) }
 }
 
+/// From what a list is around its items.
+fn version_and_next_page(list: Items) -> Result<(String, Option<String>), Failure> {
+    let garbled = |reason: String| Failure::Garbled { reason };
+    let head = list.into_head();
+    let head: Field<Document<'_>> =
+        serde_json::from_slice(&head).map_err(|error| garbled(format!("list is not JSON: {error}")))?;
+    let metadata: Metadata<'_> = head.into_value().and_then(|list| list.metadata.into_value()).unwrap_or_default();
+    let said = |text: Field<Text<'_>>| text.into_value().filter(|text| !text.is_empty()).map(Text::into_owned);
+    let version = said(metadata.resource_version).ok_or_else(|| garbled("list has no resourceVersion".into()))?;
+    Ok((version, said(metadata.r#continue)))
+}
+
 impl Answer<'_> {
+    /// Whatever an API server answers is an object. A login page, or another server at that address, is told by its first letter.
+    fn judge(&mut self, data: &[u8]) -> Result<(), Failure> {
+        let begin = data.trim_ascii_start();
+        if self.judged || begin.is_empty() {
+            return Ok(());
+        }
+        self.judged = true;
+        if begin.starts_with(b"{") {
+            return Ok(());
+        }
+        let line = begin.split(|byte| byte.is_ascii_control()).next().unwrap_or_default();
+        Err(Failure::NotJson { begin: decode::cut(&String::from_utf8_lossy(line)).to_string() })
+    }
+
     /// The next piece of the body; `None` at its end.
     async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
         loop {
@@ -521,6 +555,7 @@ impl Answer<'_> {
                 // Anything but data is a trailer.
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
+                        self.judge(&data)?;
                         return Ok(Some(data));
                     }
                 }

@@ -6,11 +6,13 @@ use serde::Deserialize as _;
 use serde_json::Value;
 use serde_saphyr::options::DuplicateKeyPolicy;
 
+use super::misspelt;
 use crate::config::tree::Tree;
+use crate::source::decode::cut;
 use crate::source::decode::field::Field;
 use crate::source::decode::wire::Manifest;
 
-/// Of keys that are there twice, this many are named.
+/// Of keys that are there twice, and of those that are no field but for their case, this many are named.
 const MOST_NAMED: usize = 8;
 
 /// Why a file as a whole could not be read.
@@ -28,7 +30,7 @@ pub(super) struct ParseError {
 pub(super) struct Documents<'a> {
     pub(super) list: Vec<Field<Manifest<'a>>>,
     /// For the log.
-    pub(super) warning: Option<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 /// Reads a file. Of a key that an object has twice the last one counts, as for an API server that is not asked to be strict and as in
@@ -38,10 +40,14 @@ pub(super) struct Documents<'a> {
 /// # Errors
 /// The file is not YAML, or with `json` not JSON.
 pub(super) fn read(json: bool, bytes: &[u8]) -> Result<Documents<'_>, ParseError> {
-    match strictly(json, bytes) {
-        Err(error) if error.repeats => leniently(json, bytes, &error),
-        read => Ok(Documents { list: read?, warning: None }),
+    let mut documents = match strictly(json, bytes) {
+        Err(error) if error.repeats => leniently(json, bytes, &error)?,
+        read => Documents { list: read?, warnings: Vec::new() },
+    };
+    if misspelt::suspected(bytes) {
+        documents.warnings.extend(misspelt_fields(json, bytes));
     }
+    Ok(documents)
 }
 
 fn strictly(json: bool, bytes: &[u8]) -> Result<Vec<Field<Manifest<'_>>>, ParseError> {
@@ -55,12 +61,7 @@ fn strictly(json: bool, bytes: &[u8]) -> Result<Vec<Field<Manifest<'_>>>, ParseE
 /// Both libraries give up at the first repeated key, and only one of them could be told not to. A [`Tree`] takes them all. This second
 /// reading is for files that need it.
 fn leniently<'a>(json: bool, bytes: &[u8], first: &ParseError) -> Result<Documents<'a>, ParseError> {
-    let trees: Vec<Tree> = if json {
-        let trees = serde_json::Deserializer::from_slice(bytes).into_iter().collect::<Result<_, _>>();
-        trees.map_err(|error| ParseError::of_json(&error, bytes))?
-    } else {
-        serde_saphyr::from_str_multiple_with_options(text(bytes)?, yaml_options(DuplicateKeyPolicy::LastWins))?
-    };
+    let trees = trees(json, bytes)?;
     let mut list = Vec::with_capacity(trees.len());
     let (mut repeated, mut beyond, mut number) = (Vec::new(), 0, 0);
     for tree in trees {
@@ -69,7 +70,11 @@ fn leniently<'a>(json: bool, bytes: &[u8], first: &ParseError) -> Result<Documen
         let document = tree.into_json("", &mut |path| paths.push(path)).unwrap_or(Value::Null);
         for path in paths {
             if repeated.len() < MOST_NAMED {
-                repeated.push(format!("{} of document {number}{}", path.trim_start_matches('.'), title(&document)));
+                repeated.push(format!(
+                    "{} of document {number}{}",
+                    path.trim_start_matches('.'),
+                    title(document["kind"].as_str(), document["metadata"]["name"].as_str())
+                ));
             } else {
                 beyond += 1;
             }
@@ -81,13 +86,39 @@ fn leniently<'a>(json: bool, bytes: &[u8], first: &ParseError) -> Result<Documen
     }
     let place = first.place.map(|(line, column)| format!("line {line}, column {column}: ")).unwrap_or_default();
     let warning = format!("{place}said twice, the last one counts: {}", repeated.join(", "));
-    Ok(Documents { list, warning: Some(warning) })
+    Ok(Documents { list, warnings: vec![warning] })
+}
+
+fn trees(json: bool, bytes: &[u8]) -> Result<Vec<Tree>, ParseError> {
+    if json {
+        let trees = serde_json::Deserializer::from_slice(bytes).into_iter().collect::<Result<_, _>>();
+        return trees.map_err(|error| ParseError::of_json(&error, bytes));
+    }
+    Ok(serde_saphyr::from_str_multiple_with_options(text(bytes)?, yaml_options(DuplicateKeyPolicy::LastWins))?)
+}
+
+/// Of a file that has been understood already. What a [`Tree`] cannot hold is in none of these fields.
+fn misspelt_fields(json: bool, bytes: &[u8]) -> Vec<String> {
+    let (mut warnings, mut beyond, mut number) = (Vec::new(), 0, 0);
+    for tree in trees(json, bytes).unwrap_or_default() {
+        number += usize::from(tree != Tree::Null);
+        misspelt::in_document(&tree, number, &mut |warning| {
+            if warnings.len() < MOST_NAMED {
+                warnings.push(warning);
+            } else {
+                beyond += 1;
+            }
+        });
+    }
+    if beyond > 0 {
+        warnings.push(format!("{beyond} more fields that are not read for their case"));
+    }
+    warnings
 }
 
 /// ` (Service web)`, as far as that can be said.
-fn title(document: &Value) -> String {
-    let said = |value: &Value| value.as_str().map(str::to_owned);
-    let words: Vec<String> = said(&document["kind"]).into_iter().chain(said(&document["metadata"]["name"])).collect();
+pub(super) fn title(kind: Option<&str>, name: Option<&str>) -> String {
+    let words: Vec<_> = kind.into_iter().chain(name).map(|word| cut(word).to_string()).collect();
     if words.is_empty() { String::new() } else { format!(" ({})", words.join(" ")) }
 }
 

@@ -12,6 +12,7 @@ mod ages;
 mod documents;
 mod files;
 mod kinds;
+mod misspelt;
 mod parse;
 mod store;
 mod watch;

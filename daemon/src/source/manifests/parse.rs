@@ -35,9 +35,9 @@ struct Reader<'o> {
 /// The file is not YAML (or, with a name ending in `.json`, not JSON), or holds no object at all but something else.
 pub(super) fn parse(json: bool, bytes: &[u8], options: &ManifestOptions, names: &mut Interner) -> Result<Parsed, ParseError> {
     let mut reader = Reader { options, names, parsed: Parsed::default(), documents: 0, manifests: 0 };
-    let Documents { list, warning } = documents::read(json, bytes)?;
+    let Documents { list, warnings } = documents::read(json, bytes)?;
     list.into_iter().for_each(|document| reader.document(document));
-    reader.parsed.warnings.extend(warning);
+    reader.parsed.warnings.extend(warnings);
     reader.parsed.blank = reader.documents == 0;
     // Mere text is YAML by the letter, and what is left of a file that was damaged.
     match reader.parsed.warnings.pop() {
@@ -124,9 +124,9 @@ impl Reader<'_> {
             }
             Ok(Decoded::NotOurs { key, problems }) => {
                 tracing::debug!(%key, "slice of no Service, or of names: ignored");
-                self.parsed.warnings.extend(slips.iter().chain(&problems).map(|problem| format!("{kind:?} {key}: {problem}")));
+                self.parsed.warnings.extend(slips.iter().chain(&problems).map(|problem| format!("{kind} {key}: {problem}")));
             }
-            Err(error) => self.parsed.warnings.push(format!("document {} ({kind:?}): {error}: ignored", self.documents)),
+            Err(error) => self.parsed.warnings.push(format!("document {} ({kind}): {error}: ignored", self.documents)),
         }
     }
 

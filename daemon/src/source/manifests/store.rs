@@ -144,7 +144,7 @@ impl Store {
                         if !self.doubles.contains(&double) {
                             let kind = KINDS[usize::from(id.0)];
                             let (winner, loser) = (taken.get().1.display(), path.display());
-                            warn!("{kind:?} {} is defined in {winner} and again in {loser}: the first counts", id.1);
+                            warn!("{kind} {} is defined in {winner} and again in {loser}: the first counts", id.1);
                         }
                         doubles.insert(double);
                     }

@@ -581,6 +581,35 @@ fn a_key_that_is_there_twice_costs_nothing_but_a_warning_with_its_place() {
     assert!(told.len() == 1 && told[0].ends_with("and 32 more"), "{told:?}");
 }
 
+/// Passed over, they open what their author closed: an endpoint that is not ready is served.
+#[test]
+fn a_field_that_is_none_but_for_its_case_is_named() {
+    let said = |json: bool, text: &str| parsed(json, text).warnings;
+    let text = "kind: Deployment\nspec: {Ports: 1}\n---\n---\n\
+                kind: Service\nmetadata: {name: web, labels: {Name: x}}\nspec:\n  externalips: [10.9.9.9]\n  clusterIP: 10.0.0.1\n  \
+                appProtocols: 1\n  ports:\n  - port: 80\n    nodeport: 30001\n";
+    assert_eq!(
+        said(false, text),
+        [
+            "spec.externalips of document 2 (Service web) is not read: did you mean externalIPs?",
+            "spec.ports[0].nodeport of document 2 (Service web) is not read: did you mean nodePort?",
+        ]
+    );
+    let slice = r#"{"kind": "EndpointSlice", "metadata": {"name": "web-a", "labels": {"kubernetes.io/service-name": "web"}}, "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.1.0.1"]}, {"addresses": ["10.1.0.2"], "conditions": {"Ready": false}}], "ports": [{"Port": 80}]}"#;
+    let fields = |path: &str| {
+        ["endpoints[1].conditions.Ready", "ports[0].Port"].map(|field| {
+            let meant = field.rsplit('.').next().unwrap().to_ascii_lowercase();
+            format!("{path}{field} of document 1 (EndpointSlice web-a) is not read: did you mean {meant}?")
+        })
+    };
+    assert_eq!(said(true, slice), fields(""));
+    assert_eq!(said(true, &format!(r#"{{"kind": "List", "items": [{slice}]}}"#)), fields("items[0]."));
+    let many: String = (0..40).map(|_| "  - {port: 80, nodeport: 1}\n").collect();
+    let told = said(false, &format!("kind: Service\nmetadata: {{name: web}}\nspec:\n  ports:\n{many}"));
+    assert!(told.len() == 9 && told[8].starts_with("32 more"), "{told:?}");
+}
+
 #[test]
 fn objects_that_an_api_server_would_not_know_are_read_or_at_least_named() {
     let said = |text: &str| {

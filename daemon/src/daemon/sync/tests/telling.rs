@@ -9,7 +9,7 @@ use crate::dataplane::{Commit, Damage, Dataplane, PlaneError};
 use crate::model::{EndpointSlice, ObjectKey, samples};
 use crate::source::kube::{EventSink, Severity};
 use crate::source::{Change, Kind, Mark, Object};
-use crate::table::{Delta, ServiceTable};
+use crate::table::{Delta, Notice, ServiceTable};
 
 /// A plane without a kernel that refuses as often as it is told.
 pub(super) struct Stubborn {
@@ -182,4 +182,23 @@ fn commits_that_keep_failing_are_an_event_on_the_node() {
     let outage = [("Node", Severity::Warning, "FailedToSyncProxyRules"), ("Node", Severity::Normal, "SyncedProxyRules")];
     assert_eq!(said(&mut sync_loop, 40), outage, "once, however often it is tried");
     assert_eq!(said(&mut sync_loop, 3), outage, "another outage");
+}
+
+/// An externalIP that becomes a VIP as well is told as that, and nobody shall think that it is well now.
+#[test]
+fn a_refusal_that_only_moves_to_another_field_is_not_told_as_ended() {
+    let (log, _until) = Log::capture();
+    let notice = |message: &str| Notice {
+        service: ObjectKey::new("default", "api"),
+        reason: "AddressRefused",
+        message: message.to_owned(),
+    };
+    let refused = |field: &str, ip: &str| {
+        notice(&format!("{field}: {ip} is the ClusterIP of default/web and stays with it; remove it here"))
+    };
+    let before = vec![refused("spec.externalIPs", "172.30.0.10"), refused("spec.externalIPs", "172.30.0.11")];
+    let now = vec![refused("status.loadBalancer.ingress", "172.30.0.10")];
+    Reporter::default().notices(now, before, &crate::model::Index::default());
+    let ended: Vec<_> = log.lines().into_iter().filter(|line| line.contains("no longer")).collect();
+    assert!(ended.len() == 1 && ended[0].contains("172.30.0.11"), "{ended:?}");
 }

@@ -1,0 +1,42 @@
+//! What an API server refuses for how it is written, and a service proxy reads all the same: said, and served.
+
+use std::net::IpAddr;
+
+use super::address::{self, Spelling};
+use super::problems::{Path, Problems, cut};
+use crate::model::Problem;
+
+/// Between an address as it is written and as it is read.
+const REFUSED: &str = "is a spelling that an API server refuses; it is read as";
+
+/// An address, as kube-proxy reads it.
+pub(super) fn ip(path: Path<'_>, text: &str, problems: &mut Problems) -> Option<IpAddr> {
+    let (address, spelling) = address::spelt_ip(text)?;
+    note_sloppy(path, text, (address, spelling), problems);
+    Some(address)
+}
+
+/// Of an address that has been read.
+pub(super) fn note_sloppy(path: Path<'_>, text: &str, (address, spelling): (IpAddr, Spelling), problems: &mut Problems) {
+    if spelling == Spelling::Sloppy {
+        problems.note(path, format!("{:?} {REFUSED} {address}", cut(text)));
+    }
+}
+
+/// Whether this is what objects still carry from the days when API servers took it.
+pub(super) fn is_of_old(problem: &Problem) -> bool {
+    problem.reason.contains(REFUSED)
+}
+
+/// The name of a Service or of a port, which is a label of RFC 1123 (`IsDNS1123Label` of `k8s.io/apimachinery`). An empty one is none.
+pub(super) fn note_no_label(path: Path<'_>, name: &str, problems: &mut Problems) {
+    if !name.is_empty() && !is_label(name) {
+        let wanted = "up to 63 lower case letters, digits and '-' within";
+        problems.note(path, format!("{:?} is not {wanted}, which an API server demands; it is served", cut(name)));
+    }
+}
+
+fn is_label(name: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    name.len() <= 63 && name.bytes().all(is_inner) && !name.starts_with('-') && !name.ends_with('-')
+}
