@@ -23,8 +23,8 @@ enum Command {
     Default,
     /// Say what a configuration comes to: what it changes, what has no effect, what is wrong
     ///
-    /// The kubeconfig that it names is looked at, too: check where it is to be used. Exit code 0: it can be used; 1: it is wrong; 2: it
-    /// cannot be read.
+    /// The kubeconfig that it names is looked at, too; that it is not on this machine is a warning. Exit code 0: it can be used; 1: it is
+    /// wrong; 2: it cannot be read.
     Check {
         /// The file; `-` is standard input
         #[arg(value_name = "FILE")]
@@ -57,15 +57,16 @@ fn check(file: &Path) -> Result<(), Failure> {
     let overrides = Overrides { host_name: "this-node".to_owned(), ..Overrides::default() };
     let settings = documents.judge(&overrides).map_err(|errors| refused(&documents, &errors))?;
     let kubeconfig = kubeconfig_mistake(&settings.options)?;
-    let Settings { warnings, remarks, .. } = settings;
-    for warning in &warnings {
+    let Settings { warnings, remarks, .. } = &settings;
+    for warning in warnings {
         println!("warning: {warning}");
     }
+    // What comes through a pipe, or names what is not here, is meant for another machine.
+    let is_elsewhere = is_piped || !has_its_kubeconfig(&settings.options);
     if let Some(mistake) = &kubeconfig {
-        // What comes through a pipe may be meant for another machine.
-        println!("{}: {mistake}", if is_piped { "warning" } else { "error" });
+        println!("{}: {mistake}", if is_elsewhere { "warning" } else { "error" });
     }
-    for remark in &remarks {
+    for remark in remarks {
         println!("note: {remark}");
     }
     let changed = config::explained(&Configuration::of(&documents));
@@ -78,9 +79,14 @@ fn check(file: &Path) -> Result<(), Failure> {
         }
     }
     match kubeconfig {
-        Some(_) if !is_piped => Err(Failure::No(anyhow::anyhow!("1 error"))),
+        Some(_) if !is_elsewhere => Err(Failure::No(anyhow::anyhow!("1 error"))),
         _ => Ok(()),
     }
+}
+
+fn has_its_kubeconfig(options: &Options) -> bool {
+    let SourceOptions::Kube(kube) = &options.source else { return true };
+    kube.kubeconfig.as_ref().is_none_or(|path| path.exists())
 }
 
 /// What is wrong with the kubeconfig that a configuration names, as `sheave run` would find it on this machine.
@@ -125,7 +131,7 @@ mod tests {
         };
         let is_refused = || matches!(check(&file), Err(Failure::No(_)));
         write("");
-        assert!(is_refused(), "it is not there");
+        assert!(check(&file).is_ok(), "it is on the node, and this is somebody's own machine");
         std::fs::write(&kubeconfig, "current-context: none\n").unwrap();
         assert!(is_refused(), "there is no such context");
         let whole = "current-context: c\ncontexts: [{name: c, context: {cluster: k, user: u}}]\n\
