@@ -540,7 +540,7 @@ impl Answer<'_> {
         if begin.starts_with(b"{") {
             return Ok(());
         }
-        let line = begin.split(|byte| byte.is_ascii_control()).next().unwrap_or_default();
+        let line = begin.split(u8::is_ascii_control).next().unwrap_or_default();
         Err(Failure::NotJson { begin: decode::cut(&String::from_utf8_lossy(line)).to_string() })
     }
 

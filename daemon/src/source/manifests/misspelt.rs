@@ -130,11 +130,7 @@ fn within(tree: &Tree, Fields(fields): &Fields, path: &str, say: &mut impl FnMut
         Tree::Object(entries) => {
             for (key, value) in entries {
                 match fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)) {
-                    Some((name, inner)) if name == key => {
-                        if !inner.0.is_empty() {
-                            within(value, inner, &format!("{path}{key}."), say);
-                        }
-                    }
+                    Some((name, inner)) if name == key => within(value, inner, &format!("{path}{key}."), say),
                     Some((name, _)) => say(path, key, name),
                     None => {}
                 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::{Kernel, Outputs, Reporter, SyncLoop, options, outputs};
 use crate::captured_log::Log;
 use crate::dataplane::{Commit, Damage, Dataplane, PlaneError};
-use crate::model::{EndpointSlice, ObjectKey, samples};
+use crate::model::{EndpointSlice, Index, ObjectKey, ObjectProblem, Problem, samples};
 use crate::source::kube::{EventSink, Severity};
 use crate::source::{Change, Kind, Mark, Object};
 use crate::table::{Delta, Notice, ServiceTable};
@@ -198,7 +198,24 @@ fn a_refusal_that_only_moves_to_another_field_is_not_told_as_ended() {
     };
     let before = vec![refused("spec.externalIPs", "172.30.0.10"), refused("spec.externalIPs", "172.30.0.11")];
     let now = vec![refused("status.loadBalancer.ingress", "172.30.0.10")];
-    Reporter::default().notices(now, before, &crate::model::Index::default());
+    Reporter::default().notices(now, before, &Index::default());
     let ended: Vec<_> = log.lines().into_iter().filter(|line| line.contains("no longer")).collect();
     assert!(ended.len() == 1 && ended[0].contains("172.30.0.11"), "{ended:?}");
+}
+
+#[test]
+fn objects_are_told_by_their_kubernetes_kinds() {
+    let (log, _until) = Log::capture();
+    let problem = |kind| ObjectProblem {
+        kind,
+        key: ObjectKey::new("", "x"),
+        problem: Problem { field: "spec".into(), reason: "is odd".into() },
+    };
+    let kinds = [Kind::ServiceCidr, Kind::ForeignService, Kind::EndpointSlice];
+    Reporter::default().problems(kinds.map(problem).into(), &Index::default());
+    let lines = log.lines();
+    for (line, kind) in lines.iter().zip(["kind=ServiceCIDR ", "kind=Service ", "kind=EndpointSlice "]) {
+        assert!(line.contains(kind), "{kind} in {line}");
+    }
+    assert_eq!(lines.len(), kinds.len());
 }
