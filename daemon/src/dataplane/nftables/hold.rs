@@ -14,13 +14,12 @@
 use std::ffi::CString;
 
 use nftnl::{MsgType, ProtoFamily};
-use nix::errno::Errno;
 
 use crate::dataplane::PlaneError;
 use crate::model::Family;
-use crate::netlink::nft::{BaseChain, Batch, ChainKind, ChainPolicy, ChainSpec, DoorError, Hook, KernelNft, NftDoor};
+use crate::netlink::nft::{BaseChain, Batch, ChainKind, ChainPolicy, ChainSpec, DoorError, Hook, NftDoor};
 
-use super::error;
+use super::owned_table::{self, OwnedTable};
 use super::skeleton::{Bound, RuleSpec, line};
 
 /// The table, of family `inet`.
@@ -35,8 +34,7 @@ const LAST: i32 = 1000;
 /// Keeps NAT and connection tracking hooked into this network namespace as long as it lives.
 #[derive(Debug)]
 pub struct NatHold {
-    /// The owner of the table: it goes with this socket.
-    _door: KernelNft,
+    _table: OwnedTable,
 }
 
 impl NatHold {
@@ -45,24 +43,13 @@ impl NatHold {
     /// # Errors
     /// [`PlaneError::Owned`] if another process holds it; `EOPNOTSUPP` or `EINVAL` before Linux 5.12.
     pub fn take() -> Result<Self, PlaneError> {
-        let mut door = KernelNft::open().map_err(error::door)?;
-        let mut batch = Batch::new();
-        // A table of that name without an owner is a leftover, of a saved ruleset for example. One with an owner refuses all of this.
-        batch.add_table(HOLD_TABLE, None);
-        batch.delete_table(HOLD_TABLE);
-        batch.add_owned_table(HOLD_TABLE);
-        // Of the five hooks, the one with the fewest packets: each new flow to the node itself pays one rule.
-        let base = BaseChain { kind: ChainKind::Nat, hook: Hook::Input, priority: LAST, policy: ChainPolicy::Accept };
-        batch.add_chain(HOLD_TABLE, &ChainSpec { name: CHAIN.to_owned(), base: Some(base), userdata: None });
-        add_rule(&mut batch, &line(Family::V4).new_connection().leave());
-        match door.commit(batch) {
-            Ok(_) => Ok(Self { _door: door }),
-            // Not a lack of permission: that shows when the door is opened.
-            Err(refused) if matches!(refused.errno(), Some(Errno::EPERM | Errno::EEXIST)) => {
-                Err(PlaneError::Owned { table: HOLD_TABLE })
-            }
-            Err(other) => Err(error::commit(other)),
-        }
+        let table = OwnedTable::take(HOLD_TABLE, |batch| {
+            // Of the five hooks, the one with the fewest packets: each new flow to the node itself pays one rule.
+            let base = BaseChain { kind: ChainKind::Nat, hook: Hook::Input, priority: LAST, policy: ChainPolicy::Accept };
+            batch.add_chain(HOLD_TABLE, &ChainSpec { name: CHAIN.to_owned(), base: Some(base), userdata: None });
+            add_rule(batch, &line(Family::V4).new_connection().leave());
+        })?;
+        Ok(Self { _table: table })
     }
 }
 
@@ -72,7 +59,7 @@ impl NatHold {
 /// # Errors
 /// See [`DoorError`].
 pub fn is_held(door: &mut dyn NftDoor) -> Result<bool, DoorError> {
-    Ok(door.table(HOLD_TABLE)?.is_some_and(|table| table.owner.is_some()))
+    owned_table::is_owned(door, HOLD_TABLE)
 }
 
 /// `ct state new return`: connection tracking for both families, as an `inet` table asks for it.
@@ -91,6 +78,7 @@ fn add_rule(batch: &mut Batch, RuleSpec(exprs): &RuleSpec) {
 mod tests {
     use super::super::tests::namespace::{in_namespace, nft};
     use super::*;
+    use crate::netlink::nft::KernelNft;
 
     fn tables() -> String {
         nft(&["list", "tables"], "")

@@ -19,6 +19,7 @@ mod error;
 mod hold;
 mod load;
 mod names;
+mod owned_table;
 mod render;
 mod repair;
 mod sets;

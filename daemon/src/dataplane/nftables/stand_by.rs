@@ -1,18 +1,16 @@
 //! The sign of a `sheave run` that stands by: a table that goes with its process, and has nothing in it.
 
-use nix::errno::Errno;
-
-use super::error;
+use super::owned_table::{self, OwnedTable};
 use crate::dataplane::PlaneError;
-use crate::netlink::nft::{Batch, DoorError, KernelNft, NftDoor};
+use crate::netlink::nft::{DoorError, NftDoor};
 
 /// The table, of family `inet`.
 pub const STAND_BY_TABLE: &str = "sheave-stand-by";
 
-/// There as long as it lives. The kernel lets nobody but its owner change the table (`flags owner`, Linux 5.12).
+/// There as long as it lives.
 #[derive(Debug)]
 pub struct StandBySign {
-    _door: KernelNft,
+    _table: OwnedTable,
 }
 
 impl StandBySign {
@@ -21,19 +19,7 @@ impl StandBySign {
     /// # Errors
     /// [`PlaneError::Owned`] if another process stands by; `EOPNOTSUPP` or `EINVAL` before Linux 5.12.
     pub fn take() -> Result<Self, PlaneError> {
-        let mut door = KernelNft::open().map_err(error::door)?;
-        let mut batch = Batch::new();
-        // One without an owner is a leftover of a saved ruleset.
-        batch.add_table(STAND_BY_TABLE, None);
-        batch.delete_table(STAND_BY_TABLE);
-        batch.add_owned_table(STAND_BY_TABLE);
-        match door.commit(batch) {
-            Ok(_) => Ok(Self { _door: door }),
-            Err(refused) if matches!(refused.errno(), Some(Errno::EPERM | Errno::EEXIST)) => {
-                Err(PlaneError::Owned { table: STAND_BY_TABLE })
-            }
-            Err(other) => Err(error::commit(other)),
-        }
+        OwnedTable::take(STAND_BY_TABLE, |_| {}).map(|table| Self { _table: table })
     }
 }
 
@@ -42,7 +28,7 @@ impl StandBySign {
 /// # Errors
 /// See [`DoorError`].
 pub fn stands_by(door: &mut dyn NftDoor) -> Result<bool, DoorError> {
-    Ok(door.table(STAND_BY_TABLE)?.is_some_and(|table| table.owner.is_some()))
+    owned_table::is_owned(door, STAND_BY_TABLE)
 }
 
 /// Whether a table that its process takes with it is here without one: a leftover of a saved ruleset.
@@ -57,6 +43,7 @@ pub fn is_left_over(door: &mut dyn NftDoor, table: &str) -> Result<bool, DoorErr
 mod tests {
     use super::super::tests::namespace::{in_namespace, nft};
     use super::*;
+    use crate::netlink::nft::KernelNft;
 
     #[test]
     fn one_process_stands_by_until_its_end() {
