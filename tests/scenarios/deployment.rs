@@ -22,6 +22,7 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 use tempfile::TempDir;
 
@@ -176,9 +177,13 @@ fn the_cluster_role_allows_what_is_asked_for_and_no_more() -> anyhow::Result<()>
     let url = served.api.url();
     served.start_on_api(&url, &DETECT_PODS)?;
     served.await_watches()?;
-    // The VIP of another, in both families: the second Event is counted in the first one.
-    let thief = Service::new("thief", "172.30.0.60").only(Protocol::Tcp, 80, 80).endpoint(Endpoint::at("10.180.0.1"));
-    served.services([&thief.vip(traffic::VIP)])?;
+    // The VIP of another, twice: the second time is counted in the first one's Event.
+    let peaceful = Service::new("thief", "172.30.0.60").only(Protocol::Tcp, 80, 80).endpoint(Endpoint::at("10.180.0.1"));
+    let thief = peaceful.clone().vip(traffic::VIP);
+    for (words, service) in [("belongs to", &thief), ("no longer", &peaceful), ("belongs to", &thief)] {
+        served.services([service])?;
+        served.await_log(words, Duration::from_secs(20))?;
+    }
     eventually("an Event, twice", || Ok(served.api.requests(Verb::Patch, "events.events.k8s.io") > 0))?;
 
     let asked: BTreeSet<_> =

@@ -1,16 +1,19 @@
 //! The runner: every scenario in a process, a sandbox and a time limit of its own, reported as `cargo test` reports.
 //!
 //! ```text
-//! runner (libtest-mimic) -- one thread per core --> itself again, with `--sheave-scenario NAME`
+//! runner (libtest-mimic) -- as many as there are cores, --> itself again, with `--sheave-scenario NAME`
+//!                           and beside them those that wait
 //!                                                     enter_sandbox -> probe what it needs -> run it -> exit status
 //! ```
 //! A child process, because a namespace belongs to threads, a daemon under test to a process group, and a crash to nobody else.
 
 mod child;
+mod places;
 mod report;
 
 use crate::scenario::{
     child::Ending,
+    places::Places,
     report::{Report, circumstances},
 };
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -31,16 +34,19 @@ pub struct Scenario {
     name: &'static str,
     needs: &'static [&'static str],
     limit: Duration,
+    waits: bool,
     run: fn() -> anyhow::Result<()>,
 }
 
 /// Lists the scenarios of a module: `scenarios!("nodeport": answers_on_the_node_address, sctp_too needs ["sctp"])`.
-/// Their names are `nodeport::answers_on_the_node_address` and so on.
+/// Their names are `nodeport::answers_on_the_node_address` and so on. `within 90 s` and `waiting 90 s` are [`Scenario::within`] and
+/// [`Scenario::waiting`].
 #[macro_export]
 macro_rules! scenarios {
-    ($group:literal: $($scenario:ident $(needs $needs:expr)? $(, within $seconds:literal s)?);+ $(;)?) => {
+    ($group:literal: $($scenario:ident $(needs $needs:expr)? $(, within $seconds:literal s)? $(, waiting $idle:literal s)?);+ $(;)?) => {
         [$($crate::scenario::Scenario::new(concat!($group, "::", stringify!($scenario)), $scenario)
-            $(.needs(&$needs))? $(.within(std::time::Duration::from_secs($seconds)))?),+]
+            $(.needs(&$needs))? $(.within(std::time::Duration::from_secs($seconds)))?
+            $(.waiting(std::time::Duration::from_secs($idle)))?),+]
     };
 }
 
@@ -63,7 +69,7 @@ impl Scenario {
     /// A scenario that needs nothing special and has a minute.
     #[must_use]
     pub const fn new(name: &'static str, run: fn() -> anyhow::Result<()>) -> Self {
-        Self { name, needs: &[], limit: Duration::from_secs(60), run }
+        Self { name, needs: &[], limit: Duration::from_secs(60), waits: false, run }
     }
 
     /// What the kernel or machine must have: names of [`Capability`], such as `sctp` or `tool:curl`.
@@ -76,6 +82,13 @@ impl Scenario {
     #[must_use]
     pub const fn within(self, limit: Duration) -> Self {
         Self { limit, ..self }
+    }
+
+    /// The same for one that spends nearly all of its time waiting for a timer of the daemon's: it runs beside the others, and not in
+    /// the place of one.
+    #[must_use]
+    pub const fn waiting(self, limit: Duration) -> Self {
+        Self { limit, waits: true, ..self }
     }
 
     /// Runs in the child: the whole life of one scenario. A panic ends the process with a status of its own.
@@ -111,9 +124,11 @@ impl Scenario {
     }
 
     /// Runs in the runner: starts the child and judges how it ended.
-    fn run_apart(self, report: &Report) -> Result<Completion, Failed> {
+    fn run_apart(self, places: &Places, report: &Report) -> Result<Completion, Failed> {
+        let _place = (!self.waits).then(|| places.take());
         let (limit, start) = (patiently(self.limit), Instant::now());
         let ending = child::run(&[CHILD_ARGUMENT, self.name], limit);
+        report.took(self.name, start.elapsed());
         let fail = |how: String, output: &str| {
             Err(report.fail(self.name, &format!("{how}, {}", circumstances(start.elapsed(), limit)), output))
         };
@@ -172,11 +187,15 @@ pub fn main(scenarios: &[Scenario]) -> ExitCode {
         Ok(report) => Arc::new(report),
         Err(error) => return say_failed(&error),
     };
-    let trials = scenarios.iter().map(|&scenario| {
-        let report = Arc::clone(&report);
-        Trial::ignorable_test(scenario.name, move || scenario.run_apart(&report))
+    let mut arguments = Arguments::from_args();
+    let places = Arc::new(Places::new(&mut arguments));
+    // Those that wait come first: whatever comes last is waited for.
+    let (waiting, working): (Vec<&Scenario>, Vec<&Scenario>) = scenarios.iter().partition(|scenario| scenario.waits);
+    let trials = waiting.into_iter().chain(working).map(|&scenario| {
+        let (places, report) = (Arc::clone(&places), Arc::clone(&report));
+        Trial::ignorable_test(scenario.name, move || scenario.run_apart(&places, &report))
     });
-    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials.collect());
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
     for line in report.last_words() {
         say(&line);
     }

@@ -21,9 +21,9 @@ use std::time::Duration;
 pub(crate) fn scenarios() -> Vec<Scenario> {
     scenarios!("kube":
         an_api_server_that_is_gone_is_waited_for needs ["nftables"], within 120 s;
-        errors_and_overload_are_waited_out needs ["nftables"], within 120 s;
+        errors_and_overload_are_waited_out needs ["nftables"], waiting 120 s;
         broken_streams_are_resumed needs ["nftables"];
-        expired_versions_are_listed_again needs ["nftables"], within 120 s;
+        expired_versions_are_listed_again needs ["nftables"], waiting 120 s;
         stale_caches_never_turn_time_back needs ["nftables"], within 120 s;
         refused_streaming_lists_end_in_pages needs ["nftables"];
         streaming_lists_without_an_end_become_pages needs ["nftables"];

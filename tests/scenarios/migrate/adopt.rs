@@ -12,23 +12,23 @@ use std::{net::TcpListener, time::Duration};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let under_traffic = scenarios!("disruption":
-        migrate_from_nftables_with_kube_proxy_running needs ["nftables", "tool:nft"], within 90 s;
-        migrate_from_nftables_with_kube_proxy_stopped needs ["nftables", "tool:nft"], within 90 s;
-        migrate_from_iptables_nft_with_kube_proxy_running needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], within 90 s;
-        migrate_from_iptables_nft_with_kube_proxy_stopped needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], within 90 s;
-        migrate_from_iptables_legacy needs ["nftables", "tool:nft", "tool:iptables-legacy-restore"], within 90 s;
-        migrate_where_iptables_nft_forwards_by_kube_proxy needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], within 120 s;
-        migrate_where_iptables_legacy_forwards_by_kube_proxy needs ["nftables", "tool:nft", "tool:iptables-legacy-restore"], within 120 s;
+        migrate_from_nftables_with_kube_proxy_running needs ["nftables", "tool:nft"], waiting 90 s;
+        migrate_from_nftables_with_kube_proxy_stopped needs ["nftables", "tool:nft"], waiting 90 s;
+        migrate_from_iptables_nft_with_kube_proxy_running needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], waiting 90 s;
+        migrate_from_iptables_nft_with_kube_proxy_stopped needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], waiting 90 s;
+        migrate_from_iptables_legacy needs ["nftables", "tool:nft", "tool:iptables-legacy-restore"], waiting 90 s;
+        migrate_where_iptables_nft_forwards_by_kube_proxy needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], waiting 120 s;
+        migrate_where_iptables_legacy_forwards_by_kube_proxy needs ["nftables", "tool:nft", "tool:iptables-legacy-restore"], waiting 120 s;
     );
     let quiet = scenarios!("migrate":
         ours_decide_while_both_exist needs ["nftables", "tool:nft"];
         beside_a_running_kube_proxy_it_refuses needs ["nftables", "tool:nft"];
         where_our_rules_decide_it_serves_beside_a_running_kube_proxy needs ["nftables", "tool:nft"];
         beside_what_kube_proxy_left_it_warns needs ["nftables", "tool:nft"];
-        a_forward_chain_that_begins_to_drop_is_told_and_keeps_kube_forward needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], within 180 s;
-        rules_that_come_back_have_a_writer needs ["nftables", "tool:nft"], within 240 s;
+        a_forward_chain_that_begins_to_drop_is_told_and_keeps_kube_forward needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], waiting 180 s;
+        rules_that_come_back_have_a_writer needs ["nftables", "tool:nft"], waiting 240 s;
         ports_that_must_be_had_are_awaited_beside_kube_proxy needs ["nftables", "tool:nft"], within 90 s;
-        what_is_not_kube_proxys_stays needs ["nftables", "tool:nft", "tool:iptables-nft", "tool:ipset"];
+        what_is_not_kube_proxys_stays needs ["nftables", "tool:nft", "tool:iptables-nft", "tool:ipset"], waiting 90 s;
     );
     [&under_traffic[..], &quiet].concat()
 }

@@ -28,13 +28,13 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         back_from_a_mode_that_serves_localhost needs ["nftables", "tool:nft"];
         back_with_sheave_alive_and_no_kube_proxy_removes_nothing needs ["nftables", "tool:nft"];
         back_to_a_kube_proxy_that_waits_for_its_ports needs ["nftables", "tool:nft"];
-        back_for_a_while needs ["nftables", "tool:nft"], within 120 s;
+        back_for_a_while needs ["nftables", "tool:nft"], waiting 120 s;
         back_waits_for_every_cluster_ip needs ["nftables", "tool:nft"];
         back_waits_for_endpoints needs ["nftables", "tool:nft"];
         back_waits_for_endpoints_with_chains_of_their_own needs ["nftables", "tool:nft"];
         back_to_iptables_legacy_needs_no_tool_of_its_own needs ["nftables", "tool:nft", "tool:iptables-legacy-restore"];
-        back_does_not_wait_for_what_a_stopped_sheave_left needs ["nftables", "tool:nft"], within 150 s;
-        back_to_rules_that_nobody_vouches_for_removes_nothing needs ["nftables", "tool:nft"], within 210 s;
+        back_does_not_wait_for_what_a_stopped_sheave_left needs ["nftables", "tool:nft"], waiting 150 s;
+        back_to_rules_that_nobody_vouches_for_removes_nothing needs ["nftables", "tool:nft"], waiting 210 s;
         back_waits_until_kube_proxy_has_programmed_something needs ["nftables", "tool:nft"];
         back_where_nothing_is_ours_is_done needs ["nftables"];
     );

@@ -76,7 +76,9 @@ fn an_api_server_that_needs_a_service_proxy_is_warned_of() -> anyhow::Result<()>
     // The sandbox's own /run.
     let account = std::path::Path::new("/run/secrets/kubernetes.io/serviceaccount");
     std::fs::create_dir_all(account)?;
-    for (file, text) in [("token", "secret"), ("namespace", "kube-system"), ("ca.crt", "")] {
+    let key = rcgen::KeyPair::generate()?;
+    let authority = rcgen::CertificateParams::default().self_signed(&key)?.pem();
+    for (file, text) in [("token", "secret"), ("namespace", "kube-system"), ("ca.crt", &authority)] {
         std::fs::write(account.join(file), text)?;
     }
     let mut command = Command::new(executable()?);

@@ -28,6 +28,8 @@ struct Noted {
     repeated: BTreeMap<&'static str, usize>,
     /// Scenarios that failed, and the lines that say why.
     failed: BTreeMap<&'static str, Vec<String>>,
+    /// How long each took.
+    took: Vec<(Duration, &'static str)>,
 }
 
 /// Names a file of capabilities that may be lacking. With it, a skip for any other reason is a failure.
@@ -36,6 +38,8 @@ const ALLOWED_SKIPS: &str = "SHEAVE_ALLOWED_SKIPS";
 const LINES_OF_ALL: usize = 24;
 /// Even with many failures, each may say this much.
 const LINES_OF_ONE: usize = 2;
+/// Scenarios that are named for their length, when there were many more than that.
+const LONGEST: usize = 8;
 /// What the world prefixes to the daemon's log.
 const DAEMON_LOG: &str = "sheave: ";
 
@@ -69,6 +73,11 @@ impl Report {
         self.noted().repeated.insert(name, datagrams);
     }
 
+    /// A scenario ended, in whatever way.
+    pub(super) fn took(&self, name: &'static str, time: Duration) {
+        self.noted().took.push((time, name));
+    }
+
     /// A scenario failed: a line that says how it ended, and all that it wrote. Returned is what the runner prints, which is all.
     pub(super) fn fail(&self, name: &'static str, ending: &str, output: &str) -> Failed {
         let mut lines = vec![ending.to_owned()];
@@ -86,6 +95,12 @@ impl Report {
         }
         for (name, datagrams) in &noted.repeated {
             words.push(format!("{name}: {datagrams} datagrams sent again"));
+        }
+        if noted.took.len() > 2 * LONGEST {
+            let mut took = noted.took.clone();
+            took.sort_unstable_by(|one, other| other.cmp(one));
+            let longest = took.iter().take(LONGEST).map(|(time, name)| format!("{name} {:.0} s", time.as_secs_f64()));
+            words.push(format!("longest: {}", longest.collect::<Vec<_>>().join(", ")));
         }
         if noted.failed.is_empty() {
             return words;
