@@ -5,6 +5,8 @@
 
 mod endpoint_slice;
 mod index;
+mod labels;
+pub mod load_balancer;
 mod names;
 mod node;
 #[cfg(any(test, feature = "samples"))]
@@ -13,6 +15,7 @@ mod service;
 
 pub use endpoint_slice::{Conditions, Endpoint, EndpointSlice, Hints, SlicePort};
 pub use index::{Dirty, Index, ObjectProblem};
+pub use labels::{Labels, Operator, Requirement, Selector};
 pub use names::{Family, Interner, ObjectKey, Protocol, ServiceKey};
 pub use node::{Node, NodeAddress, NodeAddressKind, ServiceCidr};
 pub use service::{AffinityTimeout, Service, ServicePortSpec, ServiceType, TrafficPolicy};

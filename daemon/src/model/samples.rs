@@ -26,6 +26,7 @@ pub fn service(key: ServiceKey, cluster_ip: IpAddr) -> Service {
         external_traffic_policy: TrafficPolicy::Cluster,
         affinity: None,
         health_check_node_port: 0,
+        load_balancer: None,
         ports: vec![port("", Protocol::Tcp, 80)],
         problems: Vec::new(),
     }

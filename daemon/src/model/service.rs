@@ -7,6 +7,7 @@ use compact_str::CompactString;
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
+use super::load_balancer::LoadBalancerRequest;
 use super::{Problem, Protocol, ServiceKey};
 
 /// Seconds for which a client stays with its backend after its last new connection (`sessionAffinity: ClientIP`).
@@ -47,6 +48,8 @@ pub struct Service {
     /// `spec.ports`, in the order given. Invalid ones are left out, and so is a second one of the same name and protocol: these two
     /// are a port's identity from here on.
     pub ports: Vec<ServicePortSpec>,
+    /// What the load balancer reads of it; `None` for a Service that is none of its business.
+    pub load_balancer: Option<Box<LoadBalancerRequest>>,
     /// What was left out, and why.
     pub problems: Vec<Problem>,
 }

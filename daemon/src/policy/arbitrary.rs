@@ -128,6 +128,7 @@ pub fn service() -> impl Strategy<Value = Service> {
                 external_traffic_policy: external,
                 affinity: affinity.and_then(NonZeroU32::new),
                 health_check_node_port: if kind == ServiceType::LoadBalancer { 31000 } else { 0 },
+                load_balancer: None,
                 ports,
                 problems,
             }

@@ -21,6 +21,7 @@ pub(super) fn service(a: &Service, b: &Service) -> bool {
         affinity,
         health_check_node_port,
         ports,
+        load_balancer,
         problems: _,
     } = a;
     *key == b.key
@@ -38,6 +39,7 @@ pub(super) fn service(a: &Service, b: &Service) -> bool {
         && *affinity == b.affinity
         && *health_check_node_port == b.health_check_node_port
         && *ports == b.ports
+        && *load_balancer == b.load_balancer
 }
 
 pub(super) fn slice(a: &EndpointSlice, b: &EndpointSlice) -> bool {

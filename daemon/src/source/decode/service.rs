@@ -73,6 +73,7 @@ pub(super) fn decode(document: Document<'_, impl Sized>) -> Result<Service, Deco
             &mut problems,
         ),
         ports: ports(spec.ports, kind, served, &mut problems),
+        load_balancer: None,
         problems: problems.into_vec(),
     })
 }
