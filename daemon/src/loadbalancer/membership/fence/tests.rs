@@ -1,0 +1,115 @@
+//! The table of the module's head, cell by cell, and what two sides come to.
+
+use super::*;
+use crate::loadbalancer::membership::Fault;
+
+fn quorum(heard: usize, known: usize, now: Instant) -> Quorum {
+    Quorum { heard, known, lost_since: (heard * 2 < known).then_some(now) }
+}
+
+fn member(name: &str, state: State) -> Member {
+    Member { name: name.into(), state, facts: None }
+}
+
+#[test]
+fn losing_one_of_two_changes_nothing_and_losing_both_withdraws() {
+    let now = Instant::now();
+    let later = now + PATIENCE;
+    for (heard, known, api, expected) in [
+        (1, 3, Api::Reachable, Verdict::Hold),
+        (2, 3, Api::LostSince(now), Verdict::Hold),
+        (1, 2, Api::LostSince(now), Verdict::Hold),
+        (1, 1, Api::LostSince(now), Verdict::Hold),
+        (2, 4, Api::LostSince(now), Verdict::Hold),
+        (1, 3, Api::LostSince(now), Verdict::Withdraw),
+        (4, 9, Api::LostSince(now), Verdict::Withdraw),
+    ] {
+        assert_eq!(verdict(quorum(heard, known, now), api, later), expected, "{heard} of {known}, {api:?}");
+    }
+    let early = verdict(quorum(1, 3, now), Api::LostSince(now + Duration::from_secs(1)), later);
+    assert_eq!(early, Verdict::HoldUntil(later + Duration::from_secs(1)));
+}
+
+#[test]
+fn a_minority_takes_over_from_the_dead_only() {
+    let now = Instant::now();
+    let silent = now;
+    let renewed = LeaseSeen { renewed: Some(now + Duration::from_millis(600)) };
+    let old = LeaseSeen { renewed: Some(now - Duration::from_secs(3)) };
+    let later = now + CLAIMS_VISIBLE;
+    let lost = Api::LostSince(now);
+    for (heard, api, lease, at, expected) in [
+        (2, Api::Reachable, old, now, Succession::AtOnce),
+        (2, lost, old, now, Succession::AtOnce),
+        (1, Api::Reachable, old, now, Succession::After(later)),
+        (1, Api::Reachable, old, later, Succession::AtOnce),
+        (1, Api::Reachable, renewed, later, Succession::No),
+        (1, lost, old, later, Succession::No),
+    ] {
+        assert_eq!(succession(quorum(heard, 3, now), api, silent, lease, at), expected, "{heard} of 3, {api:?}, {lease:?}");
+    }
+    assert_eq!(succession(quorum(1, 2, now), lost, silent, old, now), Succession::AtOnce, "one of two survives the other");
+}
+
+#[test]
+fn of_two_that_claim_one_vip_exactly_one_yields() {
+    let claim = |node: &str, heard| Claim { node: node.into(), heard };
+    for (one, other) in [(claim("a", 1), claim("b", 2)), (claim("a", 2), claim("b", 2)), (claim("a", 3), claim("b", 2))] {
+        assert_ne!(one.yields_to(&other), other.yields_to(&one), "{one:?} {other:?}");
+    }
+    assert!(claim("a", 1).yields_to(&claim("b", 2)) && claim("b", 2).yields_to(&claim("a", 2)));
+    assert!(!claim("a", 1).yields_to(&claim("a", 1)), "not to itself");
+}
+
+#[test]
+fn to_a_stranger_on_the_lan_yields_who_has_neither_api_nor_more_than_half() {
+    let now = Instant::now();
+    let lost = Api::LostSince(now);
+    for (heard, known, api, rival_is_heard, expected) in [
+        (1, 2, lost, false, true),
+        (1, 2, Api::Reachable, false, false),
+        (2, 3, lost, false, false),
+        (1, 3, lost, true, false),
+        // Alone from the beginning: that is an intruder, and an alarm.
+        (1, 1, lost, false, false),
+    ] {
+        assert_eq!(yields_to_stranger(quorum(heard, known, now), api, rival_is_heard), expected, "{heard} of {known}");
+    }
+}
+
+#[test]
+fn who_left_is_not_missed_and_a_dead_daemon_is_no_lost_node() {
+    let now = Instant::now();
+    let gone = |cause| State::Gone { cause, since: now };
+    let members = [
+        member("alive", State::Alive),
+        member("restarting", State::DaemonDown { fault: Fault::Refuses, since: now }),
+        member("left", gone(Cause::Left)),
+        member("stuck", gone(Cause::DaemonDown(Fault::Stalled))),
+        member("never", State::Unheard),
+        member("dead", gone(Cause::NodeGone)),
+    ];
+    assert_eq!(Quorum::count(&members, None, now), Quorum { heard: 3, known: 4, lost_since: None });
+    let dead = [member("b", gone(Cause::NodeGone)), member("c", gone(Cause::NodeGone))];
+    let lost = Quorum::count(&dead, None, now);
+    let later = Quorum::count(&dead, Some(lost), now + PATIENCE);
+    assert_eq!((lost.lost_since, later.lost_since), (Some(now), Some(now)), "since it was lost, not since it was counted");
+    assert_eq!(Quorum::count(&members, Some(later), now).lost_since, None);
+}
+
+#[test]
+fn a_lease_is_written_every_five_seconds_at_rest_and_at_once_when_something_happens() {
+    let now = Instant::now();
+    let mut lease = LeaseClock::default();
+    assert_eq!(lease.due(false, now), None, "no VIP, no write");
+    lease.changed();
+    assert_eq!(lease.due(false, now), None);
+    assert_eq!(lease.due(true, now), Some(now));
+    lease.written(now);
+    assert_eq!(lease.due(true, now), Some(now + RENEWAL));
+    lease.changed();
+    assert_eq!(lease.due(true, now), Some(now + LEAST_PAUSE));
+    assert_eq!(lease.due(false, now), Some(now + LEAST_PAUSE), "that it gave up the last one");
+    lease.written(now);
+    assert_eq!(lease.due(false, now), None);
+}
