@@ -18,14 +18,14 @@ use std::sync::Arc;
 
 use compact_str::CompactString;
 
-use super::membership::NetworkInterface;
+use super::membership::{NetworkInterface, State};
 use crate::model::load_balancer::{Advertisement, PeerNode};
 use crate::model::{Labels, ServiceKey};
 
 pub use eligibility::Exclusion;
 pub use hosting::Hosting;
 pub use order::{rank_digest, score};
-pub use tenure::{Cause, PROTECTION, Tenure, Tenures};
+pub use tenure::{Arrival, PROTECTION, Tenure, Tenures};
 
 /// All that decides who announces one VIP.
 #[derive(Clone, Debug)]
@@ -187,6 +187,17 @@ pub fn elect(contest: &Contest<'_>) -> Outcome {
     });
     let standings = ranked.chain(excluded).collect();
     Outcome { winner, standings }
+}
+
+impl From<State> for Presence {
+    fn from(state: State) -> Self {
+        match state {
+            State::Alive => Self::Present,
+            State::DaemonDown { .. } => Self::Grace,
+            State::Leaving => Self::Leaving,
+            State::Unheard | State::Gone { .. } => Self::Absent,
+        }
+    }
 }
 
 impl Outcome {

@@ -4,16 +4,29 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use crate::loadbalancer::membership::State;
+
 /// For how long a VIP that moved by fault or restart does not move back: its clients' connections were cut once already.
 pub const PROTECTION: Duration = Duration::from_secs(300);
 
 /// Why a VIP came to this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub enum Arrival {
     /// Nobody held it before, or an object of the API was changed so that it moved.
-    Election,
+    Elected,
     /// Its holder failed, or its daemon ended.
-    Succession,
+    Inherited,
+}
+
+impl Arrival {
+    /// By what is known of the node that held it last.
+    #[must_use]
+    pub fn from_holder(last: Option<State>) -> Self {
+        match last {
+            Some(State::Leaving | State::Gone { .. }) => Self::Inherited,
+            None | Some(State::Unheard | State::Alive | State::DaemonDown { .. }) => Self::Elected,
+        }
+    }
 }
 
 /// How this node holds one VIP.
@@ -31,9 +44,14 @@ pub struct Tenures(BTreeMap<IpAddr, Tenure>);
 
 impl Tenures {
     /// This node announces a VIP from now on. One that it has already stays as it is.
-    pub fn take(&mut self, vip: IpAddr, cause: Cause, now: Instant) {
-        let protected_until = (cause == Cause::Succession).then(|| now + PROTECTION);
+    pub fn take(&mut self, vip: IpAddr, arrival: Arrival, now: Instant) {
+        let protected_until = (arrival == Arrival::Inherited).then(|| now + PROTECTION);
         self.0.entry(vip).or_insert(Tenure { since: now, protected_until });
+    }
+
+    /// It took up what it held before it was restarted; what is protected is so anew: how long it was is not known any more.
+    pub fn resume(&mut self, vip: IpAddr, protected: bool, now: Instant) {
+        self.take(vip, if protected { Arrival::Inherited } else { Arrival::Elected }, now);
     }
 
     /// It announces it no longer. Says whether it did.

@@ -284,15 +284,20 @@ fn protection_lasts_five_minutes_and_ends_once() {
     let now = Instant::now();
     let (first, second): (IpAddr, IpAddr) = (VIP.parse().unwrap(), "fc00::1".parse().unwrap());
     let mut tenures = Tenures::default();
-    tenures.take(first, Cause::Election, now);
-    tenures.take(second, Cause::Succession, now);
-    tenures.take(second, Cause::Election, now + Duration::from_secs(1));
+    tenures.take(first, Arrival::Elected, now);
+    tenures.take(second, Arrival::Inherited, now);
+    tenures.take(second, Arrival::Elected, now + Duration::from_secs(1));
     assert_eq!(tenures.next_expiry(), Some(now + PROTECTION));
     assert!(!tenures.expire(now + PROTECTION - Duration::from_millis(1)));
     assert!(tenures.get(second).unwrap().protected_until.is_some() && tenures.get(first).unwrap().protected_until.is_none());
     assert!(tenures.expire(now + PROTECTION) && !tenures.expire(now + PROTECTION));
     assert!(tenures.give_up(first) && !tenures.give_up(first));
     assert_eq!(tenures.iter().len(), 1);
+    tenures.resume(first, true, now);
+    assert_eq!(tenures.next_expiry(), Some(now + PROTECTION));
+    let gone = State::Gone { cause: crate::loadbalancer::membership::Cause::NodeGone, since: now };
+    let arrivals = [None, Some(State::Alive), Some(State::Leaving), Some(gone)].map(Arrival::from_holder);
+    assert_eq!(arrivals, [Arrival::Elected, Arrival::Elected, Arrival::Inherited, Arrival::Inherited]);
 }
 
 #[test]

@@ -37,12 +37,16 @@ pub struct Membership {
     started: Instant,
     /// Every node of the roster but our own.
     peers: BTreeMap<MemberId, Peer>,
+    /// We were told who these are.
+    has_roster: bool,
     /// Whose session it is.
     sessions: HashMap<Session, MemberId>,
     /// Who gets our beats often.
     watchers: Vec<MemberId>,
     facts: Vec<u8>,
     facts_version: u32,
+    /// What we told in our last life, as others remember it.
+    remembered: Option<Arc<Facts>>,
     departure: Option<Departure>,
     /// What we said last, and how often it is still said to everybody.
     reports: Vec<Report>,
@@ -95,6 +99,8 @@ pub enum Change {
         /// Name of its node.
         member: Arc<str>,
     },
+    /// The others remember what this daemon told before it was restarted: [`Membership::remembered`].
+    Remembered,
     /// It is in the roster no more.
     Removed {
         /// Name of its node.
@@ -114,7 +120,7 @@ pub struct Member {
 }
 
 impl Membership {
-    /// Of the node `name`. `keys`: the first one seals. `seed` must be random: the session comes from it.
+    /// Of the node `name`; `None` without a key. The first one of `keys` seals. `seed` must be random: the session comes from it.
     #[must_use]
     pub fn new(name: &str, keys: Vec<Key>, options: Options, seed: [u8; 32], now: Instant) -> Option<Self> {
         let mut random = StdRng::from_seed(seed);
@@ -129,10 +135,12 @@ impl Membership {
             random,
             started: now,
             peers: BTreeMap::new(),
+            has_roster: false,
             sessions: HashMap::new(),
             watchers: Vec::new(),
             facts: Vec::new(),
             facts_version: 0,
+            remembered: None,
             departure: None,
             reports: Vec::new(),
             repeats: 0,
@@ -148,6 +156,7 @@ impl Membership {
     pub fn set_roster(&mut self, roster: impl IntoIterator<Item = (Arc<str>, SocketAddr)>, now: Instant) {
         let roster: BTreeMap<MemberId, (Arc<str>, SocketAddr)> =
             roster.into_iter().map(|(name, address)| (MemberId::of(&name), (name, address))).collect();
+        self.has_roster = true;
         let output = &mut self.output;
         self.peers.retain(|id, peer| {
             let stays = roster.contains_key(id);
@@ -167,6 +176,8 @@ impl Membership {
 
     /// What this member tells of itself from now on. Nothing is sent if it told the same before.
     ///
+    /// A daemon that starts tells nothing before [`Membership::is_settled`]: until then the others go by what it told last.
+    ///
     /// # Errors
     /// More than can be told; the facts stay as they were.
     pub fn set_facts(&mut self, facts: &Facts, now: Instant) -> Result<(), FactsError> {
@@ -182,7 +193,7 @@ impl Membership {
         Ok(())
     }
 
-    /// Keys to seal and to open with, while they are changed: the first one seals. `None` of them changes nothing.
+    /// Keys to seal and to open with, while they are changed: the first one seals. An empty list changes nothing.
     pub fn set_keys(&mut self, keys: Vec<Key>) {
         // The same counter with another key is no nonce used twice.
         if let (Some(key), true) = (keys.first(), keys != self.keys) {
@@ -254,7 +265,14 @@ impl Membership {
     #[must_use]
     pub fn is_settled(&self, now: Instant) -> bool {
         let told = |peer: &Peer| peer.state.is_member() && peer.facts.is_some();
-        now >= self.started + SETTLING || self.peers.values().all(told)
+        self.has_roster && (now >= self.started + SETTLING || self.peers.values().all(told))
+    }
+
+    /// What this node told before its daemon was restarted, if others waited for it: what it held, it may take up again. `None` after
+    /// a first start, or if it was gone for too long.
+    #[must_use]
+    pub fn remembered(&self) -> Option<&Arc<Facts>> {
+        self.remembered.as_ref()
     }
 
     fn millis(&self, now: Instant) -> u64 {

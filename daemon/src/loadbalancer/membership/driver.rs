@@ -62,6 +62,8 @@ pub struct View {
     pub members: Arc<[Member]>,
     /// Enough is known to hold elections ([`Membership::is_settled`]).
     pub settled: bool,
+    /// What this node told before its daemon was restarted ([`Membership::remembered`]).
+    pub remembered: Option<Arc<Facts>>,
 }
 
 /// What was received and sent, for the metrics.
@@ -118,7 +120,7 @@ impl Driver {
         ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut seed).map_err(|_| DriverError::Random)?;
         let membership = Membership::new(name, keys, options, seed, Instant::now()).ok_or(DriverError::NoKey)?;
         let (sender, orders) = mpsc::channel(ORDERS);
-        let (view, receiver) = watch::channel(View { members: Arc::default(), settled: false });
+        let (view, receiver) = watch::channel(View { members: Arc::default(), settled: false, remembered: None });
         let counts = Arc::<Counts>::default();
         let handle = Handle { orders: sender, view: receiver, counts: counts.clone() };
         Ok((Self { socket, membership, orders, view, counts, probes: JoinSet::new(), news: true }, handle))
@@ -178,7 +180,7 @@ impl Driver {
                 // An ICMP message about a member that is gone.
                 Err(_) => continue,
             };
-            match self.membership.receive(&mut buffer[..length], Instant::now()) {
+            match self.membership.receive(&buffer[..length], Instant::now()) {
                 Ok(()) => {
                     self.counts.received.fetch_add(1, Ordering::Relaxed);
                 }
@@ -213,7 +215,8 @@ impl Driver {
         let settled = self.membership.is_settled(Instant::now());
         if self.news || settled != self.view.borrow().settled {
             self.news = false;
-            self.view.send_replace(View { members: self.membership.members().collect(), settled });
+            let (members, remembered) = (self.membership.members().collect(), self.membership.remembered().cloned());
+            self.view.send_replace(View { members, settled, remembered });
         }
     }
 }
@@ -223,12 +226,12 @@ fn log(change: &Change) {
         Change::State { member, state } => match state {
             State::Unheard | State::Alive | State::Leaving => tracing::info!(%member, ?state, "member"),
             State::DaemonDown { fault, .. } => {
-                tracing::warn!(%member, ?fault, "the daemon of a member does not answer, its node does")
+                tracing::warn!(%member, ?fault, "the daemon of a member does not answer, its node does");
             }
             State::Gone { cause, .. } => tracing::warn!(%member, ?cause, "a member is gone"),
         },
         Change::Removed { member } => tracing::info!(%member, "no longer a member: its Node is gone"),
-        Change::Facts { .. } => {}
+        Change::Facts { .. } | Change::Remembered => {}
     }
 }
 

@@ -17,6 +17,7 @@
 //! Pure: the Lease is read and written elsewhere.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,12 +28,23 @@ use super::verdict::{Cause, State};
 pub const PATIENCE: Duration = Duration::from_secs(2);
 /// Whoever lost members says so in its Lease at once; after this, one that did not has no API or does not live.
 pub const CLAIMS_VISIBLE: Duration = Duration::from_secs(2);
+/// A node that is gone is missed for so long, if the API is reachable meanwhile: where two of three nodes were switched off last week,
+/// the third one must not withdraw at the next hiccup of the API.
+pub const MISSED: Duration = Duration::from_secs(60);
 /// A Lease is renewed so often at rest: 0.2 writes per second and node, however many VIPs.
 pub const RENEWAL: Duration = Duration::from_secs(5);
 /// Two writes of a Lease are never closer than this, whatever happens.
 pub const LEAST_PAUSE: Duration = Duration::from_millis(500);
 
-/// The members as a node last knew them.
+/// Whom a node counts.
+#[derive(Clone, Debug, Default)]
+pub struct Roll {
+    /// Gone for longer than [`MISSED`] while the API was there: no members any more until they are heard again.
+    forgotten: BTreeSet<Arc<str>>,
+    lost_since: Option<Instant>,
+}
+
+/// The members as a node last knew them; see [`Roll::count`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quorum {
     /// Those that live, ourselves among them.
@@ -98,10 +110,11 @@ pub struct LeaseClock {
     stale: bool,
 }
 
-impl Quorum {
-    /// Of the members as they are known now. `before` is what this gave last.
-    pub fn count<'a>(members: impl IntoIterator<Item = &'a Member>, before: Option<Self>, now: Instant) -> Self {
+impl Roll {
+    /// Counts the members as they are known now.
+    pub fn count<'a>(&mut self, members: impl IntoIterator<Item = &'a Member>, api: Api, now: Instant) -> Quorum {
         let (mut heard, mut known) = (1, 1);
+        let mut still = BTreeSet::new();
         for member in members {
             match member.state {
                 State::Alive | State::DaemonDown { .. } => {
@@ -110,12 +123,19 @@ impl Quorum {
                 }
                 // Its daemon is gone, its node is not: it takes nothing over, and says nothing against us.
                 State::Unheard | State::Leaving | State::Gone { cause: Cause::Left | Cause::DaemonDown(_), .. } => {}
-                State::Gone { cause: Cause::NodeGone, .. } => known += 1,
+                State::Gone { cause: Cause::NodeGone, since } => {
+                    let old = api == Api::Reachable && now >= since + MISSED;
+                    if old || self.forgotten.contains(&member.name) {
+                        still.insert(member.name.clone());
+                    } else {
+                        known += 1;
+                    }
+                }
             }
         }
-        let lost = heard * 2 < known;
-        let lost_since = lost.then(|| before.and_then(|before| before.lost_since).unwrap_or(now));
-        Self { heard, known, lost_since }
+        self.forgotten = still;
+        self.lost_since = (heard * 2 < known).then(|| self.lost_since.unwrap_or(now));
+        Quorum { heard, known, lost_since: self.lost_since }
     }
 }
 

@@ -12,10 +12,16 @@ pub(super) struct Lateness {
     most: [Option<i64>; 2],
     /// The spans are changed then.
     turn: Option<Instant>,
+    /// Beats seen, up to [`ENOUGH`].
+    seen: u8,
 }
 
 /// Half of what is remembered: clocks drift, routes change.
 const SPAN: Duration = Duration::from_secs(10);
+/// Fewer beats than this say little about a path.
+const ENOUGH: u8 = 10;
+/// What is assumed of it until then.
+const UNKNOWN: Duration = Duration::from_millis(100);
 
 impl Lateness {
     /// A beat that was sent at `sent` of the sender's milliseconds came in now, `now` on ours.
@@ -28,6 +34,7 @@ impl Lateness {
             self.most = [None, last(self.most[0])];
             self.turn = Some(now + SPAN);
         }
+        self.seen = self.seen.saturating_add(1).min(ENOUGH);
         let took = ours.cast_signed().wrapping_sub(sent.cast_signed());
         self.least[0] = Some(self.least[0].map_or(took, |least| least.min(took)));
         self.most[0] = Some(self.most[0].map_or(took, |most| most.max(took)));
@@ -38,6 +45,30 @@ impl Lateness {
         let least = self.least.iter().flatten().min();
         let most = self.most.iter().flatten().max();
         let spread = least.zip(most).map_or(0, |(least, most)| most.saturating_sub(*least));
-        Duration::from_millis(u64::try_from(spread).unwrap_or(0))
+        let spread = Duration::from_millis(u64::try_from(spread).unwrap_or(0));
+        if self.seen < ENOUGH { spread.max(UNKNOWN) } else { spread }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spread_of_the_last_beats_whatever_the_clocks_say() {
+        let begin = Instant::now();
+        let mut lateness = Lateness::default();
+        assert_eq!(lateness.get(), UNKNOWN);
+        let mut beat = |number: u64, late: u64| {
+            let at = number * 100 + late;
+            lateness.arrived(7_000_000 + number * 100, at, begin + Duration::from_millis(at));
+            lateness.get()
+        };
+        assert_eq!(beat(0, 0), UNKNOWN, "one beat says nothing");
+        let quiet = (1..50).map(|number| beat(number, number % 3)).last();
+        assert_eq!(quiet, Some(Duration::from_millis(2)));
+        assert_eq!(beat(50, 90), Duration::from_millis(90));
+        let forgotten = (51..300).map(|number| beat(number, 1)).last();
+        assert_eq!(forgotten, Some(Duration::ZERO), "25 s later");
     }
 }

@@ -48,6 +48,8 @@ pub(super) struct Peer {
     pub(super) facts: Option<Arc<Facts>>,
     pub(super) facts_version: u32,
     pub(super) incoming: Incoming,
+    /// What it remembers of our last life, as far as it has arrived.
+    pub(super) memory: Incoming,
     pub(super) outgoing: Outgoing,
 
     /// It gets a beat then.
@@ -76,6 +78,7 @@ impl Peer {
             facts: None,
             facts_version: 0,
             incoming: Incoming::default(),
+            memory: Incoming::default(),
             outgoing: Outgoing::default(),
             beat_at: now,
         }

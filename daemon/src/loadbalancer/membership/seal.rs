@@ -40,8 +40,11 @@ pub(super) struct Sealer {
     counter: u64,
 }
 
-/// Opens what one session sends.
-pub(super) struct Opener(LessSafeKey);
+/// Opens what one session sends, as long as the shared key that it comes from is one of ours.
+pub(super) struct Opener {
+    shared: Key,
+    key: LessSafeKey,
+}
 
 /// Which counters of a session were seen.
 #[derive(Clone, Copy, Debug, Default)]
@@ -137,13 +140,18 @@ impl Header {
 
 impl Opener {
     pub(super) fn new(key: &Key, session: Session) -> Self {
-        Self(key.of_session(session))
+        Self { shared: *key, key: key.of_session(session) }
+    }
+
+    /// Itself, if its key still counts.
+    pub(super) fn with(&self, keys: &[Key]) -> Option<&Self> {
+        keys.contains(&self.shared).then_some(self)
     }
 
     /// The message, in place.
     pub(super) fn open<'a>(&self, header: Header, datagram: &'a mut [u8]) -> Result<&'a [u8], SealError> {
         let (clear, text) = datagram.split_at_mut_checked(HEADER).ok_or(SealError::Foreign)?;
-        let message = self.0.open_in_place(nonce(header.counter), Aad::from(clear), text);
+        let message = self.key.open_in_place(nonce(header.counter), Aad::from(clear), text);
         message.map(|message| &*message).map_err(|_| SealError::Forged)
     }
 }

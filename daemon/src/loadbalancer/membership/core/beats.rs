@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use rand::Rng as _;
 
-use super::super::ring::MemberId;
+use super::super::ring::{MemberId, watchers};
 use super::super::transfer::pieces;
 use super::super::wire::{Beat, Body, MAX_REPORTS, Message, Report};
 use super::{Membership, Output};
@@ -83,6 +83,21 @@ impl Membership {
         for (index, count, bytes) in pieces(&self.facts) {
             let body = Body::Piece { version: self.facts_version, index, count, bytes: bytes.into() };
             let message = Message { from: self.own, to, challenge: peer.challenge, response: 0, body };
+            let datagram = self.sealer.seal(&message.encode());
+            self.output.push_back(Output::Send { to: peer.address, datagram });
+        }
+    }
+
+    /// A member that has begun a new life hears what it told in the last one, from those that watched it: so it takes up what it held
+    /// without asking anybody else.
+    pub(super) fn send_memory(&mut self, to: MemberId) {
+        let ring = self.ring();
+        let watched = watchers(&ring, to, self.options.watchers).any(|watcher| watcher == self.own);
+        let Some(peer) = self.peers.get(&to).filter(|peer| watched && peer.state.is_member()) else { return };
+        let Some(Ok(told)) = peer.facts.as_ref().map(|facts| facts.encode()) else { return };
+        for (index, count, bytes) in pieces(&told) {
+            let body = Body::Piece { version: 0, index, count, bytes: bytes.into() };
+            let message = Message { from: self.own, to, challenge: 0, response: 0, body };
             let datagram = self.sealer.seal(&message.encode());
             self.output.push_back(Output::Send { to: peer.address, datagram });
         }

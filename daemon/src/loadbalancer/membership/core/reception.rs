@@ -77,18 +77,18 @@ impl From<SealError> for Refused {
 }
 
 impl Membership {
-    /// A datagram that came in; it is decrypted in place.
+    /// A datagram that came in.
     ///
     /// # Errors
     /// Why it did nothing.
-    pub fn receive(&mut self, datagram: &mut [u8], now: Instant) -> Result<(), Refused> {
+    pub fn receive(&mut self, datagram: &[u8], now: Instant) -> Result<(), Refused> {
         let header = Header::read(datagram)?;
         if header.session == self.session {
             return Err(Refused::Looped);
         }
         let known = self.sessions.get(&header.session).copied();
-        let (message, opener) = match known {
-            Some(id) => (self.open_known(id, header, datagram)?, None),
+        let (message, opener) = match known.and_then(|id| self.open_known(id, header, datagram)) {
+            Some(message) => (message?, None),
             None => {
                 let (message, opener) = self.open_unknown(header, datagram, now)?;
                 (message, Some(opener))
@@ -139,9 +139,12 @@ impl Membership {
         Ok(())
     }
 
-    fn open_known(&self, id: MemberId, header: Header, datagram: &mut [u8]) -> Result<Message, Refused> {
-        let (_, opener) = self.peers.get(&id).and_then(|peer| peer.session.as_ref()).ok_or(Refused::Stranger)?;
-        Message::decode(opener.open(header, datagram)?).map_err(|_| Refused::Malformed)
+    /// With what the session was opened with last; `None` if that does not open it, or is no key of ours any more.
+    fn open_known(&self, id: MemberId, header: Header, datagram: &[u8]) -> Option<Result<Message, Refused>> {
+        let (_, opener) = self.peers.get(&id)?.session.as_ref()?;
+        let mut text = datagram.to_vec();
+        let message = opener.with(&self.keys)?.open(header, &mut text).ok()?;
+        Some(Message::decode(message).map_err(|_| Refused::Malformed))
     }
 
     fn open_unknown(&mut self, header: Header, datagram: &[u8], now: Instant) -> Result<(Message, Opener), Refused> {
@@ -163,16 +166,27 @@ impl Membership {
         Err(Refused::Forged)
     }
 
-    /// Whether an unknown session has answered the challenge that we made for its sender. Then it is the one that we believe.
+    /// Whether a session opened anew may be believed: it has answered the challenge that we made for its sender, or it is the one that
+    /// we believe and seals with another key since.
     fn prove(&mut self, message: &Message, header: Header, opener: Opener) -> Result<bool, Refused> {
         let peer = self.peers.get_mut(&message.from).ok_or(Refused::Stranger)?;
+        if let Some((session, last)) = &mut peer.session
+            && *session == header.session
+        {
+            *last = opener;
+            return Ok(true);
+        }
         let proved = message.response != 0 && message.response == peer.challenge;
         if proved {
             if let Some((last, _)) = &peer.session {
                 self.sessions.remove(last);
             }
+            let again = peer.session.is_some();
             peer.adopt(header.session, opener);
             self.sessions.insert(header.session, message.from);
+            if again {
+                self.send_memory(message.from);
+            }
         }
         Ok(proved)
     }
@@ -204,6 +218,18 @@ impl Membership {
 
     fn take_piece(&mut self, from: MemberId, version: u32, (index, count): (u16, u16), bytes: &[u8], now: Instant) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
+        if version == 0 {
+            let whole = peer.memory.piece(version, index, count, bytes);
+            // Whoever has told something in this life needs no memory of the last one.
+            if self.facts_version == 0
+                && self.remembered.is_none()
+                && let Some(Ok(told)) = whole.map(|whole| Facts::decode(&whole))
+            {
+                self.remembered = Some(Arc::new(told));
+                self.output.push_back(Output::Changed(Change::Remembered));
+            }
+            return;
+        }
         if version == peer.facts_version {
             // It has not heard that we have it: the next beat says so.
             peer.beat_at = now;

@@ -89,12 +89,29 @@ fn who_left_is_not_missed_and_a_dead_daemon_is_no_lost_node() {
         member("never", State::Unheard),
         member("dead", gone(Cause::NodeGone)),
     ];
-    assert_eq!(Quorum::count(&members, None, now), Quorum { heard: 3, known: 4, lost_since: None });
+    let mut roll = Roll::default();
+    assert_eq!(roll.count(&members, Api::Reachable, now), Quorum { heard: 3, known: 4, lost_since: None });
     let dead = [member("b", gone(Cause::NodeGone)), member("c", gone(Cause::NodeGone))];
-    let lost = Quorum::count(&dead, None, now);
-    let later = Quorum::count(&dead, Some(lost), now + PATIENCE);
+    let lost = roll.count(&dead, Api::Reachable, now);
+    let later = roll.count(&dead, Api::Reachable, now + PATIENCE);
     assert_eq!((lost.lost_since, later.lost_since), (Some(now), Some(now)), "since it was lost, not since it was counted");
-    assert_eq!(Quorum::count(&members, Some(later), now).lost_since, None);
+    assert_eq!(roll.count(&members, Api::Reachable, now).lost_since, None);
+}
+
+#[test]
+fn nodes_that_were_switched_off_are_forgotten_while_the_api_is_there() {
+    let now = Instant::now();
+    let lost = Api::LostSince(now);
+    let dead = ["b", "c"].map(|name| member(name, State::Gone { cause: Cause::NodeGone, since: now }));
+    let mut roll = Roll::default();
+    assert_eq!(roll.count(&dead, lost, now + MISSED).known, 3, "nobody could ask the API");
+    assert_eq!(roll.count(&dead, Api::Reachable, now + MISSED - Duration::from_secs(1)).known, 3);
+    assert_eq!(roll.count(&dead, Api::Reachable, now + MISSED).known, 1);
+    assert_eq!(roll.count(&dead, lost, now + 2 * MISSED).known, 1, "the API's next hiccup withdraws nothing");
+    let alive = ["b", "c"].map(|name| member(name, State::Alive));
+    assert_eq!(roll.count(&alive, lost, now + 2 * MISSED).known, 3);
+    let again = ["b", "c"].map(|name| member(name, State::Gone { cause: Cause::NodeGone, since: now + 2 * MISSED }));
+    assert_eq!(roll.count(&again, lost, now + 2 * MISSED).known, 3);
 }
 
 #[test]

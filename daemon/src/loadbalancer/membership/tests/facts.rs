@@ -10,7 +10,7 @@ use crate::loadbalancer::membership::{Facts, FactsError, HandOver, Hold, Network
 
 fn facts(vips: u32) -> Facts {
     let subnets = ["192.168.1.0/24", "fd00:1::/64"].map(|net| net.parse().unwrap()).to_vec();
-    let hold = |vip: u32| Hold { vip: Ipv4Addr::from_bits(0x0a00_0000 + vip).into(), protected: vip % 2 == 0 };
+    let hold = |vip: u32| Hold { vip: Ipv4Addr::from_bits(0x0a00_0000 + vip).into(), protected: vip.is_multiple_of(2) };
     Facts {
         interfaces: vec![NetworkInterface { name: "eth0".into(), carrier: true, subnets }],
         holds: (0..vips).map(hold).collect(),
@@ -42,6 +42,32 @@ fn whoever_comes_later_is_told_and_what_a_restarted_member_told_stands_until_it_
     world.run_for(Duration::from_millis(1100));
     assert_eq!(world.member(0, 1).facts.as_deref(), Some(&facts(7)));
     assert!(world.nodes[1].daemon.as_ref().unwrap().is_settled(world.now));
+}
+
+#[test]
+fn a_restarted_daemon_hears_from_the_others_what_it_held() {
+    for vips in [3, 2000] {
+        let mut world = World::new(3, QUIET, 2);
+        world.act(0, |daemon, now| daemon.set_facts(&facts(vips), now).unwrap());
+        world.run_for(Duration::from_secs(1));
+        world.kill(0);
+        world.run_for(Duration::from_secs(1));
+        world.start_silently(0);
+        let remembers = |world: &World| world.nodes[0].daemon.as_ref().unwrap().remembered().cloned();
+        let took = world.run_to(Duration::from_millis(100), |world| remembers(world).is_some());
+        assert!(took.is_some(), "{vips} VIPs");
+        assert_eq!(remembers(&world).as_deref(), Some(&facts(vips)));
+        assert_eq!(world.member(0, 1).facts.as_deref(), Some(&facts(vips)), "the others go by it, too");
+    }
+    // After the grace what it held is others': nobody reminds it.
+    let mut world = World::new(3, QUIET, 2);
+    world.act(0, |daemon, now| daemon.set_facts(&facts(3), now).unwrap());
+    world.run_for(Duration::from_secs(1));
+    world.kill(0);
+    world.run_for(Duration::from_secs(6));
+    world.start_silently(0);
+    world.run_for(Duration::from_secs(2));
+    assert!(world.nodes[0].daemon.as_ref().unwrap().remembered().is_none());
 }
 
 #[test]

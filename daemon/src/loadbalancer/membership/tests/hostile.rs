@@ -18,8 +18,7 @@ fn recorded() -> (World, Vec<(usize, usize, Vec<u8>)>) {
 
 fn receive(world: &mut World, at: usize, datagram: &[u8]) -> Result<(), Refused> {
     let now = world.now;
-    let mut datagram = datagram.to_vec();
-    world.nodes[at].daemon.as_mut().unwrap().receive(&mut datagram, now)
+    world.nodes[at].daemon.as_mut().unwrap().receive(datagram, now)
 }
 
 #[test]
@@ -74,7 +73,7 @@ fn unproved_sessions_get_few_answers_and_noise_costs_a_bounded_amount() {
     let daemon = world.nodes[0].daemon.as_mut().unwrap();
     while daemon.poll().is_some() {}
     for (_, _, datagram) in tape.iter().filter(|(from, to, _)| (*from, *to) == (1, 0)) {
-        let _ = daemon.receive(&mut datagram.clone(), now);
+        let _ = daemon.receive(datagram, now);
     }
     assert_eq!(std::iter::from_fn(|| daemon.poll()).count(), 1, "one answer in 20 ms, however many were played");
 
@@ -82,7 +81,7 @@ fn unproved_sessions_get_few_answers_and_noise_costs_a_bounded_amount() {
     let mut outcomes = Vec::new();
     for number in 0..3000_u32 {
         datagram[4..8].copy_from_slice(&number.to_be_bytes());
-        outcomes.push(daemon.receive(&mut datagram.clone(), now).unwrap_err());
+        outcomes.push(daemon.receive(&datagram, now).unwrap_err());
     }
     let floods = outcomes.iter().filter(|&&outcome| outcome == Refused::Flood).count();
     assert!((900..1100).contains(&floods), "{floods}");

@@ -98,13 +98,18 @@ impl World {
         world
     }
 
-    /// A node's daemon starts, with nothing remembered.
+    /// A node's daemon starts, with nothing remembered, and tells that it holds nothing.
     pub(super) fn start(&mut self, index: usize) {
+        self.start_silently(index);
+        self.act(index, |daemon, now| daemon.set_facts(&Facts::default(), now).unwrap());
+    }
+
+    /// It starts, and tells nothing.
+    pub(super) fn start_silently(&mut self, index: usize) {
         let roster: Vec<_> = self.nodes.iter().enumerate().map(|(index, node)| (node.name.clone(), address(index))).collect();
         let seed = self.random.random();
         let now = self.now;
         let mut daemon = Membership::new(&self.nodes[index].name, vec![key()], Options::default(), seed, now).unwrap();
-        daemon.set_facts(&Facts::default(), now).unwrap();
         daemon.set_roster(roster, now);
         self.nodes[index].daemon = Some(daemon);
         self.nodes[index].stopped = None;
@@ -130,8 +135,8 @@ impl World {
         let waiting = self.nodes[index].stopped.take().unwrap();
         let now = self.now;
         let daemon = self.nodes[index].daemon.as_mut().unwrap();
-        for mut datagram in waiting {
-            let _ = daemon.receive(&mut datagram, now);
+        for datagram in waiting {
+            let _ = daemon.receive(&datagram, now);
         }
         daemon.tick(now);
         self.carry_out(index);
@@ -184,12 +189,12 @@ impl World {
     fn play(&mut self, event: Event, number: u64) {
         let now = self.now;
         let index = match event {
-            Event::Deliver { to, mut datagram } => {
+            Event::Deliver { to, datagram } => {
                 let node = &mut self.nodes[to];
                 match (&mut node.stopped, &mut node.daemon) {
                     (Some(waiting), _) => waiting.push(datagram),
                     (None, Some(daemon)) if !node.deaf => {
-                        let _ = daemon.receive(&mut datagram, now);
+                        let _ = daemon.receive(&datagram, now);
                     }
                     _ => {}
                 }
