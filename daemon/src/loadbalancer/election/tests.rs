@@ -30,7 +30,7 @@ struct Claim {
 }
 
 fn eth(name: &str, carrier: bool, subnet: &str) -> NetworkInterface {
-    NetworkInterface { name: name.into(), carrier, subnets: vec![subnet.parse().unwrap()] }
+    NetworkInterface { name: name.into(), hardware: None, carrier, subnets: vec![subnet.parse().unwrap()] }
 }
 
 fn runner(name: &str) -> Runner {

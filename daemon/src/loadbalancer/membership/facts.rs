@@ -22,6 +22,8 @@ pub struct Facts {
 pub struct NetworkInterface {
     /// Its name on that node, at most 15 bytes on Linux.
     pub name: CompactString,
+    /// Its hardware address, where it has one of six bytes: by it others know whose an ARP packet is.
+    pub hardware: Option<[u8; 6]>,
     /// Something is connected to it (`IFF_LOWER_UP`).
     pub carrier: bool,
     /// Of its addresses, link-local ones left out.
@@ -54,16 +56,18 @@ const V6: u8 = 6;
 const FORESEEN: usize = 1024;
 
 impl Facts {
-    /// Interfaces: count, then name (length first), carrier, subnets (count first). Holds: flags and address, to the end.
+    /// Interfaces: count, then name (length first), hardware address (a flag first), carrier, subnets (count first). Holds: flags and address, to the end.
     pub(super) fn encode(&self) -> Result<Vec<u8>, FactsError> {
         let Self { interfaces, holds } = self;
         let mut bytes = Vec::new();
         let too_many = |count: usize| FactsError::TooLarge(count * 17);
         let count = u16::try_from(interfaces.len()).map_err(|_| too_many(interfaces.len()))?;
         bytes.extend(count.to_be_bytes());
-        for NetworkInterface { name, carrier, subnets } in interfaces {
+        for NetworkInterface { name, hardware, carrier, subnets } in interfaces {
             bytes.push(u8::try_from(name.len()).map_err(|_| too_many(name.len()))?);
             bytes.extend(name.as_bytes());
+            bytes.push(u8::from(hardware.is_some()));
+            bytes.extend(hardware.iter().flatten());
             bytes.push(u8::from(*carrier));
             bytes.extend(u16::try_from(subnets.len()).map_err(|_| too_many(subnets.len()))?.to_be_bytes());
             for subnet in subnets {
@@ -88,6 +92,7 @@ impl Facts {
         for _ in 0..count {
             let length = usize::from(reader.u8()?);
             let name = std::str::from_utf8(reader.take(length)?).ok()?.into();
+            let hardware = if flag(reader.u8()?)? { Some(reader.array()?) } else { None };
             let carrier = flag(reader.u8()?)?;
             let count = usize::from(reader.u16()?);
             let mut subnets = Vec::with_capacity(count.min(FORESEEN));
@@ -95,7 +100,7 @@ impl Facts {
                 let address = get_address(reader)?;
                 subnets.push(IpNet::new(address, reader.u8()?).ok()?);
             }
-            interfaces.push(NetworkInterface { name, carrier, subnets });
+            interfaces.push(NetworkInterface { name, hardware, carrier, subnets });
         }
         let mut holds = Vec::new();
         while !reader.is_empty() {

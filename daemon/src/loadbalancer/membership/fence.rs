@@ -10,13 +10,13 @@
 //! | lost | half or more | stays | at once |
 //! | lost | fewer | withdrawn | nothing |
 //!
-//! Half counts as enough, because in a cluster of two each is half, and the one must survive the other; the LAN tells of the case in
-//! which that was wrong: another host claims the VIP ([`yields_to_stranger`]). Where both sides reach the API, each sees the other's
-//! claim in its Lease ([`Claim::yields_to`]).
+//! Half counts as enough, because in a cluster of two each is half, and the one must survive the other. Where both sides reach the API,
+//! each sees the other's claim in its Lease ([`Claim::yields_to`]). Where they do not, and share the LAN of the clients, each sees the
+//! other's gratuitous ARP ([`yields_on_lan`]). Where they share neither, no client sees both.
 //!
 //! Pure: the Lease is read and written elsewhere.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -162,11 +162,20 @@ pub fn succession(quorum: Quorum, api: Api, silent: Instant, lease: LeaseSeen, n
     }
 }
 
-/// Another host on the LAN claims a VIP of ours. `rival_is_heard`: it is the node of a member that we hear, so the election settles it.
+/// A member that we do not hear claims a VIP of ours on the LAN, so it lives: its hardware address is known from
+/// [`super::NetworkInterface::hardware`]. Who hears fewer than half gives way; of two halves, the one with the greater name. Both
+/// sides come to the same, whichever of them reaches the API.
+///
+/// What was given up so is not taken over again before the rival is heard, or more members are.
+///
+/// A member that we hear is no matter of this (the election settles it), and neither is a host that is no member: that is an alarm.
 #[must_use]
-pub fn yields_to_stranger(quorum: Quorum, api: Api, rival_is_heard: bool) -> bool {
-    let half_or_less = quorum.heard * 2 <= quorum.known && quorum.known > 1;
-    !rival_is_heard && half_or_less && api != Api::Reachable
+pub fn yields_on_lan(quorum: Quorum, own: &str, rival: &str) -> bool {
+    match (quorum.heard * 2).cmp(&quorum.known) {
+        Ordering::Less => true,
+        Ordering::Equal => own > rival,
+        Ordering::Greater => false,
+    }
 }
 
 impl Claim {

@@ -97,7 +97,8 @@ fn three_nodes_with_real_sockets() {
     }
 
     let vip = "192.168.0.100".parse().unwrap();
-    let interface = NetworkInterface { name: "eth0".into(), carrier: true, subnets: vec!["192.168.0.0/24".parse().unwrap()] };
+    let interface =
+        NetworkInterface { name: "eth0".into(), hardware: None, carrier: true, subnets: vec!["192.168.0.0/24".parse().unwrap()] };
     let facts = Facts { interfaces: vec![interface], holds: vec![Hold { vip, protected: false }] };
     runtime.block_on(daemons[2].handle.set_facts(facts.clone())).unwrap();
     survivors(&mut views, "what it tells", &|member| member.facts.as_deref() == Some(&facts));

@@ -12,7 +12,7 @@ fn facts(vips: u32) -> Facts {
     let subnets = ["192.168.1.0/24", "fd00:1::/64"].map(|net| net.parse().unwrap()).to_vec();
     let hold = |vip: u32| Hold { vip: Ipv4Addr::from_bits(0x0a00_0000 + vip).into(), protected: vip.is_multiple_of(2) };
     Facts {
-        interfaces: vec![NetworkInterface { name: "eth0".into(), carrier: true, subnets }],
+        interfaces: vec![NetworkInterface { name: "eth0".into(), hardware: Some([2, 0, 0, 0, 0, 1]), carrier: true, subnets }],
         holds: (0..vips).map(hold).collect(),
     }
 }
@@ -124,7 +124,7 @@ proptest! {
     ) {
         let interface = |(name, carrier, subnets): (String, bool, Vec<(IpAddr, u8)>)| {
             let subnets = subnets.into_iter().map(|(address, prefix)| NetworkInterface::subnet(address, prefix).unwrap()).collect();
-            NetworkInterface { name: name.into(), carrier, subnets }
+            NetworkInterface { name: name.into(), hardware: carrier.then_some([carrier.into(); 6]), carrier, subnets }
         };
         let facts = Facts {
             interfaces: interfaces.into_iter().map(interface).collect(),

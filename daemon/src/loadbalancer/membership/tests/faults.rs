@@ -50,7 +50,7 @@ fn distribution(mut times: Vec<Duration>) -> (Duration, Duration, Duration) {
 
 #[test]
 fn a_node_that_is_gone_is_found_in_time() {
-    for (nodes, seeds) in [(2, 100), (3, 100), (5, 60), (10, 30), (50, 3)] {
+    for (nodes, seeds) in [(2, 60), (3, 60), (5, 30), (10, 12), (50, 2)] {
         let (p50, p99, max) = distribution((0..seeds).map(|seed| cut(nodes, &[1], QUIET, seed)).collect());
         println!("{nodes} nodes: p50 {p50:?} p99 {p99:?} max {max:?}");
         // Virtual time: this is arithmetic, not a measurement. The announcement follows within milliseconds; the goals are 400 and 800.
@@ -60,7 +60,7 @@ fn a_node_that_is_gone_is_found_in_time() {
 
 #[test]
 fn a_node_that_is_gone_is_found_on_a_bad_network() {
-    for (nodes, seeds) in [(3, 60), (10, 20)] {
+    for (nodes, seeds) in [(3, 40), (10, 10)] {
         let (p50, p99, max) = distribution((0..seeds).map(|seed| cut(nodes, &[1], BAD, seed)).collect());
         println!("{nodes} nodes, 5 % loss, 100 ms jitter: p50 {p50:?} p99 {p99:?} max {max:?}");
         assert!(p50 <= ms(750) && max <= ms(1500), "{nodes} nodes: p50 {p50:?}, max {max:?}");
@@ -78,7 +78,7 @@ fn a_rack_that_is_gone_is_found_though_witnesses_went_with_it() {
 
 #[test]
 fn nobody_is_accused_on_a_bad_network() {
-    for (nodes, seeds, seconds) in [(2, 4, 60), (3, 6, 60), (10, 2, 30), (30, 1, 6)] {
+    for (nodes, seeds, seconds) in [(2, 4, 60), (3, 6, 60), (10, 2, 20), (30, 1, 4)] {
         for seed in 0..seeds {
             let mut world = settled(nodes, BAD, seed);
             world.run_for(seconds * SECOND);
