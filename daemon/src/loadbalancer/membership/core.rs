@@ -236,7 +236,7 @@ impl Membership {
         let peers = self.peers.values().flat_map(|peer| {
             let member = peer.state.is_member();
             let watching = if member && peer.silent.is_none() { peer.accuse_at() } else { None };
-            let asking = if member { peer.ask_at.or_else(|| peer.suspect_at()) } else { None };
+            let asking = if member { peer.asked_at() } else { None };
             let push = peer.outgoing.again.filter(|_| self.needs_facts(peer));
             [Some(peer.beat_at), watching, asking, self.next_judgement(peer), push].into_iter().flatten()
         });

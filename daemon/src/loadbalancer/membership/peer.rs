@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::facts::Facts;
 use super::lateness::Lateness;
-use super::options::{ASK_AGAIN, KERNEL_FRESH, KNOCK, Options};
+use super::options::{KERNEL_FRESH, KNOCK, Options};
 use super::seal::{Opener, Session, Window};
 use super::transfer::{Incoming, Outgoing};
 use super::verdict::{Evidence, State};
@@ -33,7 +33,7 @@ pub(super) struct Peer {
     /// It promised to be heard again within this.
     pub(super) interval: Duration,
     pub(super) lateness: Lateness,
-    /// While it is silent: when it is asked again.
+    /// While it is silent: when it may be asked again.
     pub(super) ask_at: Option<Instant>,
     /// What its kernel said last, since it is silent.
     pub(super) kernel: Option<(Evidence, Instant)>,
@@ -118,9 +118,10 @@ impl Peer {
         self.heard.is_some_and(|heard| now < heard + patience)
     }
 
-    /// When it is asked for the first time, if it is not heard before.
-    pub(super) fn suspect_at(&self) -> Option<Instant> {
-        Some(self.heard? + Options::suspect_after(self.interval, self.lateness.get()))
+    /// When it is asked next, if it is not heard before.
+    pub(super) fn asked_at(&self) -> Option<Instant> {
+        let first = self.heard? + Options::suspect_after(self.interval, self.lateness.get());
+        Some(self.ask_at.map_or(first, |again| again.max(first)))
     }
 
     /// When it is accused, likewise.
@@ -149,9 +150,7 @@ impl Peer {
     pub(super) fn forgive(&mut self, stall: Duration, now: Instant) {
         self.heard = self.heard.map(|heard| (heard + stall).min(now));
         self.kernel = self.kernel.map(|(evidence, at)| (evidence, (at + stall).min(now)));
-        if self.silent.is_some() {
-            self.silent = None;
-            self.ask_at = Some(now + ASK_AGAIN);
-        }
+        self.silent = None;
+        self.ask_at = None;
     }
 }

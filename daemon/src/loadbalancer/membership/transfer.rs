@@ -26,8 +26,11 @@ pub(super) struct Incoming {
 
 impl Incoming {
     /// Another piece. Gives the whole when it was the last one missing. A peer that contradicts itself about the number of pieces
-    /// begins anew.
+    /// begins anew; pieces of an earlier version were overtaken.
     pub(super) fn piece(&mut self, version: u32, index: u16, count: u16, bytes: &[u8]) -> Option<Vec<u8>> {
+        if version < self.version {
+            return None;
+        }
         if self.version != version || self.pieces.len() != usize::from(count) {
             *self = Self { version, pieces: vec![None; usize::from(count)] };
         }

@@ -34,7 +34,7 @@ impl Membership {
                 }
                 continue;
             }
-            if peer.suspect_at().is_some_and(|at| at <= now) && peer.ask_at.is_none_or(|at| at <= now) {
+            if peer.asked_at().is_some_and(|at| at <= now) {
                 peer.ask_at = Some(now + ASK_AGAIN);
                 ask.push(id);
             }

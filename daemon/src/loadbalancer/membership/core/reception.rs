@@ -230,8 +230,8 @@ impl Membership {
             }
             return;
         }
-        if version == peer.facts_version {
-            // It has not heard that we have it: the next beat says so.
+        if version <= peer.facts_version {
+            // It was overtaken, or the peer has not heard that we have it: the next beat says so.
             peer.beat_at = now;
             return;
         }

@@ -32,6 +32,26 @@ fn a_thousand_vips_arrive_everywhere() {
 }
 
 #[test]
+fn what_was_overtaken_on_its_way_replaces_nothing() {
+    for seed in 0..10 {
+        let mut world = World::new(2, BAD, seed);
+        world.run_for(Duration::from_secs(3));
+        let mut seen = 0;
+        for vips in 1..60 {
+            world.act(0, |daemon, now| daemon.set_facts(&facts(vips * 5), now).unwrap());
+            world.run_to(Duration::from_millis(20), |world| {
+                let holds = world.member(0, 1).facts.map_or(0, |facts| facts.holds.len());
+                assert!(holds >= seen, "seed {seed}: {seen} VIPs, then {holds}");
+                seen = holds;
+                false
+            });
+        }
+        world.run_for(Duration::from_secs(3));
+        assert_eq!(world.member(0, 1).facts.as_deref(), Some(&facts(59 * 5)), "seed {seed}");
+    }
+}
+
+#[test]
 fn whoever_comes_later_is_told_and_what_a_restarted_member_told_stands_until_it_tells_anew() {
     let mut world = World::new(3, QUIET, 2);
     world.act(0, |daemon, now| daemon.set_facts(&facts(7), now).unwrap());

@@ -137,6 +137,21 @@ fn a_daemon_that_restarts_or_stalls_for_two_seconds_moves_nothing() {
 }
 
 #[test]
+fn a_stall_amid_a_partition_delays_the_verdict_and_nothing_else() {
+    for before in [100, 250, 340, 2000] {
+        let mut world = settled(3, QUIET, 4);
+        world.nodes[2].part = 1;
+        world.run_for(ms(before));
+        world.stop(0);
+        world.run_for(SECOND);
+        world.resume(0);
+        assert_eq!(world.state(1, 0), State::Alive, "cut {before} ms before");
+        let found = world.run_to(SECOND, |world| world.all(&[2], &[0, 1], is_gone));
+        assert!(found.is_some(), "cut {before} ms before");
+    }
+}
+
+#[test]
 fn a_node_that_is_gone_while_its_daemon_restarts_is_gone_at_once() {
     let mut world = settled(4, QUIET, 7);
     world.kill(2);
