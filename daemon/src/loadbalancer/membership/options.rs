@@ -18,7 +18,7 @@ pub struct Options {
     pub daemon_restart_grace: Duration,
 }
 
-/// The most that lateness seen before adds to a silence that is accused. Beyond that the network is too bad to tell.
+/// The most that jitter adds to a silence that is accused. Beyond that the network is too bad to tell.
 pub(super) const MAX_LATENESS: Duration = Duration::from_millis(250);
 /// Between two questions to a peer that is silent.
 pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);

@@ -114,8 +114,12 @@ impl Peer {
 
     /// Whether it was heard so lately that it lives, whatever others say.
     pub(super) fn is_vouched_for(&self, options: &Options, now: Instant) -> bool {
-        let patience = Options::suspect_after(options.heartbeat, self.lateness.get());
-        self.heard.is_some_and(|heard| now < heard + patience)
+        self.vouched_until(options).is_some_and(|until| now < until)
+    }
+
+    /// Until when it counts as living by what we heard.
+    pub(super) fn vouched_until(&self, options: &Options) -> Option<Instant> {
+        Some(self.heard? + Options::suspect_after(options.heartbeat, self.lateness.get()))
     }
 
     /// When it is asked next, if it is not heard before.

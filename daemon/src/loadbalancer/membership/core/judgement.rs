@@ -118,6 +118,8 @@ impl Membership {
             _ => None,
         };
         let accused = peer.accused.map(|since| since + UNCONTRADICTED);
-        [grace, accused].into_iter().flatten().filter(|&at| at > self.ticked).min()
+        // Words that came while we heard it ourselves count from then on.
+        let vouched = peer.accused.and_then(|_| peer.vouched_until(&self.options));
+        [grace, accused, vouched].into_iter().flatten().filter(|&at| at > self.ticked).min()
     }
 }

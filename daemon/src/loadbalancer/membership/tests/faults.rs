@@ -50,7 +50,7 @@ fn distribution(mut times: Vec<Duration>) -> (Duration, Duration, Duration) {
 
 #[test]
 fn a_node_that_is_gone_is_found_in_time() {
-    for (nodes, seeds) in [(2, 60), (3, 60), (5, 30), (10, 12), (50, 2)] {
+    for (nodes, seeds) in [(2, 60), (3, 60), (5, 30), (10, 12), (50, 3)] {
         let (p50, p99, max) = distribution((0..seeds).map(|seed| cut(nodes, &[1], QUIET, seed)).collect());
         println!("{nodes} nodes: p50 {p50:?} p99 {p99:?} max {max:?}");
         // Virtual time: this is arithmetic, not a measurement. The announcement follows within milliseconds; the goals are 400 and 800.
