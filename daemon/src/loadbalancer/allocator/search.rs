@@ -107,8 +107,8 @@ impl Stock {
             return Err(Refusal::Incompatible(name.clone()));
         }
         let found = self.both(own, seeker).ok_or_else(|| {
-            let missing = Family::ALL.into_iter().filter(|family| seeker.families.has(*family));
-            let family = missing.filter(|family| self.pick(own, *family, seeker).is_none()).next_back().unwrap_or(Family::V4);
+            let lacks = |family: &Family| seeker.families.has(*family) && self.pick(own, *family, seeker).is_none();
+            let family = Family::ALL.into_iter().find(lacks).unwrap_or(Family::V4);
             exhausted(own, family)
         })?;
         Ok(placed(own, found, seeker))
