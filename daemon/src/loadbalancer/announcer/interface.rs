@@ -55,6 +55,8 @@ pub struct Interface {
     /// The address that its advertisements come from. `None` while duplicate address detection has not ended: then they come from
     /// the VIP, because a tentative address must not send (RFC 4862, 5.4).
     pub link_local: Option<Ipv6Addr>,
+    /// How often its carrier came or went. Who lost it for a moment may have been forgotten by the switch.
+    pub carrier_changes: u32,
 }
 
 impl Interface {
@@ -67,8 +69,8 @@ impl Interface {
                 IpAddr::V6(v6) if v6.is_unicast_link_local() => Some(v6),
                 _ => None,
             });
-        let name = link.name.clone();
-        link.mac.filter(|_| v4 || v6).map(|mac| Self { index: link.index, name, mac, v4, v6, link_local })
+        let (name, carrier_changes) = (link.name.clone(), link.carrier_changes);
+        link.mac.filter(|_| v4 || v6).map(|mac| Self { index: link.index, name, mac, v4, v6, link_local, carrier_changes })
     }
 
     /// Whether it announces addresses of this family.
