@@ -60,7 +60,7 @@ pub enum ArpError {
     /// Neither request nor reply: reverse ARP and others.
     #[error("neither request nor reply")]
     Operation,
-    /// The sender says a MAC that cannot be a host's, or another than the frame came from a group.
+    /// The sender's MAC, or that of its frame, is a group's or nothing: nobody can be answered there.
     #[error("its sender is no host")]
     Sender,
 }

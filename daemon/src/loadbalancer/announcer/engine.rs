@@ -1,7 +1,7 @@
 //! What the announcer's thread does when something happens: it brings sockets along with interfaces and addresses, answers, and
 //! announces. It does not wait, and the time is an argument.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +26,8 @@ use crate::retry::Retry;
 
 /// Frames taken from one socket before others, the clock and new orders have their turn.
 const AT_ONCE: usize = 64;
+/// Announcements made before questions have their turn: each is a frame or two on every interface.
+const ANNOUNCED_AT_ONCE: usize = 16;
 /// Pauses after a socket could not be opened, or failed.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 const AGAIN_AT_LATEST: Duration = Duration::from_secs(10);
@@ -117,8 +119,8 @@ impl<D: Doors> Engine<D> {
         }
     }
 
-    /// The addresses to be announced are these. What stays is not announced anew.
-    pub(super) fn set(&mut self, vips: Vec<Vip>, now: Instant) {
+    /// The addresses to be announced are these, since somebody `asked` for it. What stays is not announced anew.
+    pub(super) fn set(&mut self, vips: Vec<Vip>, asked: Instant, now: Instant) {
         let wanted: HashSet<IpAddr> = vips.iter().map(|vip| vip.address).collect();
         let gone: Vec<IpAddr> = self.addresses.keys().filter(|address| !wanted.contains(address)).copied().collect();
         for address in gone {
@@ -133,7 +135,7 @@ impl<D: Doors> Engine<D> {
             }
             let counters = self.counters.entry(address).or_default().clone();
             let on = SmallVec::new();
-            self.addresses.insert(address, Announced { names, on, counters, fresh: Some(now), silent: false });
+            self.addresses.insert(address, Announced { names, on, counters, fresh: Some(asked), silent: false });
         }
         self.place(now);
     }
@@ -152,22 +154,35 @@ impl<D: Doors> Engine<D> {
         }
     }
 
-    /// The interfaces are these. What is announced on one that changed its MAC, or had lost its carrier, is announced again.
-    pub(super) fn interfaces(&mut self, links: &Links, now: Instant) {
+    /// The interfaces are these, of which some changed. What is announced on one that changed its MAC, or had lost its carrier, is
+    /// announced again.
+    pub(super) fn interfaces(&mut self, links: &Links, changed: &BTreeSet<u32>, now: Instant) {
         self.own = links.iter().filter_map(|link| link.mac).collect();
-        let interfaces: BTreeMap<u32, Interface> =
-            links.iter().filter_map(|link| Some((link.index, Interface::new(link, &self.exclusions)?))).collect();
-        if interfaces == self.interfaces {
-            return; // most changes are those of pods
+        let (mut moved, mut interrupted) = (false, Vec::new());
+        for index in changed {
+            let interface = links.get(*index).and_then(|link| Interface::new(link, &self.exclusions));
+            let known = self.interfaces.get(index);
+            if interface.as_ref() == known {
+                continue; // most changes are those of pods
+            }
+            moved = true;
+            if let (Some(was), Some(is)) = (known, &interface)
+                && (was.mac, was.carrier_changes) != (is.mac, is.carrier_changes)
+            {
+                interrupted.push(*index);
+            }
+            match interface {
+                Some(interface) => drop(self.interfaces.insert(*index, interface)),
+                None => drop(self.interfaces.remove(index)),
+            }
         }
-        let before = std::mem::replace(&mut self.interfaces, interfaces);
+        if !moved {
+            return;
+        }
         self.place(now);
-        for (index, now_is) in &self.interfaces {
-            let Some(was) = before.get(index) else { continue };
-            if (was.mac, was.carrier_changes) != (now_is.mac, now_is.carrier_changes) {
-                for (address, _) in self.addresses.iter().filter(|(_, announced)| announced.on.contains(index)) {
-                    self.schedule.start(*address, now);
-                }
+        for (address, announced) in &self.addresses {
+            if announced.on.iter().any(|index| interrupted.contains(index)) {
+                self.schedule.start(*address, now);
             }
         }
     }
@@ -291,9 +306,10 @@ impl<D: Doors> Engine<D> {
         }
     }
 
-    /// Makes the announcements that are due.
+    /// Makes announcements that are due, but not more than a few: [`Self::deadline`] says that there are others.
     pub(super) fn announce_due(&mut self, now: Instant) {
-        while let Some(due) = self.schedule.next(now) {
+        for _ in 0..ANNOUNCED_AT_ONCE {
+            let Some(due) = self.schedule.next(now) else { return };
             let Some(announced) = self.addresses.get_mut(&due.address) else { continue };
             let family = Family::of(due.address);
             let mut names = Vec::new();
@@ -359,7 +375,10 @@ fn announce(door: &mut impl PacketDoor, interface: &Interface, address: IpAddr, 
         }
     };
     match address {
-        IpAddr::V4(ip) => arp::gratuitous(ip, interface.mac).iter().fold(false, |sent, frame| send(frame) || sent),
+        IpAddr::V4(ip) => {
+            let [request, reply] = arp::gratuitous(ip, interface.mac).map(|frame| send(&frame));
+            request || reply
+        }
         IpAddr::V6(ip) => send(&ndp::unsolicited(ip, interface.mac, interface.link_local.unwrap_or(ip))),
     }
 }

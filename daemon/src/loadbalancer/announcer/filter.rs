@@ -61,18 +61,20 @@ pub fn ranges(addresses: impl Iterator<Item = IpAddr>, limit: usize) -> Vec<Rang
     let mut numbers: Vec<u32> = addresses.map(number).collect();
     numbers.sort_unstable();
     numbers.dedup();
-    let mut gaps: Vec<u32> = numbers.windows(2).map(|pair| pair[1] - pair[0] - 1).filter(|gap| *gap > 0).collect();
+    let mut gaps: Vec<(u32, usize)> =
+        (1..).zip(numbers.windows(2)).map(|(at, pair)| (pair[1] - pair[0] - 1, at)).filter(|(width, _)| *width > 0).collect();
     gaps.sort_unstable_by(|a, b| b.cmp(a));
-    // Gaps of this width and below are closed. The widest that is closed may occur among those that would fit, too.
-    let closed = gaps.get(limit.max(1) - 1).copied().unwrap_or(0);
-    let mut found: Vec<Range> = Vec::new();
-    for number in numbers {
-        match found.last_mut() {
-            Some((_, last)) if number - *last - 1 <= closed => *last = number,
-            _ => found.push((number, number)),
-        }
-    }
-    found
+    // The widest stay open.
+    gaps.truncate(limit.max(1) - 1);
+    let mut ends: Vec<usize> = gaps.into_iter().map(|(_, at)| at).chain([numbers.len()]).collect();
+    ends.sort_unstable();
+    let mut start = 0;
+    ends.into_iter()
+        .filter_map(|end| {
+            let range = numbers.get(std::mem::replace(&mut start, end)..end)?;
+            Some((*range.first()?, *range.last()?))
+        })
+        .collect()
 }
 
 /// The program for a socket of this family's protocol.

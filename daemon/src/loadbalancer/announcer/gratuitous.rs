@@ -52,7 +52,8 @@ struct Plan {
 }
 
 impl Schedule {
-    /// Nothing to announce. After its bursts an address is announced again each `period`, if there is one.
+    /// Nothing to announce. After its bursts an address is announced again each `period`, if there is one; not more often than in
+    /// its bursts.
     #[must_use]
     pub fn new(period: Option<Duration>) -> Self {
         Self { period, addresses: HashMap::new(), firsts: BTreeSet::new(), repetitions: BTreeSet::new(), filled_until: None }

@@ -196,3 +196,39 @@ impl AsFd for PacketSocket {
 pub(super) const fn length_of<T>() -> libc::socklen_t {
     size_of::<T>() as libc::socklen_t
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::netlink::testns::in_namespace;
+
+    #[test]
+    fn a_filter_for_which_there_is_no_room_becomes_coarser() {
+        in_namespace(|| {
+            // Of this namespace since Linux 6.8; before, it is not to be seen in one.
+            if let Err(error) = std::fs::write("/proc/sys/net/core/optmem_max", "8192") {
+                eprintln!("skipped: net.core.optmem_max: {error}");
+                return;
+            }
+            let scattered: Vec<IpAddr> = (1..1000).map(|number| Ipv4Addr::from_bits(number * 4_000_000).into()).collect();
+            let mut door = PacketSocket::open(1, Family::V4).unwrap();
+            let whole = filter::program(Family::V4, &filter::ranges(scattered.iter().copied(), filter::RANGES));
+            let whole: Vec<SockFilter> =
+                whole.iter().map(|one| SockFilter::new(one.code, one.then, one.otherwise, one.operand)).collect();
+            assert_eq!(door.socket.attach_filter(&whole).unwrap_err().raw_os_error(), Some(libc::ENOMEM));
+            door.listen(&scattered).unwrap();
+            // The one before is still there while the next is put in place.
+            door.listen(&scattered[1..]).unwrap();
+        });
+    }
+
+    #[test]
+    fn an_interface_that_is_not_there_is_named() {
+        in_namespace(|| {
+            let error = PacketSocket::open(4711, Family::V6).unwrap_err();
+            assert_eq!(error.to_string(), "bind packet socket on interface 4711: No such device (os error 19)");
+        });
+    }
+}

@@ -3,6 +3,7 @@
 //! A thread of its own, without async: between a question and its answer there is one `poll`, one `recv` and one `send`, and nobody
 //! else's work.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -70,8 +71,8 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Orders {
-    /// The last ones; those that nobody has seen before they were replaced never were.
-    vips: Option<Vec<Vip>>,
+    /// The last ones, and since when; those that were replaced before the thread saw them never were.
+    vips: Option<(Instant, Vec<Vip>)>,
     announce: Vec<IpAddr>,
     stop: bool,
 }
@@ -95,12 +96,11 @@ impl Announcer {
         let shared = Arc::new(Shared { orders: Mutex::default(), wake, status: Mutex::default() });
         let (events_sender, events) = mpsc::channel(EVENTS);
         let mut engine = Engine::new(PacketSockets, exclusions, period, events_sender);
-        engine.interfaces(monitor.links(), Instant::now());
-        let follower =
-            Follower { monitor: Some(monitor), retry: Retry::new(AGAIN_AFTER, AGAIN_AT_LATEST), retry_at: None, trouble: None };
+        engine.interfaces(monitor.links(), &every(monitor.links()), Instant::now());
+        let follower = Follower::new(monitor);
         let thread = {
             let shared = shared.clone();
-            let run = move || Worker { engine, follower, links: links_sender, shared }.run();
+            let run = move || Worker { engine, follower, links: links_sender, shared, published: None }.run();
             std::thread::Builder::new().name("announcer".into()).spawn(run).map_err(StartError::Thread)?
         };
         Ok((Self { shared, links, thread: Some(thread) }, events))
@@ -109,7 +109,7 @@ impl Announcer {
     /// Announces these addresses, and no others. Does not wait: [`Event::Announced`] tells when an address that was added has been
     /// announced. Those that stay are not announced again.
     pub fn set(&self, vips: Vec<Vip>) {
-        self.order(|orders| orders.vips = Some(vips));
+        self.order(|orders| orders.vips = Some((Instant::now(), vips)));
     }
 
     /// Announces these again, as if they had just been added.
@@ -156,19 +156,28 @@ impl Drop for Announcer {
 /// The interfaces, followed through failures.
 struct Follower {
     monitor: Option<LinkMonitor>,
+    /// Without a monitor: what the last one said.
+    known: Links,
     retry: Retry,
     retry_at: Option<Instant>,
     trouble: Option<String>,
 }
 
 impl Follower {
-    /// Looks what changed, through a new socket if the last one failed. The interfaces, if any of them changed.
-    fn look(&mut self, now: Instant) -> Option<&Links> {
+    fn new(monitor: LinkMonitor) -> Self {
+        let retry = Retry::new(AGAIN_AFTER, AGAIN_AT_LATEST);
+        Self { monitor: Some(monitor), known: Links::default(), retry, retry_at: None, trouble: None }
+    }
+
+    /// Looks what changed, through a new socket if the last one failed. The interfaces, and which of them changed, if any did.
+    fn look(&mut self, now: Instant) -> Option<(&Links, BTreeSet<u32>)> {
         let changed = match &mut self.monitor {
-            Some(monitor) => monitor.look().map(|changed| !changed.is_empty()),
+            Some(monitor) => monitor.look(),
             None if self.retry_at.is_some_and(|at| at <= now) => LinkMonitor::open().map(|monitor| {
+                // Against what was known before; those that are gone, too.
+                let changed = every(&self.known).into_iter().chain(every(monitor.links())).collect();
                 self.monitor = Some(monitor);
-                true
+                changed
             }),
             None => return None,
         };
@@ -179,10 +188,13 @@ impl Follower {
                 }
                 self.retry.reset();
                 self.retry_at = None;
-                self.monitor.as_ref().filter(|_| changed).map(LinkMonitor::links)
+                let monitor = self.monitor.as_ref().filter(|_| !changed.is_empty())?;
+                Some((monitor.links(), changed))
             }
             Err(error) => {
-                self.monitor = None;
+                if let Some(monitor) = self.monitor.take() {
+                    self.known = monitor.links().clone();
+                }
                 self.retry_at = Some(now + self.retry.next());
                 let trouble = error.to_string();
                 if self.trouble.as_ref() != Some(&trouble) {
@@ -195,12 +207,18 @@ impl Follower {
     }
 }
 
+fn every(links: &Links) -> BTreeSet<u32> {
+    links.iter().map(|link| link.index).collect()
+}
+
 /// The thread.
 struct Worker {
     engine: Engine<PacketSockets>,
     follower: Follower,
     links: watch::Sender<Arc<Links>>,
     shared: Arc<Shared>,
+    /// The follower's trouble, as [`Self::publish`] told it last.
+    published: Option<String>,
 }
 
 impl Worker {
@@ -220,22 +238,22 @@ impl Worker {
                 self.engine.serve(key, now);
             }
             if ready.links
-                && let Some(links) = self.follower.look(now)
+                && let Some((links, changed)) = self.follower.look(now)
             {
-                self.engine.interfaces(links, now);
+                self.engine.interfaces(links, &changed, now);
                 self.links.send_replace(Arc::new(links.clone()));
             }
             let orders = if ready.orders { self.orders() } else { Orders::default() };
             if orders.stop {
                 return;
             }
-            if let Some(vips) = orders.vips {
-                self.engine.set(vips, now);
+            if let Some((asked, vips)) = orders.vips {
+                self.engine.set(vips, asked, now);
             }
             self.engine.announce(&orders.announce, now);
             self.engine.try_again(now);
             // Before it is told: whoever hears of something finds it there.
-            if self.engine.take_changed() || ready.links {
+            if self.engine.take_changed() || self.published != self.follower.trouble {
                 self.publish();
             }
             self.engine.announce_due(now);
@@ -274,7 +292,8 @@ impl Worker {
         std::mem::take(&mut *lock(&self.shared.orders))
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
+        self.published.clone_from(&self.follower.trouble);
         let vips = self.engine.status();
         let troubles = self.engine.trouble().map(str::to_owned).into_iter().chain(self.follower.trouble.clone()).collect();
         *lock(&self.shared.status) = Status { vips, troubles };

@@ -93,7 +93,7 @@ impl Node {
 
     fn links_changed(&mut self) {
         let links: Links = self.links.iter().cloned().collect();
-        self.engine.interfaces(&links, self.now);
+        self.engine.interfaces(&links, &(0..10).collect(), self.now);
     }
 
     fn set(&mut self, vips: &[(&str, &[&str])]) {
@@ -101,14 +101,16 @@ impl Node {
             address: address.parse().unwrap(),
             interfaces: interfaces.iter().copied().map(Into::into).collect(),
         });
-        self.engine.set(vips.collect(), self.now);
+        self.engine.set(vips.collect(), self.now, self.now);
     }
 
     /// What is announced after so many milliseconds: interface, address, MAC.
     fn announced_after(&mut self, milliseconds: u64) -> Vec<(u32, IpAddr, Mac)> {
         self.now += Duration::from_millis(milliseconds);
         self.engine.try_again(self.now);
-        self.engine.announce_due(self.now);
+        while self.engine.deadline().is_some_and(|at| at <= self.now) {
+            self.engine.announce_due(self.now);
+        }
         let sent = std::mem::take(&mut self.wire.0.borrow_mut().sent);
         let mut told: Vec<_> = sent
             .into_iter()

@@ -235,15 +235,26 @@ fn over_ipv6_groups_one_node_and_duplicate_detection_are_answered() {
         let asked = stats(&announcer, VIP6).requests;
         assert!(asked >= 2, "{asked}");
 
+        // The group is let in by the card, and reported to switches that look into MLD.
+        let groups = || {
+            let shown = Command::new("ip").args(["maddress", "show", "dev", "lan0"]).output().unwrap();
+            let shown = String::from_utf8(shown.stdout).unwrap();
+            ["33:33:ff:00:00:f0", "ff02::1:ff00:f0"].map(|group| shown.contains(group))
+        };
+        assert_eq!(groups(), [true, true]);
+
         // A host that is about to take it learns that it is somebody's.
         // An announcement tells it, too; but those end.
         for _ in 0..20 {
             client.run(|| is_refused(VIP6));
             if stats(&announcer, VIP6).requests > asked {
-                return;
+                break;
             }
         }
-        panic!("duplicate address detection was never answered");
+        assert!(stats(&announcer, VIP6).requests > asked, "duplicate address detection was never answered");
+        announcer.set(vips(&["fd09::a1"]));
+        wait_for_event(&mut events, |event| is_announced(event, "fd09::a1"));
+        assert_eq!(groups(), [false, false]);
     });
 }
 
