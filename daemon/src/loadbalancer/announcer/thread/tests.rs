@@ -355,3 +355,22 @@ fn a_thousand_scattered_addresses_are_all_answered() {
         assert_eq!(announcer.troubles(), [] as [String; 0]);
     });
 }
+
+#[test]
+fn after_an_outage_everything_known_before_or_now_is_looked_at() {
+    in_namespace(|| {
+        ip("link add lan0 type veth peer name lan9");
+        let mut follower = Follower::new(LinkMonitor::open().unwrap());
+        let before = follower.monitor.take().unwrap().links().clone();
+        let now = Instant::now();
+        (follower.known, follower.retry_at) = (before.clone(), Some(now + AGAIN_AFTER));
+        assert!(follower.look(now).is_none(), "not yet");
+        ip("link del lan0
+            link add lan1 type veth peer name lan8");
+        let (links, changed) = follower.look(now + AGAIN_AFTER).unwrap();
+        let both = [before.named("lan0"), links.named("lan1")].map(|link| link.unwrap().index);
+        assert!(both.iter().all(|index| changed.contains(index)), "{changed:?}");
+        assert_eq!(links.named("lan0"), None);
+        assert_eq!(follower.retry_at, None);
+    });
+}
