@@ -374,3 +374,48 @@ fn after_an_outage_everything_known_before_or_now_is_looked_at() {
         assert_eq!(follower.retry_at, None);
     });
 }
+
+#[test]
+fn a_bond_and_its_vlan_announce_and_its_member_does_not() {
+    on_a_lan(|client| {
+        let made =
+            Command::new("ip").args(["link", "add", "bond0", "type", "bond", "mode", "active-backup", "miimon", "10"]).output();
+        if !made.unwrap().status.success() {
+            eprintln!("skipped: this kernel has no bonds");
+            return;
+        }
+        let (announcer, mut events) = started();
+        ip("link set lan0 down
+            link set lan0 master bond0
+            link set bond0 up
+            link add link bond0 name bond0.100 type vlan id 100
+            link set bond0.100 up");
+        client.run(|| {
+            ip("link add link lan9 name lan9.100 type vlan id 100
+                link set lan9.100 up
+                address add 10.100.0.9/24 dev lan9.100");
+        });
+        let mut links = announcer.links();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let ready = links.wait_for(|links| {
+            ["bond0", "bond0.100"].iter().all(|name| links.named(name).is_some_and(|link| link.up && link.carrier))
+        });
+        let mac = runtime.block_on(async {
+            let links = tokio::time::timeout(LONG, ready).await.expect("a carrier").expect("it runs");
+            let vlan = links.named("bond0.100").unwrap();
+            assert_eq!((vlan.vlan, vlan.parent), (Some(100), links.named("bond0").map(|bond| bond.index)));
+            vlan.mac.unwrap()
+        });
+        announcer.set(vips(&[VIP, "10.100.0.240"]));
+        wait_for_event(&mut events, |event| is_announced(event, VIP));
+        wait_for_event(&mut events, |event| is_announced(event, "10.100.0.240"));
+        assert_eq!(stats(&announcer, VIP).interfaces, ["bond0", "bond0.100"], "the VLAN needs no address");
+        client.run(move || {
+            let neighbours = Neighbours::open();
+            UdpSocket::bind("10.100.0.9:0").unwrap().send_to(b"?", "10.100.0.240:9").unwrap();
+            neighbours.wait("10.100.0.240".parse().unwrap(), mac, Some(REACHABLE));
+            ask(VIP);
+            neighbours.wait(VIP.parse().unwrap(), mac, Some(REACHABLE));
+        });
+    });
+}
