@@ -8,6 +8,7 @@
 //! ipvs            virtual servers, and the end of one
 //! xtables         chains of iptables-legacy's tables
 //! conntrack       UDP flows that outlived their backend
+//! links           interfaces, followed; route: addresses alone
 //! ```
 //! Each door is synchronous: nfnetlink queues every reply before `sendmsg` returns, so there is nothing to wait for, and a
 //! large transaction holds its thread for as long as the kernel needs. Callers own a thread.
@@ -21,6 +22,8 @@ pub mod condition;
 pub mod conntrack;
 pub mod ipset;
 pub mod ipvs;
+pub mod links;
+pub mod mac;
 pub mod message;
 pub mod nft;
 pub mod route;

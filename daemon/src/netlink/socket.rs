@@ -1,4 +1,4 @@
-//! The netlink socket: of `NETLINK_NETFILTER`, whose header generic netlink shares byte for byte.
+//! The netlink socket: of `NETLINK_NETFILTER`, whose header generic netlink shares byte for byte; and of rtnetlink.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
@@ -60,6 +60,14 @@ impl NetfilterSocket {
     /// As [`NetfilterSocket::open`].
     pub(crate) fn open_generic() -> io::Result<Self> {
         Self::open_protocol(SockProtocol::NetlinkGeneric)
+    }
+
+    /// The same to rtnetlink, whose headers are longer.
+    ///
+    /// # Errors
+    /// As [`NetfilterSocket::open`].
+    pub(crate) fn open_route() -> io::Result<Self> {
+        Self::open_protocol(SockProtocol::NetlinkRoute)
     }
 
     fn open_protocol(protocol: SockProtocol) -> io::Result<Self> {
