@@ -178,8 +178,15 @@ impl Node {
             node_ports_v4: node_ports(true),
             node_ports_v6: node_ports(false),
             service_cidrs: index.service_cidrs().flat_map(|object| object.cidrs.iter().copied()).collect(),
+            echo_v4: self.echo(true),
+            echo_v6: self.echo(false),
         };
         self.reconciler.set_node(context, state);
+    }
+
+    /// As the daemon chooses it, near enough: an address that changes with the machine.
+    fn echo(&self, v4: bool) -> Option<IpAddr> {
+        self.facts.addresses.iter().copied().find(|ip| ip.is_ipv4() == v4 && !ip.is_loopback())
     }
 
     /// The table filled at once from what the index holds.

@@ -33,12 +33,15 @@ pub(super) fn node_state<'a>(
     if options.localhost_node_ports {
         node_ports_v4.addresses.insert(LOCALHOST);
     }
+    let echo = |family| echo(node_ip(options, node, family), family, &facts.local);
     NodeState {
         detector: detector(&options.detect_local, node),
         masquerade_all: options.masquerade_all,
         node_ports_v4,
         node_ports_v6: node_ports(Family::V6),
         service_cidrs: cidrs.flat_map(|object| object.cidrs.iter().copied()).collect(),
+        echo_v4: echo(Family::V4),
+        echo_v6: echo(Family::V6),
     }
 }
 
@@ -93,6 +96,16 @@ fn node_ports(
             && (match_all || ranges.iter().any(|cidr| cidr.contains(*ip)))
     };
     NodePortAddresses { match_all, addresses: local.iter().filter(served).copied().collect() }
+}
+
+/// The address at which echo requests to VIPs are answered: the node's own, or any other that the kernel has and that means the same
+/// everywhere. Routing chooses the way of the reply by it.
+fn echo(node_ip: Option<IpAddr>, family: Family, local: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+    let global = |ip: &IpAddr| {
+        let link_local = matches!(ip, IpAddr::V4(v4) if v4.is_link_local()) || is_link_local(*ip);
+        Family::of(*ip) == family && !ip.is_loopback() && !link_local
+    };
+    node_ip.filter(|ip| local.contains(ip)).or_else(|| local.iter().copied().find(global))
 }
 
 /// An address that needs an interface to mean anything is never a NodePort address: no packet could be answered by it alone.
