@@ -73,6 +73,8 @@ impl Index {
             Change::Applied(Object::EndpointSlice(slice)) => self.apply_slice(*slice),
             Change::Applied(Object::Node(node)) => self.apply_node(*node),
             Change::Applied(Object::ServiceCidr(cidr)) => self.apply_cidr(*cidr),
+            // The load balancer's, who keeps them itself.
+            Change::Applied(Object::Peer(_) | Object::Namespace(_) | Object::AddressPool(_) | Object::Advertisement(_)) => {}
             Change::Deleted(kind, key) => self.delete(kind, &key),
             Change::Listed(kind) => self.listed(kind),
             Change::Together(changes) => changes.into_iter().for_each(|change| self.apply(change)),
@@ -157,14 +159,14 @@ impl Index {
         self.cidrs.values()
     }
 
-    /// `None` for the Node, which is never swept away.
+    /// `None` for the Node, which is never swept away, and for what is not held here.
     fn sweep(&mut self, kind: Kind) -> Option<&mut Sweep> {
         match kind {
             Kind::Service => Some(&mut self.services.sweep),
             Kind::ForeignService => Some(&mut self.foreign.sweep),
             Kind::EndpointSlice => Some(&mut self.slices.sweep),
             Kind::ServiceCidr => Some(&mut self.cidrs.sweep),
-            Kind::Node => None,
+            Kind::Node | Kind::Peer | Kind::Namespace | Kind::AddressPool | Kind::Advertisement => None,
         }
     }
 
@@ -236,7 +238,7 @@ impl Index {
                 }
             }
             Kind::ServiceCidr => self.pending.service_cidrs |= self.cidrs.remove(key).is_some(),
-            Kind::Node => {}
+            Kind::Node | Kind::Peer | Kind::Namespace | Kind::AddressPool | Kind::Advertisement => {}
         }
     }
 
@@ -246,14 +248,14 @@ impl Index {
             Kind::ForeignService => self.foreign.unseen(),
             Kind::EndpointSlice => self.slices.unseen(),
             Kind::ServiceCidr => self.cidrs.unseen(),
-            Kind::Node => Vec::new(),
+            Kind::Node | Kind::Peer | Kind::Namespace | Kind::AddressPool | Kind::Advertisement => Vec::new(),
         };
         for key in &gone {
             self.delete(kind, key);
         }
         match self.sweep(kind) {
             Some(sweep) => sweep.end(),
-            None => self.node_listed = true,
+            None => self.node_listed |= kind == Kind::Node,
         }
     }
 

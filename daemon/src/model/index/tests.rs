@@ -28,6 +28,7 @@ fn name(kind: Kind) -> &'static str {
         Kind::EndpointSlice => "slices",
         Kind::Node => "node",
         Kind::ServiceCidr => "cidrs",
+        Kind::Peer | Kind::Namespace | Kind::AddressPool | Kind::Advertisement => "the load balancer's",
     }
 }
 
@@ -60,7 +61,9 @@ impl Plain {
                 }
                 self.listed.insert(name(kind));
             }
-            Change::Mark(_) | Change::Together(_) => {}
+            Change::Applied(Object::Peer(_) | Object::Namespace(_) | Object::AddressPool(_) | Object::Advertisement(_))
+            | Change::Mark(_)
+            | Change::Together(_) => {}
         }
     }
 
@@ -76,7 +79,7 @@ impl Plain {
             Kind::ForeignService => self.foreign.retain(|key, _| keep(key)),
             Kind::EndpointSlice => self.slices.retain(|key, _| keep(key)),
             Kind::ServiceCidr => self.cidrs.retain(|key, _| keep(key)),
-            Kind::Node => {}
+            Kind::Node | Kind::Peer | Kind::Namespace | Kind::AddressPool | Kind::Advertisement => {}
         }
     }
 
@@ -237,6 +240,32 @@ fn complete_means_both_kinds() {
     }
     index.apply(Change::Listing(Kind::Service));
     assert!(index.is_complete(), "once complete, a relist does not take it back");
+}
+
+/// A directory of manifests tells them to everyone.
+#[test]
+fn what_is_the_load_balancers_makes_no_difference() {
+    use crate::model::load_balancer::{NamespaceLabels, PeerNode};
+    let mut index = listed_with([applied(service("a"))]);
+    let namespace = NamespaceLabels { name: "a".into(), labels: crate::model::Labels::default() };
+    let peer = PeerNode {
+        name: "here".into(),
+        labels: crate::model::Labels::default(),
+        addresses: Vec::new(),
+        network_unavailable: false,
+        unschedulable: false,
+    };
+    for (kind, object) in [(Kind::Namespace, Object::Namespace(namespace.into())), (Kind::Peer, Object::Peer(peer.into()))] {
+        index.apply(Change::Listing(kind));
+        index.apply(Change::Applied(object));
+        index.apply(Change::Listed(kind));
+        index.apply(Change::Deleted(kind, ObjectKey::new("", "here")));
+    }
+    for kind in [Kind::ForeignService, Kind::ServiceCidr] {
+        index.apply(Change::Listed(kind));
+    }
+    assert!(!index.is_dirty() && index.services().len() == 1 && index.node().is_none());
+    assert!(!index.is_informed(), "our own Node has not been listed");
 }
 
 #[test]
