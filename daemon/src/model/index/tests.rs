@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::load_balancer::{AddressPool, AddressRange};
 use crate::model::samples;
 use crate::policy::arbitrary;
 
@@ -240,6 +241,53 @@ fn complete_means_both_kinds() {
     }
     index.apply(Change::Listing(Kind::Service));
     assert!(index.is_complete(), "once complete, a relist does not take it back");
+}
+
+/// What is in a pool makes VIPs ours; its status, its labels and who may use it do not.
+#[test]
+fn pools_count_by_what_is_in_them() {
+    let range = |first: &str, last: &str| AddressRange::new(first.parse().unwrap(), last.parse().unwrap()).unwrap();
+    let (small, large) = (range("192.0.2.1", "192.0.2.9"), range("192.0.2.1", "192.0.2.99"));
+    let pool = |ranges: &[AddressRange], auto_assign, problems: &[Problem]| {
+        let key = ObjectKey::new("metallb-system", "lan");
+        let pool = AddressPool {
+            key,
+            uid: "u".into(),
+            generation: 1,
+            labels: crate::model::Labels::default(),
+            ranges: ranges.to_vec(),
+            auto_assign,
+            avoid_buggy_ips: false,
+            allocation: None,
+            counts: None,
+            problems: problems.to_vec(),
+        };
+        Change::Applied(Object::AddressPool(pool.into()))
+    };
+    let broken = Problem { field: "spec.addresses[1]".to_owned(), reason: "it ends before it begins".to_owned() };
+    let mut index = listed_with([]);
+    let delete = || Change::Deleted(Kind::AddressPool, ObjectKey::new("metallb-system", "lan"));
+    let relisted = |changes: Vec<Change>| {
+        let (begin, end) = (Change::Listing(Kind::AddressPool), Change::Listed(Kind::AddressPool));
+        Change::Together([begin].into_iter().chain(changes).chain([end]).collect())
+    };
+    for (change, dirty, held) in [
+        (pool(&[small], true, &[]), true, vec![small]),
+        (pool(&[small], false, &[]), false, vec![small]),
+        (pool(&[large], true, std::slice::from_ref(&broken)), false, vec![small]),
+        (relisted(vec![pool(&[large], true, &[broken])]), false, vec![small]),
+        (pool(&[large], true, &[]), true, vec![large]),
+        (delete(), true, vec![]),
+        (pool(&[small], true, &[]), true, vec![small]),
+        (relisted(vec![]), true, vec![]),
+        (delete(), false, vec![]),
+    ] {
+        let what = format!("{change:?}");
+        index.apply(change);
+        assert_eq!((index.is_dirty(), index.take_dirty().pools), (dirty, dirty), "{what}");
+        assert_eq!(index.pools().flat_map(|(_, ranges)| ranges.iter().copied()).collect::<Vec<_>>(), held, "{what}");
+    }
+    assert_eq!(index.take_problems(), [], "they are told once in a cluster, by who hands out addresses");
 }
 
 /// A directory of manifests tells them to everyone.

@@ -297,7 +297,7 @@ impl FamilyChains<'_> {
             self.line().jump(self.name("verdicts")),
             known(SetKind::ExternalCluster),
             known(SetKind::ExternalLocal),
-            // Not every system takes an ICMP error for the end of a TCP handshake, and those are limited (`icmp_ratelimit`).
+            // Not every TCP takes an ICMP error for an answer to its SYN, and those are limited (`icmp_ratelimit`).
             self.line().tcp().reset(),
         ];
         if self.family == Family::V4 {
