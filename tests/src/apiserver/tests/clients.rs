@@ -86,7 +86,7 @@ async fn a_watcher_gets_there_through_every_fault() {
 #[tokio::test]
 async fn a_watcher_sees_changes_through_a_cut_and_an_expired_version() {
     let (server, client) = start();
-    let (sender, mut names) = tokio::sync::mpsc::unbounded_channel();
+    let (sender, mut names) = mpsc::unbounded_channel();
     let services = Api::<Service>::all(client.0.clone());
     let following = tokio::spawn(async move {
         let events = kube::runtime::WatchStreamExt::default_backoff(watcher::watcher(services, watcher::Config::default()));
