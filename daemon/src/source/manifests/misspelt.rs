@@ -205,6 +205,30 @@ mod tests {
         }
     }
 
+    /// Those of `spec`: a status is written by controllers.
+    fn is_the_schemas(schema: &serde_json::Value, Fields(fields): &Fields, path: &str) {
+        let schema = if schema["items"].is_null() { schema } else { &schema["items"] };
+        let mut names: Vec<_> = fields.iter().map(|(name, _)| *name).collect();
+        names.sort_unstable();
+        let of_schema: Vec<_> = schema["properties"].as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, of_schema, "{path}");
+        for (name, inner) in *fields {
+            is_the_schemas(&schema["properties"][name], inner, &format!("{path}.{name}"));
+        }
+    }
+
+    #[test]
+    fn metallbs_fields_are_those_of_our_definitions() {
+        let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/crds");
+        for (plural, Fields(fields)) in [("ipaddresspools", ADDRESS_POOL), ("l2advertisements", ADVERTISEMENT)] {
+            let text = std::fs::read_to_string(directory.join(format!("{plural}.yaml"))).expect("it is there");
+            let definition: serde_json::Value = serde_saphyr::from_str(&text).expect("it is YAML");
+            let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+            let (_, spec) = fields.iter().find(|(name, _)| *name == "spec").expect("all have one");
+            is_the_schemas(schema, spec, plural);
+        }
+    }
+
     #[test]
     fn no_two_fields_differ_by_case_alone() {
         assert_eq!(KNOWN.len(), KNOWN_BUT_FOR_CASE.len());
