@@ -179,7 +179,8 @@ impl Met {
         self.refusals += count(committed.notices_raised.iter().any(|notice| notice.reason == "AddressRefused"));
         self.restored += count(committed.notices_cleared.iter().any(|notice| notice.reason == "FrontendConflict"));
         self.hairpins_lost += count(committed.delta.hairpins.iter().any(|(_, came)| !came));
-        let pooled = |after: bool| committed.delta.addresses.iter().any(|c| (c.before.pool_vip, c.after.pool_vip) == (!after, after));
+        let pooled =
+            |after: bool| committed.delta.addresses.iter().any(|c| (c.before.pool_vip, c.after.pool_vip) == (!after, after));
         self.vips_pooled += count(pooled(true));
         self.vips_unpooled += count(pooled(false));
         for set in committed.delta.ports.iter().flat_map(|change| [&change.cluster, &change.local]) {
