@@ -253,6 +253,7 @@ fn pools_count_by_what_is_in_them() {
         let pool = AddressPool {
             key,
             uid: "u".into(),
+            created: None,
             generation: 1,
             labels: crate::model::Labels::default(),
             ranges: ranges.to_vec(),
