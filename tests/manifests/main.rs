@@ -8,6 +8,7 @@
 
 mod alerts;
 mod chart;
+mod crds;
 mod kustomization;
 mod same;
 mod security;

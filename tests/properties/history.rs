@@ -8,6 +8,7 @@ use std::sync::Arc;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
+use sheave::model::load_balancer::AddressRange;
 use sheave::model::{EndpointSlice, Index, Protocol, Service, ServiceCidr, SlicePort};
 use sheave::policy::{self, Context, Seniority, arbitrary};
 use sheave::reconciler::{Purpose, Reconciled, Reconciler};
@@ -36,13 +37,14 @@ pub(crate) enum Step {
     Restart,
 }
 
-/// What is true of the machine and told to the planes.
+/// What is true of the machine or said of the cluster, and no Service's affair.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
     detector: Detector,
     masquerade_all: bool,
     match_all: [bool; 2],
     addresses: BTreeSet<IpAddr>,
+    pools: Vec<AddressRange>,
 }
 
 /// One daemon without its IO.
@@ -110,8 +112,9 @@ fn facts() -> impl Strategy<Value = Facts> {
     let mut addresses = arbitrary::NODE_IPS.to_vec();
     addresses.extend([IpAddr::from([192, 0, 2, 7]), IpAddr::from([203, 0, 113, 2]), LOCALHOST]);
     let addresses = subsequence(addresses, 0..=5).prop_map(|list| list.into_iter().collect());
-    (detector, prop::bool::weighted(0.2), any::<[bool; 2]>(), addresses)
-        .prop_map(|(detector, masquerade_all, match_all, addresses)| Facts { detector, masquerade_all, match_all, addresses })
+    (detector, prop::bool::weighted(0.2), any::<[bool; 2]>(), addresses, arbitrary::pools()).prop_map(
+        |(detector, masquerade_all, match_all, addresses, pools)| Facts { detector, masquerade_all, match_all, addresses, pools },
+    )
 }
 
 impl Node {
@@ -167,7 +170,7 @@ impl Node {
     fn tell_of_the_node(&mut self) {
         let index = self.reconciler.index();
         let zone = index.node().map_or_else(|| self.base.zone.clone(), |node| node.zone.clone());
-        let context = Context { zone, ..self.base.clone() };
+        let context = Context { zone, pools: self.facts.pools.clone(), ..self.base.clone() };
         let node_ports = |v4: bool| NodePortAddresses {
             match_all: self.facts.match_all[usize::from(v4)],
             addresses: self.facts.addresses.iter().copied().filter(|ip| ip.is_ipv4() == v4).collect(),
@@ -178,8 +181,15 @@ impl Node {
             node_ports_v4: node_ports(true),
             node_ports_v6: node_ports(false),
             service_cidrs: index.service_cidrs().flat_map(|object| object.cidrs.iter().copied()).collect(),
+            echo_v4: self.echo(true),
+            echo_v6: self.echo(false),
         };
         self.reconciler.set_node(context, state);
+    }
+
+    /// As the daemon chooses it, near enough: an address that changes with the machine.
+    fn echo(&self, v4: bool) -> Option<IpAddr> {
+        self.facts.addresses.iter().copied().find(|ip| ip.is_ipv4() == v4 && !ip.is_loopback())
     }
 
     /// The table filled at once from what the index holds.

@@ -45,6 +45,8 @@ struct Met {
     came_back: u32,
     moved_into_holes: u32,
     hairpins_lost: u32,
+    vips_pooled: u32,
+    vips_unpooled: u32,
     loads: u32,
 }
 
@@ -123,6 +125,14 @@ fn assert_conflicts_are_decided(node: &Node) {
     assert_eq!(found, held);
 }
 
+/// A node has duties for the addresses at which some Service port holds a frontend because it is a VIP of a pool, and for no others.
+fn assert_duties_are_for_pool_vips(table: &ServiceTable) {
+    let frontends = table.ports().flat_map(|port| &port.frontends).filter(|frontend| frontend.kind == FrontendKind::PoolVip);
+    let held: BTreeSet<IpAddr> = frontends.filter_map(|frontend| frontend.address.ip()).collect();
+    let dutiful: BTreeSet<IpAddr> = table.addresses().filter(|(_, used)| used.pool_vip).map(|(ip, _)| ip).collect();
+    assert_eq!(dutiful, held);
+}
+
 /// Whom each client of each frontend reaches, and what becomes of those that reach nobody, by the text.
 fn assert_policy_is_the_text(node: &Node, seen: &mut Coverage) {
     let (index, table) = (node.reconciler.index(), node.reconciler.table());
@@ -169,6 +179,10 @@ impl Met {
         self.refusals += count(committed.notices_raised.iter().any(|notice| notice.reason == "AddressRefused"));
         self.restored += count(committed.notices_cleared.iter().any(|notice| notice.reason == "FrontendConflict"));
         self.hairpins_lost += count(committed.delta.hairpins.iter().any(|(_, came)| !came));
+        let pooled =
+            |after: bool| committed.delta.addresses.iter().any(|c| (c.before.pool_vip, c.after.pool_vip) == (!after, after));
+        self.vips_pooled += count(pooled(true));
+        self.vips_unpooled += count(pooled(false));
         for set in committed.delta.ports.iter().flat_map(|change| [&change.cluster, &change.local]) {
             let joined = |backend: Backend| set.added.iter().any(|added| added.address == backend.address);
             let moved = |write: &SlotWrite| write.after.is_some_and(|backend| !joined(backend));
@@ -183,6 +197,8 @@ impl Met {
         self.came_back += other.came_back;
         self.moved_into_holes += other.moved_into_holes;
         self.hairpins_lost += other.hairpins_lost;
+        self.vips_pooled += other.vips_pooled;
+        self.vips_unpooled += other.vips_unpooled;
         self.loads += other.loads;
     }
 }
@@ -248,6 +264,7 @@ fn the_table_depends_on_what_is_there_and_not_on_how_it_came() {
             assert_eq!(Content::of(node.reconciler.table(), &node), Content::of(&node.rebuilt(), &node));
             assert_policy_is_the_text(&node, seen);
             assert_conflicts_are_decided(&node);
+            assert_duties_are_for_pool_vips(node.reconciler.table());
         }
     });
     let (mut seen, mut met) = (Coverage::default(), Met::default());
@@ -259,8 +276,11 @@ fn the_table_depends_on_what_is_there_and_not_on_how_it_came() {
     if whole {
         let missed: Vec<_> = seen.missed().collect();
         assert!(missed.is_empty(), "no sequence took these branches of policy: {missed:?}\n{seen:#?}");
-        let Met { conflicts, restored, refusals, came_back, moved_into_holes, hairpins_lost, loads } = met;
-        let least = [conflicts, restored, refusals, came_back, moved_into_holes, hairpins_lost, loads].into_iter().min();
+        let Met { conflicts, restored, refusals, came_back, moved_into_holes, hairpins_lost, vips_pooled, vips_unpooled, loads } =
+            met;
+        let counts =
+            [conflicts, restored, refusals, came_back, moved_into_holes, hairpins_lost, vips_pooled, vips_unpooled, loads];
+        let least = counts.into_iter().min();
         assert!(least > Some(0), "no sequence met one of these: {met:?}");
     }
 }

@@ -5,12 +5,14 @@ mod cluster;
 mod lane;
 mod objects;
 mod ping;
+mod redirects;
 
 pub(crate) use check::{Checks, Expect, eventually, scenarios};
 pub(crate) use cluster::{Cluster, DETECT_PODS, Pods};
 pub(crate) use lane::{Family, Lane, SCTP, TCP_UDP};
 pub(crate) use objects::{Endpoint, Service, dual, node, node_in_zone, service_cidr};
 pub(crate) use ping::{Pong, ping};
+pub(crate) use redirects::Redirects;
 
 /// A scenario for TCP and UDP, and the same once more for SCTP, each in both families.
 ///

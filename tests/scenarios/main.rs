@@ -21,6 +21,7 @@ mod source_ranges;
 mod stale_flows;
 mod truth_table;
 mod verdicts;
+mod vips;
 
 use std::process::ExitCode;
 
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         bad_input::scenarios(),
         command_line::scenarios(),
         deployment::scenarios(),
+        vips::scenarios(),
     ];
     sheave_tests::scenario::main(&scenarios.concat())
 }

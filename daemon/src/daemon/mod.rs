@@ -433,7 +433,7 @@ async fn start_source(
                     tokio::time::sleep(RESOLVE_AGAIN).await;
                 }
             }));
-            let source = KubeSource::new(servers, kube.clone());
+            let source = KubeSource::new(servers, (**kube).clone());
             let watches = Some(source.health());
             tokio::spawn(source.run(changes, cancel.clone()));
             Ok(Started { reporter: Reporter::with_events(events, options.node_name.clone()), watches })

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::config::{DetectLocal, NodePortSelection, Options};
-use crate::model::{Family, Node, ServiceCidr};
+use crate::model::load_balancer::{AddressRange, Home};
+use crate::model::{Family, Node, ObjectKey, ServiceCidr};
 use crate::policy::Context;
 use crate::table::{Detector, LOCALHOST, NodePortAddresses, NodeState};
 
@@ -33,26 +34,44 @@ pub(super) fn node_state<'a>(
     if options.localhost_node_ports {
         node_ports_v4.addresses.insert(LOCALHOST);
     }
+    let echo = |family| echo(node_ip(options, node, family), family, &facts.local);
     NodeState {
         detector: detector(&options.detect_local, node),
         masquerade_all: options.masquerade_all,
         node_ports_v4,
         node_ports_v6: node_ports(Family::V6),
         service_cidrs: cidrs.flat_map(|object| object.cidrs.iter().copied()).collect(),
+        echo_v4: echo(Family::V4),
+        echo_v6: echo(Family::V6),
     }
 }
 
 /// Inputs of policy.
-pub(super) fn context(options: &Options, node: Option<&Node>, facts: &NodeFacts) -> Context {
+pub(super) fn context<'a>(
+    options: &Options,
+    node: Option<&Node>,
+    pools: impl Iterator<Item = (&'a ObjectKey, &'a [AddressRange])>,
+    facts: &NodeFacts,
+) -> Context {
     Context {
         node_name: options.node_name.clone(),
         zone: node.and_then(|node| node.zone.clone()),
         node_ips: Family::ALL.iter().filter_map(|family| node_ip(options, node, *family)).collect(),
         external_ips_denied: options.external_ips_denied,
+        pools: in_force(&pools.collect::<Vec<_>>()),
         api_servers: facts.api_servers.clone(),
         ipv6_off: facts.ipv6_off,
-        ..Context::default()
     }
+}
+
+/// What is in the pools of the namespace that counts, in an order of its own: the same pools must make the same context.
+fn in_force(pools: &[(&ObjectKey, &[AddressRange])]) -> Vec<AddressRange> {
+    let Ok(home) = Home::Detected.namespace(pools.iter().map(|(key, _)| *key)) else { return Vec::new() };
+    let of_home = pools.iter().filter(|(key, _)| key.namespace() == &*home);
+    let mut ranges: Vec<_> = of_home.flat_map(|(_, ranges)| ranges.iter().copied()).collect();
+    ranges.sort_unstable();
+    ranges.dedup();
+    ranges
 }
 
 /// The Node's, unless `bindAddress` is some address in particular (kube-proxy 6.6).
@@ -93,6 +112,16 @@ fn node_ports(
             && (match_all || ranges.iter().any(|cidr| cidr.contains(*ip)))
     };
     NodePortAddresses { match_all, addresses: local.iter().filter(served).copied().collect() }
+}
+
+/// The address at which echo requests to VIPs are answered: the node's own, or any other that the kernel has and that means the same
+/// everywhere. Routing chooses the way of the reply by it.
+fn echo(node_ip: Option<IpAddr>, family: Family, local: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+    let global = |ip: &IpAddr| {
+        let link_local = matches!(ip, IpAddr::V4(v4) if v4.is_link_local()) || is_link_local(*ip);
+        Family::of(*ip) == family && !ip.is_loopback() && !link_local
+    };
+    node_ip.filter(|ip| local.contains(ip)).or_else(|| local.iter().copied().find(global))
 }
 
 /// An address that needs an interface to mean anything is never a NodePort address: no packet could be answered by it alone.
@@ -136,7 +165,7 @@ mod tests {
         let facts = NodeFacts { local: ips(&["192.168.0.2", "192.168.1.2"]), ..NodeFacts::default() };
         let known = node(&["192.168.0.2", "fd00::2"]);
         assert_eq!(
-            context(&options, Some(&known), &facts).node_ips,
+            context(&options, Some(&known), std::iter::empty(), &facts).node_ips,
             ["192.168.1.2", "fd00::2"].map(|ip| ip.parse::<IpAddr>().unwrap())
         );
         let all = node_state(&options, Some(&known), std::iter::empty(), &facts);
@@ -152,6 +181,31 @@ mod tests {
         let selection = NodePortSelection::Cidrs(vec!["192.168.1.0/24".parse().unwrap()]);
         assert_eq!(node_ports(&selection, Family::V4, None, &local).addresses, ips(&["192.168.1.2"]));
         assert!(node_ports(&selection, Family::V6, None, &local).match_all);
+    }
+
+    #[test]
+    fn echo_requests_are_answered_at_the_nodes_own_address_or_at_one_that_means_the_same_everywhere() {
+        let local = ips(&["127.0.0.1", "169.254.20.10", "192.168.0.2", "192.168.1.2", "::1", "fd00::2", "fe80::1"]);
+        let at = |node_ip: Option<&str>, family| {
+            let ip = echo(node_ip.map(|ip| ip.parse().unwrap()), family, &local);
+            ip.map(|ip| ip.to_string())
+        };
+        assert_eq!(at(Some("192.168.1.2"), Family::V4).as_deref(), Some("192.168.1.2"));
+        assert_eq!(at(Some("203.0.113.7"), Family::V4).as_deref(), Some("192.168.0.2"), "a cloud's address, on no interface");
+        assert_eq!(at(None, Family::V4).as_deref(), Some("192.168.0.2"));
+        assert_eq!(at(None, Family::V6).as_deref(), Some("fd00::2"));
+        assert_eq!(echo(None, Family::V6, &ips(&["::1", "fe80::1", "192.168.0.2"])), None);
+    }
+
+    #[test]
+    fn pools_of_the_namespace_that_counts_are_in_force_in_one_order() {
+        let range = |first: &str, last: &str| AddressRange::new(first.parse().unwrap(), last.parse().unwrap()).unwrap();
+        let (a, b) = (range("192.0.2.1", "192.0.2.9"), range("198.51.100.0", "198.51.100.255"));
+        let (here, there) = (ObjectKey::new("metallb-system", "p"), ObjectKey::new("team", "q"));
+        assert_eq!(in_force(&[(&here, &[b, a]), (&there, &[range("192.0.2.100", "192.0.2.200")])]), [a, b]);
+        assert_eq!(in_force(&[(&there, &[b])]), [b], "the only namespace that has pools");
+        assert_eq!(in_force(&[(&there, &[b]), (&ObjectKey::new("other", "p"), &[a])]), [], "which of them is not said");
+        assert_eq!(in_force(&[]), []);
     }
 
     #[test]

@@ -125,8 +125,11 @@ impl Reporter {
             let subject = match kind {
                 Kind::Service | Kind::ForeignService => service(&key, index),
                 Kind::EndpointSlice => other("discovery.k8s.io/v1", "EndpointSlice", key),
-                Kind::Node => node(key.name()),
+                Kind::Node | Kind::Peer => node(key.name()),
                 Kind::ServiceCidr => other("networking.k8s.io/v1", "ServiceCIDR", key),
+                Kind::Namespace => other("v1", "Namespace", key),
+                Kind::AddressPool => other("metallb.io/v1beta1", "IPAddressPool", key),
+                Kind::Advertisement => other("metallb.io/v1beta1", "L2Advertisement", key),
             };
             self.event(subject, "InvalidField", "Ignored", format!("{field}: {reason}"));
         }

@@ -135,7 +135,7 @@ impl SyncLoop {
     #[must_use]
     pub fn new(options: Arc<Options>, plane: Box<dyn Dataplane>, outputs: Outputs) -> Self {
         Self {
-            reconciler: Reconciler::new(node::context(&options, None, &NodeFacts::default())),
+            reconciler: Reconciler::new(node::context(&options, None, std::iter::empty(), &NodeFacts::default())),
             options,
             plane,
             instruments: Instruments::new(outputs.metrics.clone(), outputs.health.clone()),
@@ -285,7 +285,7 @@ impl SyncLoop {
     fn node_changed(&mut self) {
         let index = self.reconciler.index();
         let node = index.node().map(|node| &**node);
-        let context = node::context(&self.options, node, &self.facts);
+        let context = node::context(&self.options, node, index.pools(), &self.facts);
         let state = node::node_state(&self.options, node, index.service_cidrs(), &self.facts);
         self.misgivings.set_surroundings(Surroundings::new(&self.options, index, &self.facts.local, &state));
         self.reconciler.set_node(context, state);
@@ -313,7 +313,7 @@ impl SyncLoop {
         }
         let started = Instant::now();
         let dirty = self.reconciler.take_dirty();
-        if dirty.node || dirty.service_cidrs {
+        if dirty.node || dirty.service_cidrs || dirty.pools {
             self.node_changed();
         }
         // Readers see what the API wants even while the kernel refuses it: `explain` must be able to say so.

@@ -1,7 +1,15 @@
-//! Addresses for Services of type LoadBalancer: what MetalLB does in layer 2.
+//! MetalLB's layer-2 job: which Service gets which address, who answers for it on the LAN, and what is written where people look.
 //!
 //! ```text
-//! announcer    ARP and neighbour discovery for our addresses, on the node's interfaces
+//! allocator/    pure: pools, namespaces and Services in; wanted statuses, counts and tidings out
+//! membership/   who lives, and what each member can announce
+//! election      pure: who speaks for which address
+//! announcer/    ARP and neighbour discovery for our addresses, on the node's interfaces
 //! ```
+//! Elections are pure and stateless, so every node comes to the same answer from the same facts; the facts come from the API and from
+//! the members themselves.
 
+pub mod allocator;
 pub mod announcer;
+pub mod election;
+pub mod membership;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use self::held::{Held, Sweep};
 use self::slices::Slices;
+use super::load_balancer::{AddressPool, AddressRange};
 use super::{EndpointSlice, Node, ObjectKey, Problem, Service, ServiceCidr, ServiceKey};
 use crate::source::{Change, Kind, Object};
 
@@ -25,6 +26,8 @@ pub struct Index {
     foreign: Held<Arc<Service>>,
     slices: Slices,
     cidrs: Held<ServiceCidr>,
+    /// What is in the pools that our own load balancer hands out; all else about them is its own affair.
+    pools: Held<Vec<AddressRange>>,
     /// Never taken away again: losing sight of our Node must not change a rule (kube-proxy 6.6: deletion is a log line).
     node: Option<Arc<Node>>,
     /// Whether we have been told which Node there is, or that there is none yet.
@@ -46,6 +49,8 @@ pub struct Dirty {
     pub node: bool,
     /// The set of ServiceCIDRs changed.
     pub service_cidrs: bool,
+    /// What is in our pools changed.
+    pub pools: bool,
 }
 
 /// A [`Problem`] and the object that has it.
@@ -73,6 +78,9 @@ impl Index {
             Change::Applied(Object::EndpointSlice(slice)) => self.apply_slice(*slice),
             Change::Applied(Object::Node(node)) => self.apply_node(*node),
             Change::Applied(Object::ServiceCidr(cidr)) => self.apply_cidr(*cidr),
+            Change::Applied(Object::AddressPool(pool)) => self.apply_pool(*pool),
+            // The load balancer's, who keeps them itself.
+            Change::Applied(Object::Peer(_) | Object::Namespace(_) | Object::Advertisement(_)) => {}
             Change::Deleted(kind, key) => self.delete(kind, &key),
             Change::Listed(kind) => self.listed(kind),
             Change::Together(changes) => changes.into_iter().for_each(|change| self.apply(change)),
@@ -157,14 +165,20 @@ impl Index {
         self.cidrs.values()
     }
 
-    /// `None` for the Node, which is never swept away.
+    /// What is in each IPAddressPool, in no particular order.
+    pub fn pools(&self) -> impl Iterator<Item = (&ObjectKey, &[AddressRange])> {
+        self.pools.iter().map(|(key, ranges)| (key, &**ranges))
+    }
+
+    /// `None` for the Node, which is never swept away, and for what is not held here.
     fn sweep(&mut self, kind: Kind) -> Option<&mut Sweep> {
         match kind {
             Kind::Service => Some(&mut self.services.sweep),
             Kind::ForeignService => Some(&mut self.foreign.sweep),
             Kind::EndpointSlice => Some(&mut self.slices.sweep),
             Kind::ServiceCidr => Some(&mut self.cidrs.sweep),
-            Kind::Node => None,
+            Kind::AddressPool => Some(&mut self.pools.sweep),
+            Kind::Node | Kind::Peer | Kind::Namespace | Kind::Advertisement => None,
         }
     }
 
@@ -218,6 +232,14 @@ impl Index {
         self.cidrs.insert(key, cidr);
     }
 
+    /// Problems are told by who hands out addresses, once in a cluster. A version that has any changes nothing: the VIPs are what they were.
+    fn apply_pool(&mut self, pool: AddressPool) {
+        let before = self.pools.get(&pool.key);
+        let ranges = if pool.problems.is_empty() { pool.ranges } else { before.cloned().unwrap_or_default() };
+        self.pending.pools |= before.map_or(&[][..], Vec::as_slice) != ranges;
+        self.pools.insert(pool.key, ranges);
+    }
+
     fn delete(&mut self, kind: Kind, key: &ObjectKey) {
         match kind {
             Kind::Service => {
@@ -236,7 +258,8 @@ impl Index {
                 }
             }
             Kind::ServiceCidr => self.pending.service_cidrs |= self.cidrs.remove(key).is_some(),
-            Kind::Node => {}
+            Kind::AddressPool => self.pending.pools |= self.pools.remove(key).is_some(),
+            Kind::Node | Kind::Peer | Kind::Namespace | Kind::Advertisement => {}
         }
     }
 
@@ -246,14 +269,15 @@ impl Index {
             Kind::ForeignService => self.foreign.unseen(),
             Kind::EndpointSlice => self.slices.unseen(),
             Kind::ServiceCidr => self.cidrs.unseen(),
-            Kind::Node => Vec::new(),
+            Kind::AddressPool => self.pools.unseen(),
+            Kind::Node | Kind::Peer | Kind::Namespace | Kind::Advertisement => Vec::new(),
         };
         for key in &gone {
             self.delete(kind, key);
         }
         match self.sweep(kind) {
             Some(sweep) => sweep.end(),
-            None => self.node_listed = true,
+            None => self.node_listed |= kind == Kind::Node,
         }
     }
 
@@ -270,7 +294,8 @@ impl Dirty {
     /// Nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.services.is_empty() && self.foreign.is_empty() && !self.node && !self.service_cidrs
+        let Self { services, foreign, node, service_cidrs, pools } = self;
+        services.is_empty() && foreign.is_empty() && !node && !service_cidrs && !pools
     }
 
     fn mark(&mut self, service: &ServiceKey, trigger_time: Option<i64>) {

@@ -5,11 +5,13 @@
 //! uses it decides by them.
 
 mod advertisement;
+mod home;
 mod node;
 mod pool;
 mod request;
 
 pub use advertisement::{Advertisement, NodePreference};
+pub use home::{Ambiguous, Home, USUAL_NAMESPACE};
 pub use node::NamespaceLabels;
 pub use node::{EXCLUDE_LABEL, PeerNode};
 pub use pool::{AddressPool, AddressRange, PoolCounts, RangeError, ServiceAllocation};

@@ -22,6 +22,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::Context;
+use crate::model::load_balancer::AddressRange;
 use crate::model::{
     Conditions, Endpoint, EndpointSlice, Family, Hints, Node, ObjectKey, Problem, Protocol, Service, ServiceCidr, ServiceKey,
     ServicePortSpec, ServiceType, SlicePort, TrafficPolicy, samples,
@@ -204,15 +205,23 @@ pub fn service_cidr() -> impl Strategy<Value = ServiceCidr> {
     })
 }
 
+/// What is in our pools: some of the VIPs that Services have, all of them, or nothing.
+pub fn pools() -> impl Strategy<Value = Vec<AddressRange>> {
+    let range = |first: IpAddr, last: IpAddr| AddressRange::new(first, last).expect("it is written the right way round");
+    let v4 = |last: u8| IpAddr::from([203, 0, 113, last]);
+    let v6 = |last: u16| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last]);
+    subsequence(vec![range(v4(0), v4(3)), range(v4(2), v4(9)), range(v6(0), v6(0xffff))], 0..=3)
+}
+
 /// What policy may know: our node in any zone, with and without a pool, an API server, externalIPs and either family.
 pub fn context() -> impl Strategy<Value = Context> {
-    (zone(), prop::bool::weighted(0.2), any::<bool>(), prop::bool::weighted(0.1)).prop_map(
-        |(zone, external_ips_denied, pool, ipv6_off)| Context {
+    (zone(), prop::bool::weighted(0.2), pools(), prop::bool::weighted(0.1)).prop_map(
+        |(zone, external_ips_denied, pools, ipv6_off)| Context {
             node_name: OUR_NODE.into(),
             zone,
             node_ips: NODE_IPS.to_vec(),
             external_ips_denied,
-            pools: pool.then(|| net([203, 0, 113, 0], 30)).into_iter().collect(),
+            pools,
             api_servers: [API_SERVER].into(),
             ipv6_off,
         },

@@ -96,7 +96,7 @@ impl FamilyFrontends {
 
 /// A VIP of one of our pools wins over one that somebody else wrote into the status.
 fn vip_kind(ip: IpAddr, context: &Context) -> FrontendKind {
-    if context.pools.iter().any(|pool| pool.contains(&ip)) { FrontendKind::PoolVip } else { FrontendKind::LoadBalancer }
+    if context.pools.iter().any(|pool| pool.contains(ip)) { FrontendKind::PoolVip } else { FrontendKind::LoadBalancer }
 }
 
 /// Source ranges are for VIPs only: not for externalIPs, NodePorts or the ClusterIP.

@@ -176,7 +176,7 @@ fn one_port(
         external_ips.iter().filter(|ip| !refused(ip)).for_each(|ip| add(*ip, FrontendKind::ExternalIp));
     }
     for vip in vips.iter().filter(|ip| !refused(ip)) {
-        let pooled = context.pools.iter().any(|pool| pool.contains(vip));
+        let pooled = context.pools.iter().any(|pool| pool.contains(*vip));
         add(*vip, if pooled { FrontendKind::PoolVip } else { FrontendKind::LoadBalancer });
     }
     add(cluster_ip, FrontendKind::ClusterIp);

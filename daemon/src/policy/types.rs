@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use ipnet::IpNet;
-
+use crate::model::load_balancer::AddressRange;
 use crate::model::{AffinityTimeout, Family, Service};
 use crate::table::{Backend, Frontend, Notice, PortId};
 
@@ -21,7 +20,7 @@ pub struct Context {
     /// Gate `AllowServiceExternalIPs`; false hides externalIPs, but they still count as "externally accessible".
     pub external_ips_denied: bool,
     /// The address pools that this cluster's own load balancer hands out: a VIP within is [`crate::table::FrontendKind::PoolVip`].
-    pub pools: Vec<IpNet>,
+    pub pools: Vec<AddressRange>,
     /// Addresses of the API server, canonical: never a VIP or an externalIP.
     pub api_servers: BTreeSet<IpAddr>,
     /// IPv6 is not served: the kernel lacks it, or it is switched off (kube-proxy 6.6). IPv4 always is.

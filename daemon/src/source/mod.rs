@@ -6,6 +6,7 @@ pub mod manifests;
 
 use std::fmt;
 
+use crate::model::load_balancer::{AddressPool, Advertisement, NamespaceLabels, PeerNode};
 use crate::model::{EndpointSlice, Node, ObjectKey, Service, ServiceCidr};
 
 /// What a source tells the sync loop. A compact value without Kubernetes types, so that it could travel between machines.
@@ -28,7 +29,8 @@ pub enum Change {
     Mark(Mark),
 }
 
-/// The kinds of object a source delivers.
+/// The kinds of object a source delivers. Whoever receives more kinds than it has a use for passes over the others: a directory of
+/// manifests tells everything it holds to everyone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Services that are ours to serve.
@@ -42,6 +44,14 @@ pub enum Kind {
     Node,
     /// ServiceCIDRs.
     ServiceCidr,
+    /// Any Node, our own too, as a candidate for announcing.
+    Peer,
+    /// Namespaces, of which only the labels are read.
+    Namespace,
+    /// IPAddressPools of MetalLB's.
+    AddressPool,
+    /// L2Advertisements of MetalLB's.
+    Advertisement,
 }
 
 impl fmt::Display for Kind {
@@ -50,8 +60,11 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Service | Self::ForeignService => "Service",
             Self::EndpointSlice => "EndpointSlice",
-            Self::Node => "Node",
+            Self::Node | Self::Peer => "Node",
             Self::ServiceCidr => "ServiceCIDR",
+            Self::Namespace => "Namespace",
+            Self::AddressPool => "IPAddressPool",
+            Self::Advertisement => "L2Advertisement",
         })
     }
 }
@@ -69,6 +82,14 @@ pub enum Object {
     Node(Box<Node>),
     /// A ServiceCIDR.
     ServiceCidr(Box<ServiceCidr>),
+    /// Any Node.
+    Peer(Box<PeerNode>),
+    /// A Namespace.
+    Namespace(Box<NamespaceLabels>),
+    /// A pool of addresses.
+    AddressPool(Box<AddressPool>),
+    /// Which pools are announced, by whom.
+    Advertisement(Box<Advertisement>),
 }
 
 /// A point in a source's stream of changes.

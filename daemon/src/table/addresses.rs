@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use smallvec::SmallVec;
 
 use super::delta::{AddressChange, AddressUse};
+use super::types::FrontendKind;
 use crate::model::ServiceKey;
 
 /// Every address that is a frontend's, or the ClusterIP of a Service, ours to serve or not.
@@ -22,6 +23,8 @@ pub(super) struct Addresses {
 struct Uses {
     /// Frontends held at this address.
     frontends: u32,
+    /// Those among them that are there because it is a VIP of a pool.
+    pool_vips: u32,
     /// Whose ClusterIP it is, by key. One at most, unless an address moves or two clusters' manifests are mixed.
     owners: SmallVec<[Owner; 1]>,
 }
@@ -59,14 +62,18 @@ impl Addresses {
         self.uses.get(&ip)?.owners.first().map(|owner| &owner.service)
     }
 
-    /// A frontend at this address is held.
-    pub(super) fn hold(&mut self, ip: IpAddr) {
-        self.change(ip).frontends += 1;
+    /// A frontend of this kind at this address is held.
+    pub(super) fn hold(&mut self, ip: IpAddr, kind: FrontendKind) {
+        let uses = self.change(ip);
+        uses.frontends += 1;
+        uses.pool_vips += u32::from(kind == FrontendKind::PoolVip);
     }
 
-    /// A frontend at this address is held no longer.
-    pub(super) fn release(&mut self, ip: IpAddr) {
-        self.change(ip).frontends -= 1;
+    /// A frontend of this kind at this address is held no longer.
+    pub(super) fn release(&mut self, ip: IpAddr, kind: FrontendKind) {
+        let uses = self.change(ip);
+        uses.frontends -= 1;
+        uses.pool_vips -= u32::from(kind == FrontendKind::PoolVip);
         self.forget_unused(ip);
     }
 
@@ -123,6 +130,7 @@ impl Uses {
             service: self.frontends > 0,
             cluster_ip: self.owners.iter().any(|owner| !owner.foreign),
             foreign: self.owners.iter().any(|owner| owner.foreign),
+            pool_vip: self.pool_vips > 0,
         }
     }
 

@@ -78,6 +78,8 @@ pub struct AddressUse {
     pub cluster_ip: bool,
     /// It is the ClusterIP of a Service that another proxy serves: never dropped as unallocated.
     pub foreign: bool,
+    /// It is a VIP of one of our pools, which no interface has: the node answers for it beyond the ports that Services have.
+    pub pool_vip: bool,
 }
 
 impl Delta {

@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use compact_str::CompactString;
 use ipnet::IpNet;
 
-/// Node-level inputs of a render. Changing them costs a few elements and, for [`Detector`] and match-all, a few rules.
+use crate::model::Family;
+
+/// Node-level inputs of a render. Changing them costs a few elements and, for [`Detector`], match-all and the echo addresses, a few rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeState {
     /// Which sources are pods of the cluster (kube-proxy 4.3).
@@ -19,6 +21,11 @@ pub struct NodeState {
     pub node_ports_v6: NodePortAddresses,
     /// ServiceCIDRs: addresses within that no Service has are dropped.
     pub service_cidrs: BTreeSet<IpNet>,
+    /// The address of this node at which its kernel answers echo requests to the VIPs of our pools, IPv4. Without one they stay
+    /// unanswered.
+    pub echo_v4: Option<IpAddr>,
+    /// The same for IPv6.
+    pub echo_v6: Option<IpAddr>,
 }
 
 /// How a packet from a pod is told from any other.
@@ -57,10 +64,20 @@ impl NodeState {
 
     /// NodePort addresses of a family.
     #[must_use]
-    pub fn node_ports(&self, family: crate::model::Family) -> &NodePortAddresses {
+    pub fn node_ports(&self, family: Family) -> &NodePortAddresses {
         match family {
-            crate::model::Family::V4 => &self.node_ports_v4,
-            crate::model::Family::V6 => &self.node_ports_v6,
+            Family::V4 => &self.node_ports_v4,
+            Family::V6 => &self.node_ports_v6,
         }
+    }
+
+    /// The address at which echo requests to VIPs of a family are answered.
+    #[must_use]
+    pub fn echo(&self, family: Family) -> Option<IpAddr> {
+        let echo = match family {
+            Family::V4 => self.echo_v4,
+            Family::V6 => self.echo_v6,
+        };
+        echo.filter(|ip| Family::of(*ip) == family)
     }
 }

@@ -130,6 +130,9 @@ impl Cluster {
         let mut new = if part == Part::Status {
             let mut new = old.clone();
             new["status"] = object["status"].take();
+            if resource.status_takes_metadata {
+                new["metadata"] = object["metadata"].take();
+            }
             new
         } else {
             if resource.status {

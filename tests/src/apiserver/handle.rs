@@ -50,6 +50,12 @@ impl ApiServer {
         self.shared.cluster().store.register(resource);
     }
 
+    /// Serves MetalLB's objects, as `kubectl apply -f manifests/crds` does. Does nothing where they are served.
+    pub fn install_metallb(&self) {
+        Resource::metallb().into_iter().for_each(|resource| self.register(resource));
+        self.shared.active();
+    }
+
     /// Creates or replaces an object, JSON or of a Kubernetes type, its status included. Its namespace is `default` where it names
     /// none, and is created where it is not there.
     ///

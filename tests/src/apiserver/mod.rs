@@ -11,7 +11,8 @@
 //! - TLS (unless [`Tls`] stands before it), authorisation, admission webhooks, garbage collection, controllers (nobody makes
 //!   EndpointSlices of Pods);
 //! - managedFields: server-side apply merges and knows no owners;
-//! - pruning: unknown fields are kept, and of the real validation only what a data plane's tests lean on is here;
+//! - pruning, but of custom resources with a schema: unknown fields are kept, and of the real validation only what a data plane's
+//!   tests lean on is here;
 //! - waiting 3 s before it refuses a version that it has not reached (`blockTimeout` of the watch cache);
 //! - create on update: a PUT of an object that is not there is 404;
 //! - Events of the core group and of events.k8s.io are two collections.
@@ -22,6 +23,7 @@
 mod allocator;
 mod body;
 mod cluster;
+mod definition;
 mod discovery;
 mod fault;
 mod gate;
@@ -33,6 +35,7 @@ mod patch;
 mod resource;
 mod route;
 mod rules;
+mod schema;
 mod selector;
 mod serve;
 mod service;
@@ -56,6 +59,7 @@ use serde_json::json;
 use socket2::SockRef;
 use tokio_util::sync::CancellationToken;
 
+pub use definition::DefinitionError;
 pub use fault::{Cut, Effect, Fault, Refusal};
 pub use manifests::ManifestError;
 pub use resource::Resource;
@@ -85,6 +89,9 @@ pub struct Config {
     pub bookmark_interval: Duration,
     /// Custom resources, as CustomResourceDefinitions would register them.
     pub resources: Vec<Resource>,
+    /// MetalLB's definitions (`manifests/crds`) are installed. Without, whoever asks for its objects is told 404, until
+    /// [`ApiServer::install_metallb`].
+    pub metallb: bool,
 }
 
 /// A running server. Dropping it ends it, with all connections.
@@ -134,6 +141,7 @@ impl Default for Config {
             window: Window::default(),
             bookmark_interval: Duration::from_secs(60),
             resources: Vec::new(),
+            metallb: false,
         }
     }
 }
@@ -184,7 +192,7 @@ impl ApiServer {
     /// # Errors
     /// Where the address cannot be bound, or no thread started.
     pub fn start(config: Config) -> io::Result<Self> {
-        let Config { listener, token, service_cidrs, window, bookmark_interval, resources } = config;
+        let Config { listener, token, service_cidrs, window, bookmark_interval, resources, metallb } = config;
         let listener = listener.map_or_else(|| TcpListener::bind(("127.0.0.1", 0)), Ok)?;
         listener.set_nonblocking(false)?;
         let address = listener.local_addr()?;
@@ -211,6 +219,9 @@ impl ApiServer {
         server.spawn("apiserver", move || runtime.block_on(serve))?;
         server.spawn("apiserver-door", move || serve::accept(&shared.gate, &listener, &sender))?;
         server.furnish(&service_cidrs).map_err(io::Error::other)?;
+        if metallb {
+            server.install_metallb();
+        }
         Ok(server)
     }
 

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use super::schema::Schema;
+
 /// One resource: its names, its scope and the rules that its objects follow.
 #[derive(Clone, Debug)]
 pub struct Resource {
@@ -27,6 +29,11 @@ pub struct Resource {
     pub(super) empty: &'static str,
     /// Defaults, allocation and validation.
     pub(super) rules: Rules,
+    /// Of a custom resource whose definition has one.
+    pub(super) schema: Option<Schema>,
+    /// A write of the status takes labels, annotations and all other metadata along. So do the strategies of the oldest kinds; custom
+    /// resources and younger kinds put back what was there (`ResetObjectMetaForStatus`).
+    pub(super) status_takes_metadata: bool,
 }
 
 /// Which defaults and checks a kind has.
@@ -82,6 +89,8 @@ impl Resource {
             fields: &[],
             empty: "",
             rules: Rules::None,
+            schema: None,
+            status_takes_metadata: false,
         }
     }
 
@@ -98,6 +107,8 @@ impl Resource {
             fields: &[],
             empty: "",
             rules: Rules::None,
+            schema: None,
+            status_takes_metadata: false,
         }
     }
 
@@ -109,6 +120,7 @@ impl Resource {
                 status: true,
                 empty: r#","spec":{},"status":{}"#,
                 rules: Rules::Namespace,
+                status_takes_metadata: true,
                 ..Self::builtin("", "namespaces", "Namespace")
             },
             Self {
@@ -117,6 +129,7 @@ impl Resource {
                 fields: &[("spec.unschedulable", "/spec/unschedulable")],
                 empty: r#","spec":{},"status":{"daemonEndpoints":{"kubeletEndpoint":{"Port":0}},"nodeInfo":{"machineID":"","systemUUID":"","bootID":"","kernelVersion":"","osImage":"","containerRuntimeVersion":"","kubeletVersion":"","kubeProxyVersion":"","operatingSystem":"","architecture":""}}"#,
                 rules: Rules::Node,
+                status_takes_metadata: true,
                 ..Self::builtin("", "nodes", "Node")
             },
             Self {
@@ -124,6 +137,7 @@ impl Resource {
                 fields: &[("spec.clusterIP", "/spec/clusterIP"), ("spec.type", "/spec/type")],
                 empty: r#","spec":{},"status":{"loadBalancer":{}}"#,
                 rules: Rules::Service,
+                status_takes_metadata: true,
                 ..Self::builtin("", "services", "Service")
             },
             Self { fields: EVENT_FIELDS, ..Self::builtin("", "events", "Event") },

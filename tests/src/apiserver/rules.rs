@@ -27,7 +27,11 @@ pub(super) fn defaults(resource: &Resource, object: &mut Value, now: &str) {
                     [{"type": "Ready", "status": "True", "lastTransitionTime": now, "reason": "", "message": message}]});
             }
         }
-        Rules::None => {}
+        Rules::None => {
+            if let Some(schema) = &resource.schema {
+                schema.prune(object);
+            }
+        }
     }
 }
 
@@ -99,6 +103,7 @@ pub(super) fn validate(resource: &Resource, object: &Value, old: Option<&Value>)
         Rules::EndpointSlice => causes.extend(validate_slice(object, old)),
         Rules::Node | Rules::Namespace | Rules::ServiceCidr | Rules::None => {}
     }
+    causes.extend(resource.schema.iter().flat_map(|schema| schema.judge(object, old)));
     causes
 }
 

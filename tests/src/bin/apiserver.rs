@@ -34,6 +34,9 @@ struct Arguments {
     /// Custom resource to serve, as group/version/plural/Kind; namespaced, with a status. May be repeated.
     #[arg(long, value_parser = custom_resource)]
     resource: Vec<Resource>,
+    /// Serve MetalLB's objects, as if manifests/crds had been applied.
+    #[arg(long)]
+    metallb: bool,
     /// Services to generate.
     #[arg(long, default_value_t = 0)]
     services: u32,
@@ -65,6 +68,7 @@ async fn main() -> anyhow::Result<()> {
         tls_cert_file,
         tls_private_key_file,
         resource,
+        metallb,
         services,
         endpoints,
         realistic,
@@ -74,8 +78,8 @@ async fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
     // With TLS, the double itself listens on a port of its own behind.
     let (front, listener) = if tls.is_some() { (Some(listener), None) } else { (None, Some(listener)) };
-    let server =
-        ApiServer::start(Config { listener, token, service_cidrs: service_cidr, resources: resource, ..Config::default() })?;
+    let config = Config { listener, token, service_cidrs: service_cidr, resources: resource, metallb, ..Config::default() };
+    let server = ApiServer::start(config)?;
     if let Some(path) = manifests {
         server.apply_manifests(&path)?;
     }

@@ -225,6 +225,7 @@ impl Features {
                     family.node_sticky.insert(timeout);
                 }
                 SetKind::Ranged => family.ranges = true,
+                SetKind::Vips => family.vips = true,
                 _ => {}
             }
         }
@@ -250,6 +251,7 @@ impl Features {
             SetKind::Sticky(super::names::Reach::Address, timeout) => family.sticky.contains(&timeout),
             SetKind::Sticky(super::names::Reach::NodePort, timeout) => family.node_sticky.contains(&timeout),
             SetKind::Ranged | SetKind::Ranges => family.ranges,
+            SetKind::Vips => family.vips,
             _ => true,
         }
     }

@@ -49,6 +49,8 @@ pub(crate) enum SetKind {
     Foreign,
     /// Addresses at which NodePorts are served.
     NodeIps,
+    /// VIPs of our pools, which no interface has.
+    Vips,
     /// (endpoint . endpoint) of local endpoints that can reach themselves.
     Hairpin,
     /// (frontend . source network) that may pass.
@@ -174,6 +176,7 @@ impl fmt::Display for SetId {
             SetKind::ServiceCidrs => f.write_str("service-cidrs"),
             SetKind::Foreign => f.write_str("foreign"),
             SetKind::NodeIps => f.write_str("node-ips"),
+            SetKind::Vips => f.write_str("vips"),
             SetKind::Hairpin => f.write_str("hairpin"),
             SetKind::Ranges => f.write_str("ranges"),
             SetKind::Ranged => f.write_str("ranged"),

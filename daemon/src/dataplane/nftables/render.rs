@@ -159,9 +159,14 @@ pub(crate) fn port_change(before: Option<&ServicePort>, after: Option<&ServicePo
 
 /// The elements of one address.
 pub(crate) fn address(ip: IpAddr, used: AddressUse, sink: &mut impl Sink) {
-    let AddressUse { service, cluster_ip, foreign } = used;
+    let AddressUse { service, cluster_ip, foreign, pool_vip } = used;
     let record = address_key(ip);
-    for (wanted, kind) in [(service, SetKind::ServiceIps), (cluster_ip, SetKind::ClusterIps), (foreign, SetKind::Foreign)] {
+    for (wanted, kind) in [
+        (service, SetKind::ServiceIps),
+        (cluster_ip, SetKind::ClusterIps),
+        (foreign, SetKind::Foreign),
+        (pool_vip, SetKind::Vips),
+    ] {
         if wanted {
             sink.put(kind.of(Family::of(ip)), &record);
         }

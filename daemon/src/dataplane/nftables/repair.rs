@@ -93,7 +93,7 @@ impl Live {
         };
         let address = || render::parse_address(set.family, key).map(|(ip, _)| ip);
         match set.kind {
-            SetKind::ServiceIps | SetKind::ClusterIps | SetKind::Foreign => {
+            SetKind::ServiceIps | SetKind::ClusterIps | SetKind::Foreign | SetKind::Vips => {
                 let ip: IpAddr = address()?;
                 render::address(ip, table.address(ip), &mut put);
             }

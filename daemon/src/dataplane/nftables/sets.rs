@@ -80,6 +80,7 @@ impl SetId {
             | SetKind::ServiceCidrs
             | SetKind::Foreign
             | SetKind::NodeIps
+            | SetKind::Vips
             | SetKind::ClusterIps
             | SetKind::ServiceIps => &[Address],
             SetKind::Suspended | SetKind::Ranged | SetKind::Special => &[Address, Protocol, Port],

@@ -37,6 +37,10 @@ impl<V> Held<V> {
         self.items.values().map(|seen| &seen.value)
     }
 
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (&ObjectKey, &V)> {
+        self.items.iter().map(|(key, seen)| (key, &seen.value))
+    }
+
     pub(super) fn insert(&mut self, key: ObjectKey, value: V) {
         self.items.insert(key, Seen { value, list: self.sweep.list() });
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::load_balancer::{AddressPool, AddressRange};
 use crate::model::samples;
 use crate::policy::arbitrary;
 
@@ -28,6 +29,7 @@ fn name(kind: Kind) -> &'static str {
         Kind::EndpointSlice => "slices",
         Kind::Node => "node",
         Kind::ServiceCidr => "cidrs",
+        Kind::Peer | Kind::Namespace | Kind::AddressPool | Kind::Advertisement => "the load balancer's",
     }
 }
 
@@ -60,7 +62,9 @@ impl Plain {
                 }
                 self.listed.insert(name(kind));
             }
-            Change::Mark(_) | Change::Together(_) => {}
+            Change::Applied(Object::Peer(_) | Object::Namespace(_) | Object::AddressPool(_) | Object::Advertisement(_))
+            | Change::Mark(_)
+            | Change::Together(_) => {}
         }
     }
 
@@ -76,7 +80,7 @@ impl Plain {
             Kind::ForeignService => self.foreign.retain(|key, _| keep(key)),
             Kind::EndpointSlice => self.slices.retain(|key, _| keep(key)),
             Kind::ServiceCidr => self.cidrs.retain(|key, _| keep(key)),
-            Kind::Node => {}
+            Kind::Node | Kind::Peer | Kind::Namespace | Kind::AddressPool | Kind::Advertisement => {}
         }
     }
 
@@ -237,6 +241,79 @@ fn complete_means_both_kinds() {
     }
     index.apply(Change::Listing(Kind::Service));
     assert!(index.is_complete(), "once complete, a relist does not take it back");
+}
+
+/// What is in a pool makes VIPs ours; its status, its labels and who may use it do not.
+#[test]
+fn pools_count_by_what_is_in_them() {
+    let range = |first: &str, last: &str| AddressRange::new(first.parse().unwrap(), last.parse().unwrap()).unwrap();
+    let (small, large) = (range("192.0.2.1", "192.0.2.9"), range("192.0.2.1", "192.0.2.99"));
+    let pool = |ranges: &[AddressRange], auto_assign, problems: &[Problem]| {
+        let key = ObjectKey::new("metallb-system", "lan");
+        let pool = AddressPool {
+            key,
+            uid: "u".into(),
+            generation: 1,
+            labels: crate::model::Labels::default(),
+            ranges: ranges.to_vec(),
+            auto_assign,
+            avoid_buggy_ips: false,
+            allocation: None,
+            counts: None,
+            problems: problems.to_vec(),
+        };
+        Change::Applied(Object::AddressPool(pool.into()))
+    };
+    let broken = Problem { field: "spec.addresses[1]".to_owned(), reason: "it ends before it begins".to_owned() };
+    let mut index = listed_with([]);
+    let delete = || Change::Deleted(Kind::AddressPool, ObjectKey::new("metallb-system", "lan"));
+    let relisted = |changes: Vec<Change>| {
+        let (begin, end) = (Change::Listing(Kind::AddressPool), Change::Listed(Kind::AddressPool));
+        Change::Together([begin].into_iter().chain(changes).chain([end]).collect())
+    };
+    for (change, dirty, held) in [
+        (pool(&[small], true, &[]), true, vec![small]),
+        (pool(&[small], false, &[]), false, vec![small]),
+        (pool(&[large], true, std::slice::from_ref(&broken)), false, vec![small]),
+        (relisted(vec![pool(&[large], true, &[broken])]), false, vec![small]),
+        (pool(&[large], true, &[]), true, vec![large]),
+        (delete(), true, vec![]),
+        (pool(&[small], true, &[]), true, vec![small]),
+        (relisted(vec![]), true, vec![]),
+        (delete(), false, vec![]),
+    ] {
+        let what = format!("{change:?}");
+        index.apply(change);
+        assert_eq!((index.is_dirty(), index.take_dirty().pools), (dirty, dirty), "{what}");
+        assert_eq!(index.pools().flat_map(|(_, ranges)| ranges.iter().copied()).collect::<Vec<_>>(), held, "{what}");
+    }
+    assert_eq!(index.take_problems(), [], "they are told once in a cluster, by who hands out addresses");
+}
+
+/// A directory of manifests tells them to everyone.
+#[test]
+fn what_is_the_load_balancers_makes_no_difference() {
+    use crate::model::load_balancer::{NamespaceLabels, PeerNode};
+    let mut index = listed_with([applied(service("a"))]);
+    let namespace = NamespaceLabels { name: "a".into(), labels: crate::model::Labels::default() };
+    let peer = PeerNode {
+        name: "here".into(),
+        labels: crate::model::Labels::default(),
+        addresses: Vec::new(),
+        network_unavailable: false,
+        unschedulable: false,
+    };
+    for (kind, object) in [(Kind::Namespace, Object::Namespace(namespace.into())), (Kind::Peer, Object::Peer(peer.into()))] {
+        index.apply(Change::Listing(kind));
+        index.apply(Change::Applied(object));
+        index.apply(Change::Listed(kind));
+        index.apply(Change::Deleted(kind, ObjectKey::new("", "here")));
+    }
+    for kind in [Kind::ForeignService, Kind::ServiceCidr] {
+        index.apply(Change::Listed(kind));
+    }
+    assert!(!index.is_dirty() && index.services().len() == 1 && index.node().is_none());
+    assert!(!index.is_informed(), "our own Node has not been listed");
 }
 
 #[test]

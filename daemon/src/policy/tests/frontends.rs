@@ -1,6 +1,7 @@
 //! What a Service answers to: what is skipped, kinds, policies, source ranges, refusals.
 
 use super::*;
+use crate::model::load_balancer::AddressRange;
 use crate::policy::Seniority;
 use crate::table::{Frontend, FrontendKind, Notice};
 
@@ -169,7 +170,7 @@ fn an_address_of_two_kinds_is_served_once_as_the_stronger() {
 fn a_vip_of_a_pool_says_so() {
     let mut service = load_balancer();
     service.vips.push(ip("203.0.113.7"));
-    let pools = Context { pools: vec!["203.0.113.0/28".parse().unwrap()], ..context() };
+    let pools = Context { pools: vec![AddressRange::new(ip("203.0.113.1"), ip("203.0.113.9")).unwrap()], ..context() };
     let kinds: Vec<_> =
         only_port(&service, &[], &pools).frontends.iter().map(|frontend| (frontend.address.ip(), frontend.kind)).collect();
     assert!(kinds.contains(&(Some(ip("203.0.113.7")), FrontendKind::PoolVip)));
@@ -180,7 +181,7 @@ fn a_vip_of_a_pool_says_so() {
 fn source_ranges_are_for_vips_only() {
     let mut service = load_balancer();
     service.source_ranges = vec!["10.0.0.0/8".parse().unwrap()];
-    let pools = Context { pools: vec!["1.2.3.4/32".parse().unwrap()], ..context() };
+    let pools = Context { pools: vec![AddressRange::new(ip("1.2.3.4"), ip("1.2.3.4")).unwrap()], ..context() };
     assert_eq!(ranges_of(&service, FrontendKind::LoadBalancer, &context()), Some(vec!["10.0.0.0/8".into()]));
     assert_eq!(ranges_of(&service, FrontendKind::PoolVip, &pools), Some(vec!["10.0.0.0/8".into()]));
     for kind in [FrontendKind::ClusterIp, FrontendKind::ExternalIp, FrontendKind::NodePort] {

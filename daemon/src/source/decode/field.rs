@@ -75,6 +75,15 @@ pub(crate) struct First<T> {
     pub(crate) more: usize,
 }
 
+/// An object whose keys are anybody's: labels, a selector. In the order given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pairs<'a>(pub(crate) Vec<(Text<'a>, Field<Text<'a>>)>);
+
+/// A key of [`Pairs`].
+struct Key<'a>(Text<'a>);
+
+struct KeyVisitor;
+
 /// That a key is there at all, whatever its value (`!service.kubernetes.io/headless`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Present(pub(crate) bool);
@@ -223,6 +232,53 @@ impl<'de, T: Shape<'de>> Shape<'de> for First<T> {
             more += 1;
         }
         Ok(Some(Self { first, more }))
+    }
+}
+
+impl<'de: 'a, 'a> Shape<'de> for Pairs<'a> {
+    const WANTED: &'static str = "an object";
+
+    fn from_object<A: MapAccess<'de>>(mut object: A) -> Result<Option<Self>, A::Error> {
+        let mut pairs = Vec::new();
+        while let Some(Key(key)) = object.next_key()? {
+            pairs.push((key, object.next_value()?));
+        }
+        Ok(Some(Self(pairs)))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_identifier(KeyVisitor).map(Self)
+    }
+}
+
+/// In YAML a key may look like something else than text, which it is all the same.
+impl<'de> Visitor<'de> for KeyVisitor {
+    type Value = Text<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Text<'de>, E> {
+        Ok(Cow::Borrowed(text))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Text<'de>, E> {
+        Ok(Cow::Owned(text.to_owned()))
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Text<'de>, E> {
+        Ok(Cow::Owned(value.to_string()))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Text<'de>, E> {
+        Ok(Cow::Owned(value.to_string()))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Text<'de>, E> {
+        Ok(Cow::Owned(value.to_string()))
     }
 }
 

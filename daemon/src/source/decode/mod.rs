@@ -5,10 +5,15 @@
 //! to hang it on. What an API server would refuse, and only a manifest can hold, is a problem as well, even where it does no harm.
 
 pub(crate) mod address;
+mod advertisement;
 mod endpoint_slice;
 pub(crate) mod field;
+mod labels;
 mod node;
+mod peer;
+mod pool;
 mod problems;
+mod request;
 mod service;
 mod source_ranges;
 mod spelling;
@@ -20,6 +25,7 @@ mod tests;
 
 pub(crate) use endpoint_slice::is_of_nobody;
 use field::{Field, Text};
+pub(crate) use peer::decode as peer;
 use problems::Problems;
 pub(crate) use problems::cut;
 pub(crate) use service::is_unallocated;
@@ -90,6 +96,10 @@ pub(crate) fn object(kind: Kind, document: Document<'_, impl Sized>, names: &mut
         Kind::EndpointSlice => return endpoint_slice::decode(document, names),
         Kind::Node => Decoded::Object(Object::Node(Box::new(node::decode(document, names)?))),
         Kind::ServiceCidr => Decoded::Object(Object::ServiceCidr(Box::new(node::decode_service_cidr(document, names)?))),
+        Kind::Peer => Decoded::Object(Object::Peer(Box::new(peer(&document, names)?))),
+        Kind::Namespace => Decoded::Object(Object::Namespace(Box::new(peer::decode_namespace(&document, names)?))),
+        Kind::AddressPool => Decoded::Object(Object::AddressPool(Box::new(pool::decode(document)?))),
+        Kind::Advertisement => Decoded::Object(Object::Advertisement(Box::new(advertisement::decode(document)?))),
     })
 }
 
@@ -98,8 +108,8 @@ pub(crate) fn key(kind: Kind, metadata: &Metadata<'_>) -> Result<ObjectKey, Deco
     let name =
         name("metadata.name", &metadata.name)?.ok_or_else(|| DecodeError::Name { reason: "metadata.name is missing".into() })?;
     Ok(match kind {
-        Kind::Node | Kind::ServiceCidr => ObjectKey::new("", name),
-        Kind::Service | Kind::ForeignService | Kind::EndpointSlice => {
+        Kind::Node | Kind::ServiceCidr | Kind::Peer | Kind::Namespace => ObjectKey::new("", name),
+        Kind::Service | Kind::ForeignService | Kind::EndpointSlice | Kind::AddressPool | Kind::Advertisement => {
             ObjectKey::new(self::name("metadata.namespace", &metadata.namespace)?.unwrap_or("default"), name)
         }
     })

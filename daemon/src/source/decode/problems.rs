@@ -2,12 +2,15 @@
 
 use std::fmt;
 
-use super::field::{Field, Shape};
+use super::field::{Field, List, Shape};
 use crate::model::Problem;
 
 /// More problems than this of one field help nobody, and an object with 100,000 bad endpoints must not cost memory for each. Counted by
 /// field, so that one mistake that is made again and again hides no other.
 const MOST_OF_A_FIELD: usize = 16;
+
+/// Of a list for the load balancer, so many entries are read: more than any pool has, and no more than can be compared with each other.
+const MOST_ENTRIES: usize = 4_096;
 
 /// Of text from outside, so many characters are repeated: as many as the longest name of a label has, and any address.
 const LONGEST_QUOTE: usize = 64;
@@ -87,12 +90,27 @@ impl Problems {
         }
     }
 
+    /// The elements of a list, none where there is none; one that is too long is noted and cut.
+    pub(super) fn list<'de, T: Shape<'de>>(&mut self, field: Path<'_>, value: Field<List<T>>) -> List<T> {
+        let mut list = self.take(field, value).unwrap_or_default();
+        if list.len() > MOST_ENTRIES {
+            self.note(field, format!("{} entries, more than the {MOST_ENTRIES} that are read", list.len()));
+            list.truncate(MOST_ENTRIES);
+        }
+        list
+    }
+
     /// The value of an element of a list, where null is not nothing but a hole.
     pub(super) fn element<'de, T: Shape<'de>>(&mut self, field: Path<'_>, value: Field<T>) -> Option<T> {
         if let Field::Absent = value {
             self.note(field, format!("is null, not {}: ignored", T::WANTED));
         }
         self.take(field, value)
+    }
+
+    /// How many have been met, those that are not kept included.
+    pub(super) fn total(&self) -> usize {
+        self.fields.iter().map(|(_, count)| count).sum()
     }
 
     /// All of them, with a line at the end for each field that has too many.

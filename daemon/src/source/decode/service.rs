@@ -10,8 +10,8 @@ use smallvec::SmallVec;
 use super::field::{Field, List, Text};
 use super::problems::{Problems, cut};
 use super::source_ranges::source_ranges;
-use super::wire::{Document, Ingress, Port, SessionAffinityConfig};
-use super::{DecodeError, Identity, address, spelling, wishes};
+use super::wire::{Document, Port, SessionAffinityConfig};
+use super::{DecodeError, Identity, address, request, spelling, wishes};
 use crate::model::{AffinityTimeout, Family, Problem, Protocol, Service, ServicePortSpec, ServiceType, TrafficPolicy};
 use crate::source::Kind;
 
@@ -28,6 +28,8 @@ const UNALLOCATED: &str = "no nodePort: nothing allocates one without an API ser
 struct ClusterIps {
     addresses: SmallVec<[IpAddr; 2]>,
     headless: bool,
+    /// Those of `ipFamilies`.
+    families: SmallVec<[Family; 2]>,
 }
 
 pub(super) fn decode(document: Document<'_, impl Sized>) -> Result<Service, DecodeError> {
@@ -39,7 +41,8 @@ pub(super) fn decode(document: Document<'_, impl Sized>) -> Result<Service, Deco
     let status = problems.take(format_args!("status"), document.status).unwrap_or_default();
 
     let kind = service_type(spec.r#type, &mut problems);
-    let ClusterIps { addresses, headless } = cluster_ips(spec.cluster_ip, spec.cluster_ips, spec.ip_families, &mut problems);
+    let ClusterIps { addresses, headless, families: asked_families } =
+        cluster_ips(spec.cluster_ip, spec.cluster_ips, spec.ip_families, &mut problems);
     let served = !headless && kind != ServiceType::ExternalName;
     let annotations = problems.take(format_args!("metadata.annotations"), metadata.annotations).unwrap_or_default();
     let families = addresses.iter().copied().map(Family::of).collect::<SmallVec<[Family; 2]>>();
@@ -47,10 +50,24 @@ pub(super) fn decode(document: Document<'_, impl Sized>) -> Result<Service, Deco
         .take(format_args!("status.loadBalancer"), status.load_balancer)
         .and_then(|balancer| problems.take(format_args!("status.loadBalancer.ingress"), balancer.ingress))
         .unwrap_or_default();
-    let vips = vips(ingress, &mut problems);
+    let ingress = request::ingress(ingress, &mut problems);
+    let vips = ingress.vips();
     let source_ranges =
         source_ranges(spec.load_balancer_source_ranges, annotations.source_ranges, &families, &vips, &mut problems);
     wishes::note_unknown(annotations.topology_mode, annotations.topology_aware_hints, spec.traffic_distribution, &mut problems);
+    let asked = request::Asked {
+        class: spec.load_balancer_class,
+        address: spec.load_balancer_ip,
+        family_policy: spec.ip_family_policy,
+        selector: spec.selector,
+        labels: problems.take(format_args!("metadata.labels"), metadata.labels).unwrap_or_default().all,
+        addresses: request::Annotation { new: annotations.addresses, old: annotations.old_addresses },
+        pool: request::Annotation { new: annotations.pool, old: annotations.old_pool },
+        sharing_key: request::Annotation { new: annotations.sharing_key, old: annotations.old_sharing_key },
+        allocated_from: annotations.allocated_from,
+    };
+    let is_balanced = kind == ServiceType::LoadBalancer || ingress.is_given;
+    let load_balancer = is_balanced.then(|| Box::new(request::request(asked, &asked_families, ingress, &mut problems)));
     let external_name = problems.take(format_args!("spec.externalName"), spec.external_name).filter(|name| !name.is_empty());
 
     Ok(Service {
@@ -73,7 +90,7 @@ pub(super) fn decode(document: Document<'_, impl Sized>) -> Result<Service, Deco
             &mut problems,
         ),
         ports: ports(spec.ports, kind, served, &mut problems),
-        load_balancer: None,
+        load_balancer,
         problems: problems.into_vec(),
     })
 }
@@ -119,8 +136,9 @@ fn cluster_ips(
         );
         problems.note(format_args!("spec.clusterIP"), why);
     }
+    let asked_families = families.iter().flatten().copied().collect();
     if headless {
-        return ClusterIps { headless: true, ..ClusterIps::default() };
+        return ClusterIps { headless: true, families: asked_families, ..ClusterIps::default() };
     }
     let is_single = many.is_empty();
     let many = if is_single { single.map(Field::Is).into_iter().collect() } else { many };
@@ -148,7 +166,7 @@ fn cluster_ips(
             addresses.push(address);
         }
     }
-    ClusterIps { addresses, headless: false }
+    ClusterIps { addresses, headless: false, families: asked_families }
 }
 
 /// `ipFamilies`, place by place; `None` where it says nothing that is a family. The address there goes by what it looks like: only a
@@ -171,7 +189,7 @@ fn families_of(list: Field<List<Text<'_>>>, problems: &mut Problems) -> SmallVec
     families
 }
 
-fn parsed_ip(path: super::problems::Path<'_>, text: &str, problems: &mut Problems) -> Option<IpAddr> {
+pub(super) fn parsed_ip(path: super::problems::Path<'_>, text: &str, problems: &mut Problems) -> Option<IpAddr> {
     let address = spelling::ip(path, text, problems);
     if address.is_none() {
         problems.note(path, format!("{:?} is not an IP address: ignored", cut(text)));
@@ -202,25 +220,6 @@ pub(super) fn networks(field: &str, list: Field<List<Text<'_>>>, problems: &mut 
         }
     }
     networks
-}
-
-/// VIPs to be served on every node: an entry with a hostname only, or of mode `Proxy` (KEP-1860), goes to the real load balancer.
-fn vips(ingress: List<Ingress<'_>>, problems: &mut Problems) -> Vec<IpAddr> {
-    let mut vips = Vec::with_capacity(ingress.len());
-    for (place, entry) in ingress.into_iter().enumerate() {
-        let Some(entry) = problems.element(format_args!("status.loadBalancer.ingress[{place}]"), entry) else { continue };
-        let path = format_args!("status.loadBalancer.ingress[{place}].ip");
-        let Some(ip) = problems.take(path, entry.ip).filter(|ip| !ip.is_empty()) else { continue };
-        let mode_path = format_args!("status.loadBalancer.ingress[{place}].ipMode");
-        match problems.take(mode_path, entry.ip_mode).as_deref() {
-            None | Some("VIP") => vips.extend(parsed_ip(path, &ip, problems)),
-            Some("Proxy") => {}
-            Some(other) => {
-                problems.note(mode_path, format!("{:?} is neither VIP nor Proxy: {} is not served here", cut(other), cut(&ip)));
-            }
-        }
-    }
-    vips
 }
 
 fn traffic_policy(field: &str, policy: Field<Text<'_>>, problems: &mut Problems) -> TrafficPolicy {

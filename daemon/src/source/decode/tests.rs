@@ -1,5 +1,7 @@
 //! Objects cut from what a real API server sent, objects with something wrong in every place, and bytes without any sense.
 
+mod load_balancer;
+
 use std::fmt::Write as _;
 
 use proptest::prelude::*;
@@ -731,7 +733,17 @@ fn deep_nesting_is_refused_or_skipped_never_a_crash() {
     }
 }
 
-const KINDS: [Kind; 5] = [Kind::Service, Kind::ForeignService, Kind::EndpointSlice, Kind::Node, Kind::ServiceCidr];
+const KINDS: [Kind; 9] = [
+    Kind::Service,
+    Kind::ForeignService,
+    Kind::EndpointSlice,
+    Kind::Node,
+    Kind::ServiceCidr,
+    Kind::Peer,
+    Kind::Namespace,
+    Kind::AddressPool,
+    Kind::Advertisement,
+];
 
 /// JSON made of our own field names, so that values land where they are read.
 fn any_object() -> impl Strategy<Value = Value> {
@@ -753,7 +765,10 @@ fn any_object() -> impl Strategy<Value = Value> {
             "None",
             "Local",
             "web",
-            "LoadBalancer"
+            "LoadBalancer",
+            "10.0.0.1-10.0.0.9",
+            "In",
+            "Exists"
         ])
         .prop_map(Value::from),
     ];
@@ -803,6 +818,29 @@ fn any_object() -> impl Strategy<Value = Value> {
         "targetPort",
         "trafficDistribution",
         "service.kubernetes.io/topology-mode",
+        "metallb.io/loadBalancerIPs",
+        "metallb.universe.tf/address-pool",
+        "loadBalancerIP",
+        "loadBalancerClass",
+        "ipFamilyPolicy",
+        "selector",
+        "serviceAllocation",
+        "namespaces",
+        "priority",
+        "namespaceSelectors",
+        "serviceSelectors",
+        "nodeSelectors",
+        "preferredNodeSelectors",
+        "weight",
+        "preference",
+        "matchLabels",
+        "matchExpressions",
+        "operator",
+        "values",
+        "interfaces",
+        "ipAddressPools",
+        "status",
+        "unschedulable",
     ];
     leaf.prop_recursive(6, 64, 6, move |inner| {
         prop_oneof![

@@ -5,10 +5,10 @@
 //! unknown field, without an allocation.
 
 use serde::Deserialize;
-use serde::de::MapAccess;
 use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error as _, MapAccess};
 
-use super::field::{Field, First, List, Present, Shape, Text, object_shape};
+use super::field::{Field, First, List, Pairs, Present, Shape, Text, object_shape};
 
 /// Reads JSON. That it is UTF-8 is looked at once and for the whole: left to itself, serde_json looks at every string.
 pub(crate) fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_json::Result<T> {
@@ -19,7 +19,7 @@ pub(crate) fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_json::Resul
     }
 }
 
-/// Any object: a Service, an EndpointSlice, a Node, a ServiceCIDR, a Status. `Items` is what to do with the items of a List.
+/// Any object: a Service, an EndpointSlice, a Node, an IPAddressPool, a Status ... `Items` is what to do with the items of a List.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'a, Items: Shape<'de> + Default"))]
 pub(crate) struct Document<'a, Items = Skipped> {
@@ -62,6 +62,7 @@ pub(crate) struct Metadata<'a> {
     pub(crate) r#continue: Field<Text<'a>>,
     pub(crate) creation_timestamp: Field<Text<'a>>,
     pub(crate) deletion_timestamp: Field<Text<'a>>,
+    pub(crate) generation: Field<i64>,
     pub(crate) labels: Field<Labels<'a>>,
     pub(crate) annotations: Field<Annotations<'a>>,
 }
@@ -73,21 +74,21 @@ pub(crate) struct Details {
     pub(crate) retry_after_seconds: Field<i64>,
 }
 
-/// The labels that mean something to us.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+/// All labels, and by name those that mean something to us.
+#[derive(Debug, Default)]
 pub(crate) struct Labels<'a> {
-    #[serde(borrow, rename = "kubernetes.io/service-name")]
+    /// `kubernetes.io/service-name`.
     pub(crate) service_name: Field<Text<'a>>,
-    /// Of a slice of a Service of several clusters (KEP-1645), which has no `service-name`.
-    #[serde(rename = "multicluster.kubernetes.io/service-name")]
+    /// `multicluster.kubernetes.io/service-name`, of a slice of a Service of several clusters (KEP-1645), which has no `service-name`.
     pub(crate) multicluster_service_name: Present,
-    #[serde(rename = "service.kubernetes.io/headless")]
+    /// `service.kubernetes.io/headless`.
     pub(crate) headless: Present,
-    #[serde(rename = "service.kubernetes.io/service-proxy-name")]
+    /// `service.kubernetes.io/service-proxy-name`.
     pub(crate) service_proxy_name: Present,
-    #[serde(rename = "topology.kubernetes.io/zone")]
+    /// `topology.kubernetes.io/zone`.
     pub(crate) zone: Field<Text<'a>>,
+    /// Those and all others, in the order given: selectors ask for any of them.
+    pub(crate) all: Pairs<'a>,
 }
 
 /// The annotations that mean something to us.
@@ -107,9 +108,24 @@ pub(crate) struct Annotations<'a> {
     /// What `loadBalancerSourceRanges` was before it was a field.
     #[serde(rename = "service.beta.kubernetes.io/load-balancer-source-ranges")]
     pub(crate) source_ranges: Field<Text<'a>>,
+    // What a Service asks of the load balancer, by MetalLB's prefix of today and by that of before 0.14.9.
+    #[serde(rename = "metallb.io/loadBalancerIPs")]
+    pub(crate) addresses: Field<Text<'a>>,
+    #[serde(rename = "metallb.universe.tf/loadBalancerIPs")]
+    pub(crate) old_addresses: Field<Text<'a>>,
+    #[serde(rename = "metallb.io/address-pool")]
+    pub(crate) pool: Field<Text<'a>>,
+    #[serde(rename = "metallb.universe.tf/address-pool")]
+    pub(crate) old_pool: Field<Text<'a>>,
+    #[serde(rename = "metallb.io/allow-shared-ip")]
+    pub(crate) sharing_key: Field<Text<'a>>,
+    #[serde(rename = "metallb.universe.tf/allow-shared-ip")]
+    pub(crate) old_sharing_key: Field<Text<'a>>,
+    #[serde(rename = "metallb.io/ip-allocated-from-pool")]
+    pub(crate) allocated_from: Field<Text<'a>>,
 }
 
-/// `spec` of a Service, a Node or a ServiceCIDR.
+/// `spec` of a Service, a Node, a ServiceCIDR, an IPAddressPool or an L2Advertisement.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Spec<'a> {
@@ -132,7 +148,13 @@ pub(crate) struct Spec<'a> {
     pub(crate) session_affinity_config: Field<SessionAffinityConfig>,
     pub(crate) health_check_node_port: Field<i64>,
     pub(crate) ports: Field<List<Port<'a>>>,
+    pub(crate) selector: Field<Pairs<'a>>,
+    pub(crate) ip_family_policy: Field<Text<'a>>,
+    pub(crate) load_balancer_class: Field<Text<'a>>,
+    #[serde(rename = "loadBalancerIP")]
+    pub(crate) load_balancer_ip: Field<Text<'a>>,
     // Node
+    pub(crate) unschedulable: Field<bool>,
     #[serde(rename = "podCIDR")]
     pub(crate) pod_cidr: Field<Text<'a>>,
     #[serde(rename = "podCIDRs")]
@@ -140,15 +162,37 @@ pub(crate) struct Spec<'a> {
     pub(crate) taints: Field<List<Taint<'a>>>,
     // ServiceCIDR
     pub(crate) cidrs: Field<List<Text<'a>>>,
+    // IPAddressPool
+    pub(crate) addresses: Field<List<Text<'a>>>,
+    pub(crate) auto_assign: Field<bool>,
+    #[serde(rename = "avoidBuggyIPs")]
+    pub(crate) avoid_buggy_ips: Field<bool>,
+    pub(crate) service_allocation: Field<ServiceAllocation<'a>>,
+    // L2Advertisement
+    pub(crate) ip_address_pools: Field<List<Text<'a>>>,
+    pub(crate) ip_address_pool_selectors: Field<List<LabelSelector<'a>>>,
+    pub(crate) node_selectors: Field<List<LabelSelector<'a>>>,
+    pub(crate) interfaces: Field<List<Text<'a>>>,
+    pub(crate) service_selectors: Field<List<LabelSelector<'a>>>,
+    pub(crate) preferred_node_selectors: Field<List<Preference<'a>>>,
 }
 
-/// `status` of a Service or a Node. (That of a Status object is a string, which nobody asks for.)
+/// `status` of a Service, a Node or an IPAddressPool. (That of a Status object is a string, which nobody asks for.)
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Status<'a> {
     #[serde(borrow)]
     pub(crate) load_balancer: Field<LoadBalancer<'a>>,
     pub(crate) addresses: Field<List<NodeAddress<'a>>>,
+    pub(crate) conditions: Field<List<StatusCondition<'a>>>,
+    #[serde(rename = "assignedIPv4")]
+    pub(crate) assigned_v4: Field<i64>,
+    #[serde(rename = "assignedIPv6")]
+    pub(crate) assigned_v6: Field<i64>,
+    #[serde(rename = "availableIPv4")]
+    pub(crate) available_v4: Field<i64>,
+    #[serde(rename = "availableIPv6")]
+    pub(crate) available_v6: Field<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -249,6 +293,79 @@ pub(crate) struct NodeAddress<'a> {
     pub(crate) address: Field<Text<'a>>,
 }
 
+/// One of `status.conditions`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct StatusCondition<'a> {
+    #[serde(borrow)]
+    pub(crate) r#type: Field<Text<'a>>,
+    pub(crate) status: Field<Text<'a>>,
+}
+
+/// `spec.serviceAllocation` of a pool.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct ServiceAllocation<'a> {
+    pub(crate) priority: Field<i64>,
+    #[serde(borrow)]
+    pub(crate) namespaces: Field<List<Text<'a>>>,
+    pub(crate) namespace_selectors: Field<List<LabelSelector<'a>>>,
+    pub(crate) service_selectors: Field<List<LabelSelector<'a>>>,
+}
+
+/// `metav1.LabelSelector`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct LabelSelector<'a> {
+    #[serde(borrow)]
+    pub(crate) match_labels: Field<Pairs<'a>>,
+    pub(crate) match_expressions: Field<List<Expression<'a>>>,
+}
+
+/// `metav1.LabelSelectorRequirement`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Expression<'a> {
+    #[serde(borrow)]
+    pub(crate) key: Field<Text<'a>>,
+    pub(crate) operator: Field<Text<'a>>,
+    pub(crate) values: Field<List<Text<'a>>>,
+}
+
+/// One of `spec.preferredNodeSelectors` of an L2Advertisement.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Preference<'a> {
+    pub(crate) weight: Field<i64>,
+    #[serde(borrow)]
+    pub(crate) preference: Field<LabelSelector<'a>>,
+}
+
+impl<'de: 'a, 'a> Shape<'de> for Labels<'a> {
+    const WANTED: &'static str = "an object";
+
+    /// One of ours that is there twice is an error, as for derived code; of any other the last one counts.
+    fn from_object<A: MapAccess<'de>>(object: A) -> Result<Option<Self>, A::Error> {
+        const SERVICE_NAME: &str = "kubernetes.io/service-name";
+        const ZONE: &str = "topology.kubernetes.io/zone";
+        let Some(all) = Pairs::from_object(object)? else { return Ok(None) };
+        let mut labels = Self { all, ..Self::default() };
+        for (key, value) in &labels.all.0 {
+            match key.as_ref() {
+                SERVICE_NAME if labels.service_name == Field::Absent => labels.service_name = value.clone(),
+                SERVICE_NAME => return Err(A::Error::duplicate_field(SERVICE_NAME)),
+                ZONE if labels.zone == Field::Absent => labels.zone = value.clone(),
+                ZONE => return Err(A::Error::duplicate_field(ZONE)),
+                "multicluster.kubernetes.io/service-name" => labels.multicluster_service_name = Present(true),
+                "service.kubernetes.io/headless" => labels.headless = Present(true),
+                "service.kubernetes.io/service-proxy-name" => labels.service_proxy_name = Present(true),
+                _ => {}
+            }
+        }
+        Ok(Some(labels))
+    }
+}
+
 impl<'de: 'a, 'a, Items: Shape<'de> + Default> Shape<'de> for Document<'a, Items> {
     const WANTED: &'static str = "an object";
 
@@ -278,6 +395,7 @@ impl<'de: 'a, 'a> Shape<'de> for TargetPort<'a> {
 }
 
 object_shape!(
-    borrowing Metadata, Labels, Annotations, Spec, Status, LoadBalancer, Ingress, Port, Endpoint, Hints, Named, Taint, NodeAddress;
+    borrowing Metadata, Annotations, Spec, Status, LoadBalancer, Ingress, Port, Endpoint, Hints, Named, Taint, NodeAddress,
+        StatusCondition, ServiceAllocation, LabelSelector, Expression, Preference;
     owning Details, SessionAffinityConfig, ClientIp, Conditions
 );

@@ -21,7 +21,13 @@ pub(crate) fn trust_the_server(object: &mut Object) {
     let problems = match object {
         Object::Service(service) | Object::ForeignService(service) => &mut service.problems,
         Object::EndpointSlice(slice) => &mut slice.problems,
-        Object::Node(_) | Object::ServiceCidr(_) => return,
+        // A server lets in whatever the schema of a custom resource does, and others are not examined.
+        Object::Node(_)
+        | Object::ServiceCidr(_)
+        | Object::Peer(_)
+        | Object::Namespace(_)
+        | Object::AddressPool(_)
+        | Object::Advertisement(_) => return,
     };
     problems.retain(|problem| {
         problem.field != DISTRIBUTION

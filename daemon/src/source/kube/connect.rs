@@ -41,6 +41,9 @@ pub struct KubeOptions {
     pub node_name: Arc<str>,
     /// Also watch headless Services and their slices, for DNS. kube-proxy's selectors leave them out.
     pub headless: bool,
+    /// The namespace whose IPAddressPools and L2Advertisements count. `None`: those of all namespaces are delivered, and
+    /// [`Home`](crate::model::load_balancer::Home) tells by them which one it is.
+    pub metallb_namespace: Option<Arc<str>>,
     /// How long to wait for what.
     pub timing: Timing,
 }
@@ -71,6 +74,10 @@ pub struct Timing {
     pub silence: Duration,
     /// When to ask again for a resource that the server did not have.
     pub absent: Duration,
+    /// When to ask again for a resource whose CustomResourceDefinition is not installed; up to twice as long, at random. Somebody who
+    /// installs it waits for that; 5,000 nodes that ask for two of them are 111 requests a second, each answered without a look into
+    /// the store.
+    pub uninstalled: Duration,
     /// How long a watch is to last; up to twice as long, at random, so that not all nodes come back at once.
     pub watch: Duration,
 }
@@ -86,6 +93,7 @@ impl Default for Timing {
             streaming_list: Duration::from_secs(15),
             silence: Duration::from_secs(150),
             absent: Duration::from_secs(600),
+            uninstalled: Duration::from_secs(60),
             watch: Duration::from_secs(300),
         }
     }

@@ -1,4 +1,4 @@
-//! A Kubernetes API server as a source: five watches, each with its own connection, its own pace and its own task.
+//! A Kubernetes API server as a source: a set of watches, each with its own connection, its own pace and its own task.
 //!
 //! The watches are our own and not kube's `watcher`: it has no way back from streaming lists to pages, keeps a page of lists in
 //! memory, and copies every event twice. An event here is one line, decoded where it lies.
@@ -29,6 +29,7 @@ pub use self::connect::{ApiServers, ConnectError, KubeOptions, Timing, connect, 
 pub use self::events::{EventSink, EventSubject, Remark, Severity};
 pub use self::health::{Health, StreamHealth, StreamState};
 pub use self::meter::{Asked, Meter};
+pub use self::resource::Watches;
 
 use self::failure::Failure;
 use self::watcher::Watcher;
@@ -38,6 +39,7 @@ use super::Change;
 #[derive(Debug)]
 pub struct KubeSource {
     options: KubeOptions,
+    watches: Watches,
     servers: Arc<ApiServers>,
     health: Arc<Health>,
 }
@@ -46,7 +48,14 @@ impl KubeSource {
     /// A source that has not begun. `servers` comes from [`connect`] with the same options.
     #[must_use]
     pub fn new(servers: Arc<ApiServers>, options: KubeOptions) -> Self {
-        Self { options, servers, health: Arc::default() }
+        Self::of(Watches::default(), servers, options)
+    }
+
+    /// One of another set of watches. Several sources of one process share their `servers`, and each has a channel and a health of its
+    /// own: what holds up one of them is not the others' business.
+    #[must_use]
+    pub fn of(watches: Watches, servers: Arc<ApiServers>, options: KubeOptions) -> Self {
+        Self { options, watches, servers, health: Arc::default() }
     }
 
     /// How the watches are doing; stays valid while they run.
@@ -59,7 +68,7 @@ impl KubeSource {
     /// A full channel holds up the streams, and nothing is lost.
     pub async fn run(self, changes: Sender<Change>, cancel: CancellationToken) {
         let mut watchers = JoinSet::new();
-        for resource in resource::watched(&self.options) {
+        for resource in self.watches.resources(&self.options) {
             let watcher =
                 Watcher::new(resource, self.servers.clone(), self.health.clone(), changes.clone(), self.options.timing.clone());
             watchers.spawn(watcher.run());

@@ -1,5 +1,7 @@
-//! What is asked of the API server: paths, selectors and parameters, exactly as kube-proxy v1.36.2 asks (`cmd/kube-proxy/app/server.go`).
+//! What is asked of the API server: paths, selectors and parameters. Those of a service proxy are exactly as kube-proxy v1.36.2 asks
+//! (`cmd/kube-proxy/app/server.go`); those of the load balancer are what MetalLB v0.16.1 reads.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::KubeOptions;
@@ -11,13 +13,40 @@ pub(super) struct Resource {
     pub(super) kind: Kind,
     /// Name of the stream, in marks, logs and metrics.
     pub(super) stream: &'static str,
-    path: &'static str,
+    path: Cow<'static, str>,
     labels: &'static str,
     fields: String,
     /// Objects per page of a list. Pages are for the server's sake; ours are cut into objects as they arrive.
     page: u32,
-    /// May be missing on an older server.
-    pub(super) optional: bool,
+    /// What it means that a server does not have it.
+    pub(super) absence: Absence,
+}
+
+/// What it means that a server does not have a resource (404).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Absence {
+    /// Every server has it.
+    Failure,
+    /// A server of an older version, which has none of it.
+    Older,
+    /// Its CustomResourceDefinition is not installed, or not any more, and may be at any time.
+    NotInstalled,
+}
+
+/// Which objects of a cluster are watched, and for whom.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Watches {
+    /// What a service proxy serves, and what it has to know of its own node.
+    #[default]
+    ServiceProxy,
+    /// What tells a node whether it may announce addresses, and which: pools and L2Advertisements.
+    Announcer,
+    /// All Nodes: what a node that may announce has to know of the others. For such nodes alone: a Node changes every five minutes at
+    /// least, and 5,000 of them that watch each other would make the server send 83,000 events a second.
+    Peers,
+    /// What giving addresses to Services takes: all Services, whoever's and of whatever class, pools, L2Advertisements, Namespaces and
+    /// Nodes. Services of a class or a proxy of somebody's own are among them because what they hold, nobody else may be given.
+    Controller,
 }
 
 /// Where a list is to come from.
@@ -31,23 +60,71 @@ pub(super) enum From<'a> {
     Store,
 }
 
-/// Everything that is watched.
-pub(super) fn watched(options: &KubeOptions) -> [Resource; 5] {
+impl Watches {
+    /// Everything that is watched.
+    pub(super) fn resources(self, options: &KubeOptions) -> Vec<Resource> {
+        let everyones = |kind, stream, path| Resource {
+            kind,
+            stream,
+            path: Cow::Borrowed(path),
+            labels: "",
+            fields: String::new(),
+            page: 500,
+            absence: Absence::Failure,
+        };
+        match self {
+            Self::ServiceProxy => service_proxy(options).into(),
+            Self::Announcer => metallb(options).into(),
+            Self::Peers => vec![everyones(Kind::Peer, "peers", "/api/v1/nodes")],
+            Self::Controller => {
+                let [pools, advertisements] = metallb(options);
+                vec![
+                    pools,
+                    advertisements,
+                    everyones(Kind::Peer, "peers", "/api/v1/nodes"),
+                    everyones(Kind::Namespace, "namespaces", "/api/v1/namespaces"),
+                    everyones(Kind::Service, "services", "/api/v1/services"),
+                ]
+            }
+        }
+    }
+}
+
+/// MetalLB's own objects: of one namespace, where it is given. Else all of them, since in which namespace they are is only seen so; this
+/// takes leave to list and watch them in the whole cluster (docs/decisions/metallb-namespace.md).
+fn metallb(options: &KubeOptions) -> [Resource; 2] {
+    let resource = |kind, stream: &'static str| Resource {
+        kind,
+        stream,
+        path: match &options.metallb_namespace {
+            Some(namespace) => format!("/apis/metallb.io/v1beta1/namespaces/{namespace}/{stream}").into(),
+            None => format!("/apis/metallb.io/v1beta1/{stream}").into(),
+        },
+        labels: "",
+        fields: String::new(),
+        page: 500,
+        absence: Absence::NotInstalled,
+    };
+    [resource(Kind::AddressPool, "ipaddresspools"), resource(Kind::Advertisement, "l2advertisements")]
+}
+
+/// As kube-proxy.
+fn service_proxy(options: &KubeOptions) -> [Resource; 5] {
     let not_headless = if options.headless { "" } else { "spec.clusterIP!=None" };
     let resource = |kind, stream, path, labels, fields: &str, page| Resource {
         kind,
         stream,
-        path,
+        path: Cow::Borrowed(path),
         labels,
         fields: fields.to_owned(),
         page,
-        optional: false,
+        absence: Absence::Failure,
     };
     let slices = if options.headless { "" } else { "!service.kubernetes.io/headless" };
     [
         resource(Kind::Node, "nodes", "/api/v1/nodes", "", &format!("metadata.name={}", options.node_name), 500),
         Resource {
-            optional: true,
+            absence: Absence::Older,
             ..resource(Kind::ServiceCidr, "servicecidrs", "/apis/networking.k8s.io/v1/servicecidrs", "", "", 500)
         },
         resource(
@@ -123,7 +200,7 @@ impl Resource {
     }
 
     fn query_of(&self, labels: &str) -> Query {
-        let mut query = Query { uri: self.path.to_owned(), separator: '?' };
+        let mut query = Query { uri: self.path.clone().into_owned(), separator: '?' };
         if !self.fields.is_empty() {
             query.add("fieldSelector", &self.fields);
         }
@@ -162,7 +239,7 @@ mod tests {
     #[test]
     fn requests_are_those_that_were_recorded() {
         let [nodes, _, foreign, services, slices] =
-            watched(&KubeOptions { node_name: "node-a".into(), ..KubeOptions::default() });
+            service_proxy(&KubeOptions { node_name: "node-a".into(), ..KubeOptions::default() });
         assert_eq!(nodes.list(From::Store, false, None), "/api/v1/nodes?fieldSelector=metadata.name%3Dnode-a");
         assert_eq!(
             services.list(From::Store, true, None),
@@ -182,8 +259,27 @@ mod tests {
 
     #[test]
     fn headless_services_are_asked_for_where_they_are_wanted() {
-        for resource in watched(&KubeOptions { headless: true, node_name: "n".into(), ..KubeOptions::default() }) {
+        for resource in service_proxy(&KubeOptions { headless: true, node_name: "n".into(), ..KubeOptions::default() }) {
             assert!(!resource.watch("1", 1).contains("headless") && !resource.watch("1", 1).contains("clusterIP"));
         }
+    }
+
+    #[test]
+    fn the_load_balancer_asks_for_everything_but_in_one_namespace_if_one_is_given() {
+        let asked = |watches: Watches, namespace: Option<&str>| {
+            let options =
+                KubeOptions { node_name: "n".into(), metallb_namespace: namespace.map(Into::into), ..KubeOptions::default() };
+            let resources = watches.resources(&options);
+            resources.iter().map(|resource| resource.list(From::Store, false, None)).collect::<Vec<_>>()
+        };
+        let group = "/apis/metallb.io/v1beta1";
+        let everywhere = ["ipaddresspools", "l2advertisements"].map(|kind| format!("{group}/{kind}"));
+        assert_eq!(asked(Watches::Announcer, None), everywhere);
+        let given = ["ipaddresspools", "l2advertisements"].map(|kind| format!("{group}/namespaces/lb/{kind}"));
+        assert_eq!(asked(Watches::Announcer, Some("lb")), given);
+        assert_eq!(asked(Watches::Peers, None), ["/api/v1/nodes"]);
+        let core = ["nodes", "namespaces", "services"].map(|kind| format!("/api/v1/{kind}"));
+        assert_eq!(asked(Watches::Controller, None), [&everywhere[..], &core].concat());
+        assert_eq!(asked(Watches::Controller, Some("lb")), [&given[..], &core].concat());
     }
 }

@@ -173,6 +173,7 @@ fn options(urls: &[&str]) -> KubeOptions {
         streaming_list: ms(2_000),
         silence: ms(300),
         absent: ms(20),
+        uninstalled: ms(20),
         watch: Duration::from_secs(300),
     };
     KubeOptions {
@@ -196,9 +197,13 @@ impl Watch {
     }
 
     async fn with(kind: Kind, options: KubeOptions) -> Self {
+        Self::among(Watches::ServiceProxy, kind, options).await
+    }
+
+    async fn among(watches: Watches, kind: Kind, options: KubeOptions) -> Self {
         let servers = Arc::new(connect(&options).await.expect("connects"));
-        let resource =
-            resource::watched(&options).into_iter().find(|resource| resource.kind == kind).expect("every kind is watched");
+        let mut resources = watches.resources(&options).into_iter();
+        let resource = resources.find(|resource| resource.kind == kind).expect("the kind is watched");
         let (sender, changes) = mpsc::channel(4);
         let health = Arc::new(Health::default());
         let task = tokio::spawn(Watcher::new(resource, servers, health.clone(), sender, options.timing).run());
@@ -218,6 +223,8 @@ impl Watch {
             Change::Applied(Object::EndpointSlice(slice)) => format!("+{}", slice.key.name()),
             Change::Applied(Object::Node(node)) => format!("+{}", node.name),
             Change::Applied(Object::ServiceCidr(cidr)) => format!("+{}", cidr.name),
+            Change::Applied(Object::AddressPool(pool)) => format!("+{}", pool.key),
+            Change::Applied(other) => panic!("no watch of these tests tells {other:?}"),
         }
     }
 
@@ -495,6 +502,47 @@ async fn service_cidrs_may_be_missing_and_come_later() {
     let server = Server::start([(ANY, missing()), (ANY, missing()), (ANY, stream([cidr, end_of_list(9)], End::Hold))]).await;
     let mut watch = Watch::of(Kind::ServiceCidr, &[&server.url]).await;
     watch.tells("listing listed listing listed listing +kubernetes listed @9").await;
+}
+
+fn pool(name: &str, version: u32) -> Value {
+    json!({"metadata": {"name": name, "namespace": "metallb-system", "resourceVersion": version.to_string()}, "spec": {"addresses": ["10.0.0.0/24"]}})
+}
+
+fn not_installed() -> Answer {
+    Answer { head: "404 Not Found".into(), chunks: vec!["404 page not found\n".into()], end: End::Clean }
+}
+
+#[tokio::test]
+async fn pools_may_not_be_installed_and_come_later() {
+    let (log, _guard) = Log::capture();
+    let come = stream([event("ADDED", pool("a", 3)), end_of_list(9)], End::Hold);
+    let server = Server::start([(ANY, not_installed()), (ANY, not_installed()), (ANY, not_installed()), (ANY, come)]).await;
+    let mut watch = Watch::among(Watches::Announcer, Kind::AddressPool, options(&[&server.url])).await;
+    watch.tells("listing listed listing +metallb-system/a listed @9").await;
+    let told: Vec<_> = log.lines().into_iter().filter(|line| line.contains("has no ipaddresspools")).collect();
+    assert!(told.len() == 1 && told[0].starts_with("INFO"), "{told:?}");
+}
+
+/// A server that starts says of every custom resource that it is not there, until it has read the definitions.
+#[tokio::test]
+async fn pools_that_were_there_are_not_believed_to_be_gone_at_the_first_word() {
+    let (log, _guard) = Log::capture();
+    let listed = |version| stream([event("ADDED", pool("a", 3)), end_of_list(version)], End::Clean);
+    let server = Server::start([
+        (STREAMING, listed(9)),
+        ("resourceVersion=9", not_installed()),
+        (STREAMING, listed(10)),
+        ("resourceVersion=10", not_installed()),
+        (STREAMING, not_installed()),
+        (STREAMING, stream([event("ADDED", pool("b", 12)), end_of_list(13)], End::Hold)),
+    ])
+    .await;
+    let mut watch = Watch::among(Watches::Controller, Kind::AddressPool, options(&[&server.url])).await;
+    let once = "listing +metallb-system/a listed @9 listing +metallb-system/a listed @10";
+    watch.tells(&format!("{once} listing listed listing +metallb-system/b listed @13")).await;
+    let told = log.lines().into_iter().filter(|line| line.contains("has no ipaddresspools any more"));
+    let told: Vec<_> = told.map(|line| line.split_once(' ').map(|(level, _)| level.to_owned())).collect();
+    assert_eq!(told, ["WARN", "WARN", "INFO"].map(|level| Some(level.to_owned())));
 }
 
 #[tokio::test]

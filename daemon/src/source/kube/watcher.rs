@@ -37,7 +37,7 @@ use super::backoff::Backoff;
 use super::connect::{ApiServers, Server, Timing};
 use super::failure::Failure;
 use super::health::Health;
-use super::resource::{From, Resource};
+use super::resource::{Absence, From, Resource};
 use super::split::{Items, Lines};
 use crate::model::Interner;
 use crate::source::decode::field::{Field, Text};
@@ -76,6 +76,8 @@ pub(super) struct Watcher {
     told_of_nobody: bool,
     /// The server was away: it may have come back as an older one.
     was_away: bool,
+    /// How often in a row the server has said that it does not have the resource.
+    absences: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +138,7 @@ impl Watcher {
             refused: false,
             told_of_nobody: false,
             was_away: false,
+            absences: 0,
         }
     }
 
@@ -184,13 +187,10 @@ impl Watcher {
                     // Once is business as usual and costs no time; a server that always says so is not hurried.
                     sleep(backoff.next_but_first()).await;
                 }
-                failure if self.resource.optional && failure.is_absent() => {
-                    debug!("API server {} has no {}: taken as none", server.url, self.resource.stream);
-                    if self.nothing_to_list().await.is_err() {
-                        return;
-                    }
+                failure if self.resource.absence != Absence::Failure && failure.is_absent() => {
+                    let Ok(pause) = self.absent(server).await else { return };
                     phase = Phase::Begin;
-                    sleep(self.timing.absent).await;
+                    sleep(pause).await;
                 }
                 failure if phase == Phase::Begin && !paged && self.refuses_streaming(&failure) => {
                     debug!("streaming list of {} refused ({failure}): trying pages", self.resource.stream);
@@ -442,10 +442,42 @@ impl Watcher {
 
     fn note_listed(&mut self) {
         self.was_away = false;
+        self.absences = 0;
         self.from_store = false;
         self.unpaged = false;
         self.unfinished = 0;
         self.health.listed(self.resource.stream);
+    }
+
+    /// The server does not have the resource. When to ask again.
+    ///
+    /// One that was there a moment ago is not believed to be gone at the first word: a server that has just started says so of all
+    /// custom resources until it has read their definitions, and taking that for an empty list would take every VIP from its Service.
+    async fn absent(&mut self, server: &Server) -> Result<Duration, Failure> {
+        let stream = self.resource.stream;
+        self.absences = self.absences.saturating_add(1);
+        if self.resource.absence == Absence::Older {
+            debug!("API server {} has no {stream}: taken as none", server.url);
+            self.nothing_to_list().await?;
+            return Ok(self.timing.absent);
+        }
+        let before = self.version.is_some();
+        if before && self.absences == 1 {
+            warn!("API server {} has no {stream} any more: what is known stays until it has said so twice", server.url);
+            return Ok(self.timing.longest_backoff);
+        }
+        if before || self.absences == 1 {
+            let any_more = if before { " any more" } else { "" };
+            info!(
+                "API server {} has no {stream}{any_more} (metallb.io/v1beta1 is not installed): there are none, and it is asked again \
+                 from time to time",
+                server.url
+            );
+            self.version = None;
+            self.nothing_to_list().await?;
+        }
+        let least = self.timing.uninstalled;
+        Ok(rand::random_range(least..=least * 2))
     }
 
     /// A server without the resource has none of it.

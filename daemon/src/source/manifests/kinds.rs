@@ -14,17 +14,20 @@ pub(super) struct Recognised {
 }
 
 /// Kind, its name, and the one version that is read.
-const OURS: [(Kind, &str, &str); 4] = [
+const OURS: [(Kind, &str, &str); 7] = [
     (Kind::Service, "Service", "v1"),
     (Kind::EndpointSlice, "EndpointSlice", "discovery.k8s.io/v1"),
     (Kind::ServiceCidr, "ServiceCIDR", "networking.k8s.io/v1"),
     (Kind::Node, "Node", "v1"),
+    (Kind::Namespace, "Namespace", "v1"),
+    (Kind::AddressPool, "IPAddressPool", "metallb.io/v1beta1"),
+    (Kind::Advertisement, "L2Advertisement", "metallb.io/v1beta1"),
 ];
 
 /// `None` for a kind of no interest. An empty version is one that was not given.
 pub(super) fn recognise(version: &str, name: &str) -> Option<Recognised> {
     let &(kind, own_name, own_version) = OURS.iter().find(|(_, own, _)| own.eq_ignore_ascii_case(name))?;
-    if is_anothers(version) {
+    if group(version) != group(own_version) && is_anothers(version) {
         return None;
     }
     let slip = |field: &str, given: &str, own: &str| Problem {
@@ -41,10 +44,16 @@ pub(super) fn recognise(version: &str, name: &str) -> Option<Recognised> {
     Some(Recognised { kind, slips })
 }
 
-/// A group of somebody's own, who may call a kind whatever he likes (`serving.knative.dev/v1`, Service). Those of Kubernetes end in
-/// `.k8s.io` or have no dot.
+/// A group of somebody's own, who may call a kind whatever he likes (`serving.knative.dev/v1`, Service; a cloud's `IPAddressPool`). Those
+/// of Kubernetes end in `.k8s.io` or have no dot.
 fn is_anothers(version: &str) -> bool {
-    version.split_once('/').is_some_and(|(group, _)| group.contains('.') && !group.ends_with(".k8s.io"))
+    let group = group(version);
+    group.contains('.') && !group.ends_with(".k8s.io")
+}
+
+/// The group of an `apiVersion`, empty for Kubernetes' first.
+fn group(version: &str) -> &str {
+    version.split_once('/').map_or("", |(group, _)| group)
 }
 
 #[cfg(test)]
@@ -68,6 +77,8 @@ mod tests {
         assert!(kind == Kind::EndpointSlice && slips.contains("v1beta1") && slips.contains("discovery.k8s.io/v1,"), "{slips}");
         let (kind, slips) = said("v1", "service").expect("ours");
         assert!(kind == Kind::Service && slips.starts_with(r#"kind: "service" is not Service"#), "{slips}");
+        let (kind, slips) = said("metallb.io/v1beta2", "IPAddressPool").expect("ours");
+        assert!(kind == Kind::AddressPool && slips.contains("v1beta2"), "{slips}");
         assert_eq!(recognise("apps/v1", "ENDPOINTSLICE").expect("ours").slips.len(), 2);
     }
 
@@ -78,6 +89,9 @@ mod tests {
             ("v1", "Pod"),
             ("serving.knative.dev/v1", "Service"),
             ("multicluster.x-k8s.io/v1", "Node"),
+            ("metallb.io/v1beta1", "Service"),
+            ("metallb.io/v1beta1", "BGPAdvertisement"),
+            ("cloud.example.org/v1", "IPAddressPool"),
         ] {
             assert_eq!(recognise(version, name), None, "{version} {name}");
         }

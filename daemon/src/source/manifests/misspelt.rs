@@ -37,6 +37,10 @@ const SERVICE: Fields = Fields(&[
             ("externalTrafficPolicy", PLAIN),
             ("trafficDistribution", PLAIN),
             ("sessionAffinity", PLAIN),
+            ("ipFamilyPolicy", PLAIN),
+            ("loadBalancerClass", PLAIN),
+            ("loadBalancerIP", PLAIN),
+            ("selector", PLAIN),
             ("sessionAffinityConfig", Fields(&[("clientIP", Fields(&[("timeoutSeconds", PLAIN)]))])),
             ("healthCheckNodePort", PLAIN),
             (
@@ -65,10 +69,54 @@ const ENDPOINT_SLICE: Fields = Fields(&[
     ("ports", Fields(&[("name", PLAIN), ("protocol", PLAIN), ("port", PLAIN)])),
 ]);
 
+/// `metav1.LabelSelector`.
+const SELECTOR: Fields =
+    Fields(&[("matchLabels", PLAIN), ("matchExpressions", Fields(&[("key", PLAIN), ("operator", PLAIN), ("values", PLAIN)]))]);
+
+const ADDRESS_POOL: Fields = Fields(&[
+    ("apiVersion", PLAIN),
+    ("kind", PLAIN),
+    ("metadata", METADATA),
+    (
+        "spec",
+        Fields(&[
+            ("addresses", PLAIN),
+            ("autoAssign", PLAIN),
+            ("avoidBuggyIPs", PLAIN),
+            (
+                "serviceAllocation",
+                Fields(&[
+                    ("priority", PLAIN),
+                    ("namespaces", PLAIN),
+                    ("namespaceSelectors", SELECTOR),
+                    ("serviceSelectors", SELECTOR),
+                ]),
+            ),
+        ]),
+    ),
+]);
+
+const ADVERTISEMENT: Fields = Fields(&[
+    ("apiVersion", PLAIN),
+    ("kind", PLAIN),
+    ("metadata", METADATA),
+    (
+        "spec",
+        Fields(&[
+            ("ipAddressPools", PLAIN),
+            ("ipAddressPoolSelectors", SELECTOR),
+            ("nodeSelectors", SELECTOR),
+            ("interfaces", PLAIN),
+            ("serviceSelectors", SELECTOR),
+            ("preferredNodeSelectors", Fields(&[("weight", PLAIN), ("preference", SELECTOR)])),
+        ]),
+    ),
+]);
+
 /// Every field of all of them.
 static KNOWN: LazyLock<HashSet<&[u8]>> = LazyLock::new(|| {
     let mut known = HashSet::new();
-    let mut levels = vec![&SERVICE, &ENDPOINT_SLICE];
+    let mut levels = vec![&SERVICE, &ENDPOINT_SLICE, &ADDRESS_POOL, &ADVERTISEMENT];
     while let Some(Fields(fields)) = levels.pop() {
         known.extend(fields.iter().map(|(name, _)| name.as_bytes()));
         levels.extend(fields.iter().map(|(_, within)| within));
@@ -112,6 +160,8 @@ fn in_object(object: &Tree, kind: &str, path: &str, number: usize, say: &mut imp
     let fields = match kinds::recognise(text("apiVersion").unwrap_or_default(), kind) {
         Some(recognised) if recognised.kind == Kind::Service => SERVICE,
         Some(recognised) if recognised.kind == Kind::EndpointSlice => ENDPOINT_SLICE,
+        Some(recognised) if recognised.kind == Kind::AddressPool => ADDRESS_POOL,
+        Some(recognised) if recognised.kind == Kind::Advertisement => ADVERTISEMENT,
         _ => return,
     };
     let title = title(Some(kind), object.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Tree::text));
@@ -152,6 +202,30 @@ mod tests {
             ["", ":", "ready: true\nnodePort: 1\nclusterIPs: []", "Ready", "app: READY", "# of ports", "myready: 1", "fd00::1"]
         {
             assert!(!suspected(text.as_bytes()), "{text}");
+        }
+    }
+
+    /// Those of `spec`: a status is written by controllers.
+    fn is_the_schemas(schema: &serde_json::Value, Fields(fields): &Fields, path: &str) {
+        let schema = if schema["items"].is_null() { schema } else { &schema["items"] };
+        let mut names: Vec<_> = fields.iter().map(|(name, _)| *name).collect();
+        names.sort_unstable();
+        let of_schema: Vec<_> = schema["properties"].as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, of_schema, "{path}");
+        for (name, inner) in *fields {
+            is_the_schemas(&schema["properties"][name], inner, &format!("{path}.{name}"));
+        }
+    }
+
+    #[test]
+    fn metallbs_fields_are_those_of_our_definitions() {
+        let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/crds");
+        for (plural, Fields(fields)) in [("ipaddresspools", ADDRESS_POOL), ("l2advertisements", ADVERTISEMENT)] {
+            let text = std::fs::read_to_string(directory.join(format!("{plural}.yaml"))).expect("it is there");
+            let definition: serde_json::Value = serde_saphyr::from_str(&text).expect("it is YAML");
+            let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+            let (_, spec) = fields.iter().find(|(name, _)| *name == "spec").expect("all have one");
+            is_the_schemas(schema, spec, plural);
         }
     }
 

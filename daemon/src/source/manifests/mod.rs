@@ -1,4 +1,4 @@
-//! A file or a directory of ordinary Kubernetes YAML or JSON, watched: Services without a cluster.
+//! A file or a directory of ordinary Kubernetes YAML or JSON, watched: Services, and pools for their addresses, without a cluster.
 //!
 //! The selectors that an API server would apply are applied here. Objects get what a person expects of a manifest: the API
 //! server's defaults, the namespace `default`, and a [`Problem`](crate::model::Problem) where only an allocator could fill a gap.

@@ -117,9 +117,22 @@ impl Reader<'_> {
             return;
         }
         let document = with_defaults(kind, document);
+        if kind == Kind::Node
+            && let Ok(peer) = decode::peer(&document, self.names)
+        {
+            // Any Node may announce. What is wrong with ours is said of ours.
+            let key = ObjectKey::new("", &peer.name);
+            self.parsed.objects.push((Kind::Peer, key, Object::Peer(Box::new(peer))));
+        }
         match decode::object(kind, document, self.names) {
             Ok(Decoded::Object(mut object)) => {
-                problems_of(&mut object).extend(slips);
+                match problems_of(&mut object) {
+                    Some(problems) => problems.extend(slips),
+                    None => {
+                        let number = self.documents;
+                        self.parsed.warnings.extend(slips.iter().map(|slip| format!("document {number} ({kind}): {slip}")));
+                    }
+                }
                 self.keep(kind, object);
             }
             Ok(Decoded::NotOurs { key, problems }) => {
@@ -148,17 +161,23 @@ impl Reader<'_> {
             Object::Node(node) if *node.name != *self.options.node_name => return,
             Object::Node(node) => ObjectKey::new("", &node.name),
             Object::ServiceCidr(cidr) => ObjectKey::new("", &cidr.name),
+            Object::Peer(peer) => ObjectKey::new("", &peer.name),
+            Object::Namespace(namespace) => ObjectKey::new("", &namespace.name),
+            Object::AddressPool(pool) => pool.key.clone(),
+            Object::Advertisement(advertisement) => advertisement.key.clone(),
         };
         self.parsed.objects.push((kind, key, object));
     }
 }
 
-fn problems_of(object: &mut Object) -> &mut Vec<Problem> {
+/// Where a slip can be told of that costs nothing. A pool or an advertisement with a problem is not used at all, and others have none.
+fn problems_of(object: &mut Object) -> Option<&mut Vec<Problem>> {
     match object {
-        Object::Service(service) | Object::ForeignService(service) => &mut service.problems,
-        Object::EndpointSlice(slice) => &mut slice.problems,
-        Object::Node(node) => &mut node.problems,
-        Object::ServiceCidr(cidr) => &mut cidr.problems,
+        Object::Service(service) | Object::ForeignService(service) => Some(&mut service.problems),
+        Object::EndpointSlice(slice) => Some(&mut slice.problems),
+        Object::Node(node) => Some(&mut node.problems),
+        Object::ServiceCidr(cidr) => Some(&mut cidr.problems),
+        Object::Peer(_) | Object::Namespace(_) | Object::AddressPool(_) | Object::Advertisement(_) => None,
     }
 }
 

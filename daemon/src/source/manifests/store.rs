@@ -15,8 +15,18 @@ use super::{ManifestOptions, STREAM};
 use crate::model::{Interner, ObjectKey};
 use crate::source::{Change, Kind, Mark, Object};
 
-/// The order in which kinds are delivered: what says where we are, then what is served, then by whom.
-const KINDS: [Kind; 5] = [Kind::Node, Kind::ServiceCidr, Kind::ForeignService, Kind::Service, Kind::EndpointSlice];
+/// The order in which kinds are delivered: what says where we are, then what may be given to Services, then what is served, then by whom.
+const KINDS: [Kind; 9] = [
+    Kind::Node,
+    Kind::Peer,
+    Kind::Namespace,
+    Kind::ServiceCidr,
+    Kind::AddressPool,
+    Kind::Advertisement,
+    Kind::ForeignService,
+    Kind::Service,
+    Kind::EndpointSlice,
+];
 
 /// The state of the source between two loads.
 pub(super) struct Store {
@@ -140,10 +150,14 @@ impl Store {
                 match merged.entry(id.clone()) {
                     Entry::Vacant(free) => _ = free.insert((object.clone(), path)),
                     Entry::Occupied(taken) => {
+                        let kind = KINDS[usize::from(id.0)];
+                        let (first, winner) = taken.get();
+                        if !is_worth_a_word(kind, object, first) {
+                            continue;
+                        }
                         let double = (id.clone(), path.clone());
                         if !self.doubles.contains(&double) {
-                            let kind = KINDS[usize::from(id.0)];
-                            let (winner, loser) = (taken.get().1.display(), path.display());
+                            let (winner, loser) = (winner.display(), path.display());
                             warn!("{kind} {} is defined in {winner} and again in {loser}: the first counts", id.1);
                         }
                         doubles.insert(double);
@@ -157,13 +171,26 @@ impl Store {
     }
 }
 
+/// A Peer is a Node, of which it is said already; a Namespace often comes with each of what is in it, word for word.
+fn is_worth_a_word(kind: Kind, object: &Object, first: &Object) -> bool {
+    match kind {
+        Kind::Peer => false,
+        Kind::Namespace => object != first,
+        _ => true,
+    }
+}
+
 fn order(kind: Kind) -> KindOrder {
     match kind {
         Kind::Node => 0,
-        Kind::ServiceCidr => 1,
-        Kind::ForeignService => 2,
-        Kind::Service => 3,
-        Kind::EndpointSlice => 4,
+        Kind::Peer => 1,
+        Kind::Namespace => 2,
+        Kind::ServiceCidr => 3,
+        Kind::AddressPool => 4,
+        Kind::Advertisement => 5,
+        Kind::ForeignService => 6,
+        Kind::Service => 7,
+        Kind::EndpointSlice => 8,
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::sync::mpsc::{self, Receiver};
 use tokio::time::timeout;
 
 use super::*;
+use crate::captured_log::Log;
 use crate::model::ObjectKey;
 use crate::source::{Kind, Mark, Object};
 
@@ -93,6 +94,10 @@ fn name_of(object: &Object) -> String {
         Object::EndpointSlice(slice) => format!("EndpointSlice {}", slice.key),
         Object::Node(node) => format!("Node {}", node.name),
         Object::ServiceCidr(cidr) => format!("ServiceCidr {}", cidr.name),
+        Object::Peer(peer) => format!("Peer {}", peer.name),
+        Object::Namespace(namespace) => format!("Namespace {}", namespace.name),
+        Object::AddressPool(pool) => format!("AddressPool {}", pool.key),
+        Object::Advertisement(advertisement) => format!("Advertisement {}", advertisement.key),
     }
 }
 
@@ -131,12 +136,15 @@ async fn one_file_with_everything_in_it() {
             "EndpointSlice default/web-a",
             "ForeignService other/theirs",
             "Node node-a",
+            "Peer node-a",
+            "Peer node-b",
             "Service default/unallocated",
             "Service default/web",
             "ServiceCidr main"
         ]
     );
-    for kind in ["Service", "ForeignService", "EndpointSlice", "ServiceCidr", "Node"] {
+    let kinds = ["Service", "ForeignService", "EndpointSlice", "ServiceCidr", "Node", "Peer", "AddressPool", "Advertisement"];
+    for kind in kinds {
         let listing = listener.told.iter().position(|told| *told == format!("listing {kind}"));
         let listed = listener.told.iter().position(|told| *told == format!("listed {kind}"));
         assert!(listing < listed, "{kind} is a complete list in {:?}", listener.told);
@@ -149,6 +157,52 @@ async fn one_file_with_everything_in_it() {
     assert_eq!(unallocated.problems[0].reason, "no clusterIP: nothing allocates one without an API server");
     let Some(Object::EndpointSlice(slice)) = listener.held.get("EndpointSlice default/web-a") else { panic!() };
     assert_eq!(slice.ports.len(), 1, "a slice port without a name is the unnamed port");
+}
+
+/// Those of MetalLB's documentation, and a Namespace that comes with both.
+#[test]
+fn pools_and_advertisements_come_from_manifests_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let namespace = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: metallb-system, labels: {team: net}}\n";
+    let pool = "---\napiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: first, namespace: metallb-system}\nspec:\n  \
+                addresses: [192.168.10.0/24, 192.168.9.1-192.168.9.5, fc00:f853:0ccd:e799::/124]\n";
+    fs::write(path.join("a.yaml"), namespace.to_owned() + pool).unwrap();
+    let advertisement =
+        "---\napiVersion: metallb.io/v1beta2\nkind: l2Advertisement\nmetadata: {name: all, namespace: metallb-system}\n";
+    let misspelt = "---\napiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: second}\n\
+                    spec: {addresses: [10.0.0.0/32], avoidBuggyIps: true, serviceAllocation: {serviceSelectors: [{matchlabels: {}}]}}\n";
+    fs::write(path.join("b.yaml"), namespace.to_owned() + advertisement + misspelt).unwrap();
+    let (log, _guard) = Log::capture();
+    let said = |text: &str| log.lines().iter().any(|line| line.contains(text));
+    let contents = || files::read(path, &files::list(path).unwrap()).unwrap();
+    let mut store = Store::new(ManifestOptions::default());
+    let held: Vec<_> = store.load(&contents()).into_iter().filter_map(applied).collect();
+    let [_, Object::AddressPool(second), Object::AddressPool(first), Object::Advertisement(all)] = &held[..] else {
+        panic!("{held:?}")
+    };
+    assert_eq!((first.ranges.len(), &first.problems[..], second.key.as_str()), (3, &[][..], "default/second"));
+    assert_eq!(all.problems, [], "a slip costs it nothing");
+    for text in [
+        r#"document 2 (L2Advertisement): kind: "l2Advertisement" is not L2Advertisement, which an API server demands"#,
+        r#"document 2 (L2Advertisement): apiVersion: "metallb.io/v1beta2" is not metallb.io/v1beta1"#,
+        "spec.avoidBuggyIps of document 3 (IPAddressPool second) is not read: did you mean avoidBuggyIPs?",
+        "spec.serviceAllocation.serviceSelectors[0].matchlabels of document 3 (IPAddressPool second) is not read",
+    ] {
+        assert!(said(text), "{text}: {:?}", log.lines());
+    }
+    assert!(!said("is defined in"), "{:?}", log.lines());
+
+    // The first of the two Namespaces differs now, and the pool beside it goes.
+    fs::write(path.join("a.yaml"), namespace.replace("net", "other")).unwrap();
+    let changes = store.load(&contents());
+    assert!(said("Namespace metallb-system is defined in"), "{:?}", log.lines());
+    assert_eq!(changes[0], Change::Deleted(Kind::AddressPool, ObjectKey::new("metallb-system", "first")));
+    assert!(matches!(changes[1], Change::Applied(Object::Namespace(_))) && changes.len() == 3, "{changes:?}");
+}
+
+fn applied(change: Change) -> Option<Object> {
+    if let Change::Applied(object) = change { Some(object) } else { None }
 }
 
 #[tokio::test]

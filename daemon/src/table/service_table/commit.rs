@@ -297,12 +297,12 @@ impl ServiceTable {
             (_, Some(after)) => self.ports.insert(after.id.clone(), after.clone()),
         };
         // Endpoints change far more often than addresses do.
-        if !ips(before.as_ref()).eq(ips(after.as_ref())) {
-            for ip in ips(after.as_ref()) {
-                self.addresses.hold(ip);
+        if !uses(before.as_ref()).eq(uses(after.as_ref())) {
+            for (ip, kind) in uses(after.as_ref()) {
+                self.addresses.hold(ip, kind);
             }
-            for ip in ips(before.as_ref()) {
-                self.addresses.release(ip);
+            for (ip, kind) in uses(before.as_ref()) {
+                self.addresses.release(ip, kind);
             }
         }
         for &(ip, came) in cluster.local.iter().chain(&local.local) {
@@ -390,6 +390,8 @@ fn next_below(present: &mut Peekable<impl Iterator<Item = PortEntry>>, wanted: &
     present.next_if(|entry| entry.port.id < wanted.desired.id)
 }
 
-fn ips(port: Option<&Arc<ServicePort>>) -> impl Iterator<Item = IpAddr> {
-    port.into_iter().flat_map(|port| &port.frontends).filter_map(|frontend| frontend.address.ip())
+/// The addresses of its frontends, and what each is used as.
+fn uses(port: Option<&Arc<ServicePort>>) -> impl Iterator<Item = (IpAddr, FrontendKind)> {
+    let frontends = port.into_iter().flat_map(|port| &port.frontends);
+    frontends.filter_map(|frontend| Some((frontend.address.ip()?, frontend.kind)))
 }

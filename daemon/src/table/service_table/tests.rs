@@ -179,13 +179,39 @@ fn a_cluster_ip_is_never_taken_over_on_any_port() {
         assert_eq!(table.held_by(at("10.96.0.10", 443)), None);
         assert_eq!(table.held_by(at(VIP, 443)), Some("evil"));
         assert_eq!(table.notices_of(&key("evil"))[0].message, refused);
-        assert_eq!(table.address(ip("10.96.0.10")), AddressUse { service: true, cluster_ip: true, foreign: false });
+        assert_eq!(table.address(ip("10.96.0.10")), AddressUse { service: true, cluster_ip: true, ..AddressUse::default() });
 
         let committed = table.put([("dns", None)]);
         assert_eq!(table.held_by(at("10.96.0.10", 443)), Some("evil"), "nobody's ClusterIP any more");
         assert_eq!(reasons(&committed.notices_cleared), [("evil", "AddressRefused")]);
-        assert_eq!(table.address(ip("10.96.0.10")), AddressUse { service: true, cluster_ip: false, foreign: false });
+        assert_eq!(table.address(ip("10.96.0.10")), AddressUse { service: true, ..AddressUse::default() });
     }
+}
+
+/// Sharing a VIP; an address that is a VIP for one Service and an externalIP of another; a pool that comes and goes.
+#[test]
+fn an_address_is_a_pools_vip_while_one_frontend_at_it_is() {
+    let of = |name: &str, kind, number| service(1, [port(name, "").frontend(kind, at(VIP, number), TrafficPolicy::Cluster)]);
+    let is_vip = |table: &ServiceTable| table.address(ip(VIP)).pool_vip;
+    let mut table = ServiceTable::default();
+    table.put([("a", of("a", FrontendKind::LoadBalancer, 80)), ("b", of("b", FrontendKind::ExternalIp, 81))]);
+    assert!(!is_vip(&table));
+
+    let committed = table.put([("a", of("a", FrontendKind::PoolVip, 80))]);
+    assert!(is_vip(&table));
+    let [change] = &committed.delta.addresses[..] else { panic!("{:?}", committed.delta.addresses) };
+    let served = AddressUse { service: true, ..AddressUse::default() };
+    assert_eq!((change.before, change.after), (served, AddressUse { pool_vip: true, ..served }));
+
+    let committed = table.put([("c", of("c", FrontendKind::PoolVip, 82)), ("a", None)]);
+    assert_eq!(committed.delta.addresses, [], "the other one shares it");
+    table.put([("c", of("c", FrontendKind::LoadBalancer, 82))]);
+    assert_eq!(table.address(ip(VIP)), served);
+
+    // Asked for is not held: where it is a ClusterIP it is that alone.
+    let cluster_ip = service(1, [port("d", "").cluster_ip(VIP, 80)]);
+    table.put([("d", cluster_ip), ("c", of("c", FrontendKind::PoolVip, 82))]);
+    assert!(!is_vip(&table));
 }
 
 #[test]

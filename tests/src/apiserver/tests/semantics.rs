@@ -356,6 +356,139 @@ async fn custom_resources_are_served_once_registered() {
     assert_eq!(discovery["resources"][1]["name"], "ipaddresspools/status");
 }
 
+const POOLS: &str = "/apis/metallb.io/v1beta1/namespaces/metallb-system/ipaddresspools";
+const L2_STATUSES: &str = "/apis/metallb.io/v1beta1/namespaces/metallb-system/servicel2statuses";
+
+fn with_metallb() -> (ApiServer, Client) {
+    let server = ApiServer::start(Config { metallb: true, ..Config::default() }).unwrap();
+    let client = Client::of(&server);
+    server.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "metallb-system"}})).unwrap();
+    (server, client)
+}
+
+#[tokio::test]
+async fn metallbs_objects_are_not_there_until_they_are_installed() {
+    let (server, client) = start();
+    for path in
+        ["/apis/metallb.io/v1beta1/ipaddresspools", "/apis/metallb.io/v1beta1/l2advertisements?watch=1", POOLS, L2_STATUSES]
+    {
+        assert_eq!(client.get(path).await, (404, json!("404 page not found\n")), "{path}");
+    }
+    server.install_metallb();
+    server.install_metallb();
+    assert_eq!(client.get("/apis/metallb.io/v1beta1/ipaddresspools").await.1["kind"], "IPAddressPoolList");
+    let (_, discovery) = client.get("/apis/metallb.io/v1beta1").await;
+    assert_eq!(discovery["resources"].as_array().unwrap().len(), 8, "four, each with a status");
+}
+
+#[tokio::test]
+async fn a_pool_has_defaults_loses_what_its_schema_does_not_have_and_counts_its_specs() {
+    let (_server, client) = with_metallb();
+    let pool = json!({"metadata": {"name": "first", "labels": {"a": "b"}}, "unknown": 1,
+        "spec": {"addresses": ["192.0.2.0/24"], "unknown": 2, "serviceAllocation": {"serviceSelectors": [{"matchLabels": {"app": "web"}, "unknown": 3}]}}});
+    let (code, made) = client.json("POST", POOLS, &pool).await;
+    let selectors = json!([{"matchLabels": {"app": "web"}}]);
+    let spec = json!({"addresses": ["192.0.2.0/24"], "autoAssign": true, "avoidBuggyIPs": false,
+        "serviceAllocation": {"serviceSelectors": selectors}});
+    assert_eq!((code, &made["spec"], &made["unknown"]), (201, &spec, &Value::Null), "{made}");
+    let status = json!({"assignedIPv4": 1, "assignedIPv6": 0, "availableIPv4": 255, "availableIPv6": 0});
+    let written = json!({"metadata": {"labels": {"a": "c"}}, "status": status, "spec": {"addresses": []}});
+    let (code, updated) = client.json("PATCH", &format!("{POOLS}/first/status"), &written).await;
+    assert_eq!((code, &updated["status"], &updated["spec"]), (200, &status, &spec));
+    let metadata = &updated["metadata"];
+    assert_eq!(
+        (&metadata["labels"]["a"], &metadata["generation"]),
+        (&json!("b"), &json!(1)),
+        "metadata is not the status writer's"
+    );
+    let (_, changed) = client.json("PATCH", &format!("{POOLS}/first"), &json!({"spec": {"autoAssign": false}})).await;
+    assert_eq!((&changed["metadata"]["generation"], &changed["status"]), (&json!(2), &status));
+
+    for (path, body, field) in [
+        ("", json!({"spec": {"addresses": "192.0.2.0/24"}}), "spec.addresses"),
+        ("", json!({"spec": {"addresses": [5]}}), "spec.addresses[0]"),
+        ("", json!({"spec": {"addresses": null}}), "spec.addresses"),
+        ("/status", json!({"status": {"assignedIPv4": null}}), "status.assignedIPv4"),
+        ("/status", json!({"status": {"assignedIPv4": "1"}}), "status.assignedIPv4"),
+    ] {
+        let (code, refused) = client.json("PATCH", &format!("{POOLS}/first{path}"), &body).await;
+        assert_eq!((code, &refused["details"]["causes"][0]["field"]), (422, &json!(field)), "{body}: {refused}");
+    }
+    // A stale version is refused, of the object and of its status.
+    let stale = json!({"metadata": {"resourceVersion": made["metadata"]["resourceVersion"]}, "status": {"assignedIPv4": 9}});
+    for path in ["", "/status"] {
+        assert_eq!(client.json("PATCH", &format!("{POOLS}/first{path}"), &stale).await.0, 409, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_l2_status_keeps_its_owner_and_what_it_is_about() {
+    let (_server, client) = with_metallb();
+    let owners = json!([{"apiVersion": "v1", "kind": "Pod", "name": "sheave-x", "uid": "9223de7e-9667-490c-9e94-bca8d73333ae"}]);
+    let object = json!({"metadata": {"generateName": "l2-", "labels": {"metallb.io/node": "node-a"}, "ownerReferences": owners}});
+    let (code, made) = client.json("POST", L2_STATUSES, &object).await;
+    let name = made["metadata"]["name"].as_str().unwrap();
+    assert!(code == 201 && name.starts_with("l2-") && made["metadata"]["ownerReferences"] == owners, "{made}");
+    let status = json!({"node": "node-a", "serviceName": "web", "serviceNamespace": "default", "interfaces": [{"name": "eth0"}]});
+    let path = format!("{L2_STATUSES}/{name}/status");
+    let (code, written) = client.json("PATCH", &path, &json!({"status": status})).await;
+    assert_eq!((code, &written["status"]), (200, &status));
+    let (code, refused) = client.json("PATCH", &path, &json!({"status": {"node": "node-b"}})).await;
+    assert_eq!((code, &refused["details"]["causes"][0]["field"]), (422, &json!("status.node")), "{refused}");
+    let (code, _) = client.json("PATCH", &path, &json!({"status": {"interfaces": null}})).await;
+    assert_eq!(code, 200, "the interfaces may change");
+    let selected = client.get(&format!("{L2_STATUSES}?labelSelector=metallb.io%2Fnode%3Dnode-a")).await.1;
+    assert_eq!(names(&selected), [name]);
+}
+
+/// `serviceStatusStrategy`: the spec is put back, metadata is not.
+#[tokio::test]
+async fn a_status_of_a_service_is_written_with_its_annotation_in_one_request() {
+    let (server, client) = start();
+    let mut object = service("lb");
+    object["spec"]["type"] = "LoadBalancer".into();
+    let mut seen = server.apply(&object).unwrap();
+    seen["metadata"]["annotations"] = json!({"metallb.io/ip-allocated-from-pool": "first"});
+    seen["status"] = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}});
+    seen["spec"]["type"] = "ClusterIP".into();
+    let path = format!("{SERVICES}/lb/status");
+    let (code, written) = client.json("PUT", &path, &seen).await;
+    assert_eq!((code, &written["metadata"]["annotations"]), (200, &seen["metadata"]["annotations"]), "{written}");
+    let ingress = json!([{"ip": "192.0.2.1", "ipMode": "VIP"}]);
+    assert_eq!((&written["status"]["loadBalancer"]["ingress"], &written["spec"]["type"]), (&ingress, &json!("LoadBalancer")));
+    assert_eq!(client.json("PUT", &path, &seen).await.0, 409, "written from an object that has changed since");
+    let cleared = json!({"metadata": {"annotations": {"metallb.io/ip-allocated-from-pool": null}}, "status": {"loadBalancer": {"ingress": null}}});
+    let (code, empty) = client.json("PATCH", &path, &cleared).await;
+    assert_eq!(
+        (code, &empty["status"], &empty["metadata"]["annotations"]),
+        (200, &json!({"loadBalancer": {}}), &json!({})),
+        "{empty}"
+    );
+}
+
+#[tokio::test]
+async fn leases_and_secrets_are_one_writers_at_a_time() {
+    let (_server, client) = start();
+    let (leases, secrets) = ("/apis/coordination.k8s.io/v1/namespaces/default/leases", "/api/v1/namespaces/default/secrets");
+    let lease = json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "a", "leaseDurationSeconds": 5}});
+    let secret = json!({"metadata": {"name": "s"}, "type": "Opaque", "data": {"secretkey": "c2VjcmV0"}});
+    for (path, name, object) in [(leases, "l", lease), (secrets, "s", secret)] {
+        let (code, made) = client.json("POST", path, &object).await;
+        assert_eq!(code, 201, "{made}");
+        let (code, refused) = client.json("POST", path, &object).await;
+        assert_eq!((code, &refused["reason"]), (409, &json!("AlreadyExists")), "{refused}");
+        let mut mine = made.clone();
+        mine["metadata"]["labels"] = json!({"by": "me"});
+        assert_eq!(client.json("PUT", &format!("{path}/{name}"), &mine).await.0, 200);
+        let mut theirs = made;
+        theirs["metadata"]["labels"] = json!({"by": "them"});
+        let (code, refused) = client.json("PUT", &format!("{path}/{name}"), &theirs).await;
+        assert_eq!((code, &refused["reason"]), (409, &json!("Conflict")), "{refused}");
+        assert_eq!(client.get(&format!("{path}/{name}")).await.1["metadata"]["labels"]["by"], "me");
+        assert_eq!(client.get(&format!("{path}/other")).await.0, 404);
+    }
+}
+
 #[tokio::test]
 async fn server_side_apply_creates_and_merges() {
     let (server, client) = start();

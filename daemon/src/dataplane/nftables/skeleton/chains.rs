@@ -66,6 +66,11 @@ fn base_chains(features: &Features, names: &Instances) -> Vec<Chain> {
     };
     let any = |family| line(family);
     let new = |family| line(family).new_connection();
+    let has_vips = |family| features.family(family).vips;
+    let to_vip = |family| {
+        let vips = names.set(SetKind::Vips.of(family));
+        line(family).of_no_connection().in_set(&[Field::Daddr], vips)
+    };
     let new_translated = |family| line(family).new_connection().translated();
     let translated = |family| line(family).translated();
 
@@ -96,7 +101,19 @@ fn base_chains(features: &Features, names: &Instances) -> Vec<Chain> {
     let input = vec![learn.clone(), to(new, "node-verdicts", &always), verdicts.clone()];
     chains.push(base("filter-input", false, nftnl::Hook::In, FILTER, input));
     chains.push(base("filter-forward", false, nftnl::Hook::Forward, FILTER, vec![verdicts.clone(), unknown.clone()]));
-    chains.push(base("filter-output", false, nftnl::Hook::Out, FILTER, vec![verdicts, unknown]));
+    let duties: Vec<RuleSpec> = Family::ALL
+        .into_iter()
+        .filter(|family| has_vips(*family))
+        .map(|family| to_vip(family).jump(names.chain("duties", family)))
+        .collect();
+    // The kernel also redirects what we have translated, and says so before the forward hook. Of IPv4 it drops those itself
+    // (`nf_nat_icmp_reply_translation`); of IPv6 it takes them for invalid and lets them out, and has no `send_redirects` to be set.
+    let redirect = Some(line(Family::V6).nd_redirect().drop()).filter(|_| has_vips(Family::V6));
+    let output = vec![redirect.into_iter().collect(), verdicts, unknown, duties.clone()];
+    chains.push(base("filter-output", false, nftnl::Hook::Out, FILTER, output));
+    if !duties.is_empty() {
+        chains.push(base("duties-prerouting", false, nftnl::Hook::PreRouting, DSTNAT + 10, vec![duties]));
+    }
     if Family::ALL.into_iter().any(learns) {
         chains.push(base("learn-postrouting", false, nftnl::Hook::PostRouting, SRCNAT - 10, vec![learn]));
     }
@@ -123,6 +140,9 @@ impl FamilyChains<'_> {
         self.masquerading();
         if self.features.learns() {
             self.learning();
+        }
+        if self.features.vips {
+            self.duties();
         }
         if self.features.ranges {
             let (ranged, ranges) = (self.set(SetKind::Ranged), self.set(SetKind::Ranges));
@@ -215,10 +235,18 @@ impl FamilyChains<'_> {
         node_ports.push(self.line().goto(self.name("node-dispatch")));
         self.chain("node-ports", node_ports);
 
+        // Answered by the kernel at an address it has; conntrack puts the VIP back in the reply. Not `redirect`: it takes an address
+        // of the interface the packet came by, and drops the packet if there is none.
+        let vips = self.features.echo.filter(|_| self.features.vips);
+        let echo = vips.map(|own| {
+            let to_vip = self.line().echo_request().in_set(&[Field::Daddr], self.set(SetKind::Vips));
+            to_vip.on_no_interface().dnat_to(own)
+        });
+
         // `jump`: an externalIP may be the node's own address, and its NodePorts come after.
         let service = self.line().in_set(&[Field::Daddr], self.set(SetKind::ServiceIps)).jump(self.name("frontends"));
         let at_node_ports = self.at_node_ports().into_iter().map(|line| line.goto(self.name("node-ports")));
-        self.chain("services", [service].into_iter().chain(at_node_ports).collect::<Vec<_>>());
+        self.chain("services", echo.into_iter().chain([service]).chain(at_node_ports).collect::<Vec<_>>());
     }
 
     fn sticky_jumps(&self, reach: Reach, key: &[Field], timeouts: &BTreeSet<AffinityTimeout>) -> Vec<RuleSpec> {
@@ -251,6 +279,32 @@ impl FamilyChains<'_> {
                 to(SetKind::ServiceCidrs).drop(),
             ],
         );
+    }
+
+    /// What a host with the address would do of itself: packets that still are for a VIP, after all translation. Before routing, which
+    /// would send them back where they came from, after an ICMP redirect.
+    fn duties(&mut self) {
+        let known = |kind: fn(Reach) -> SetKind| self.line().in_set(FRONTEND, self.set(kind(Reach::Address))).leave();
+        let mut rules = vec![
+            // Somebody put it on an interface: the kernel does all this, and more may listen there than Services.
+            self.line().on_an_interface().leave(),
+            // Errors that belong to no connection; neighbour solicitations, which the announcer has seen before us and routing
+            // would forward; echo requests that have nobody to answer them. Nothing of it is ever answered with an error.
+            self.line().icmp().drop(),
+            // A segment outside of its window, say. A reset would end the connection that it was forged for.
+            self.line().invalid().drop(),
+            // Frontends without a backend are silent or refuse here already.
+            self.line().jump(self.name("verdicts")),
+            known(SetKind::ExternalCluster),
+            known(SetKind::ExternalLocal),
+            // Not every TCP takes an ICMP error for an answer to its SYN, and those are limited (`icmp_ratelimit`).
+            self.line().tcp().reset(),
+        ];
+        if self.family == Family::V4 {
+            rules.push(self.line().of_family().of_transports().reject());
+        }
+        rules.push(self.line().reject_protocol());
+        self.chain("duties", rules);
     }
 
     /// Which translated connections also get the node's source address (kube-proxy 4.4), decided from what they were addressed to.

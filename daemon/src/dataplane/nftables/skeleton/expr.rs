@@ -33,12 +33,14 @@ pub(crate) enum Expr {
     Lookup { set: SetRef, from: Word, into: Option<Word>, inverted: bool },
     /// `jump`, `goto`, `return`, `drop`.
     Verdict(Verdict),
-    /// `dnat ip to` address and port in registers (`NFPROTO_*`).
-    Dnat { family: u32, address: Word, port: Word },
+    /// A constant into a register.
+    Constant { value: Vec<u8>, to: Word },
+    /// `dnat ip to` address, and port if any, in registers (`NFPROTO_*`).
+    Dnat { family: u32, address: Word, port: Option<Word> },
     /// `masquerade fully-random`.
     Masquerade,
-    /// ICMP port unreachable of this code: 3 for IPv4, 4 for IPv6.
-    Reject { code: u8 },
+    /// `reject`, in one way or another.
+    Reject(Rejection),
     /// `update @map { key : data }` with a timeout in milliseconds.
     Update { map: String, key: Word, data: Word, timeout: u64 },
 }
@@ -62,6 +64,15 @@ pub(crate) enum Verdict {
     Drop,
 }
 
+/// How a connection is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rejection {
+    /// ICMP or ICMPv6 destination unreachable, with this code of the family's.
+    Unreachable { code: u8 },
+    /// TCP reset.
+    Reset,
+}
+
 /// An [`Expr`] with the id that its rule's anonymous set has in this batch.
 pub(crate) struct Bound<'a> {
     pub(crate) expr: &'a Expr,
@@ -72,6 +83,7 @@ const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
 const NFT_NAT_DNAT: u32 = 1;
 const NF_NAT_RANGE_PROTO_RANDOM_FULLY: u32 = 1 << 4;
 const NFT_REJECT_ICMP_UNREACH: u32 = 0;
+const NFT_REJECT_TCP_RST: u32 = 1;
 const IP_CT_DIR_ORIGINAL: u8 = 0;
 
 impl Word {
@@ -201,15 +213,23 @@ impl Expression for Bound<'_> {
                     Verdict::Drop => code(raw, libc::NF_DROP),
                 }
             }
-            Expr::Dnat { family, address, port } => Raw::new(c"nat")
-                .u32(sys::NFTNL_EXPR_NAT_TYPE, NFT_NAT_DNAT)
-                .u32(sys::NFTNL_EXPR_NAT_FAMILY, *family)
-                .u32(sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, address.register())
-                .u32(sys::NFTNL_EXPR_NAT_REG_PROTO_MIN, port.register()),
+            Expr::Constant { value, to } => {
+                Raw::new(c"immediate").u32(sys::NFTNL_EXPR_IMM_DREG, to.register()).bytes(sys::NFTNL_EXPR_IMM_DATA, value)
+            }
+            Expr::Dnat { family, address, port } => {
+                let raw = Raw::new(c"nat")
+                    .u32(sys::NFTNL_EXPR_NAT_TYPE, NFT_NAT_DNAT)
+                    .u32(sys::NFTNL_EXPR_NAT_FAMILY, *family)
+                    .u32(sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, address.register());
+                if let Some(port) = port { raw.u32(sys::NFTNL_EXPR_NAT_REG_PROTO_MIN, port.register()) } else { raw }
+            }
             Expr::Masquerade => Raw::new(c"masq").u32(sys::NFTNL_EXPR_MASQ_FLAGS, NF_NAT_RANGE_PROTO_RANDOM_FULLY),
-            Expr::Reject { code } => Raw::new(c"reject")
+            Expr::Reject(Rejection::Unreachable { code }) => Raw::new(c"reject")
                 .u32(sys::NFTNL_EXPR_REJECT_TYPE, NFT_REJECT_ICMP_UNREACH)
                 .u8(sys::NFTNL_EXPR_REJECT_CODE, *code),
+            Expr::Reject(Rejection::Reset) => {
+                Raw::new(c"reject").u32(sys::NFTNL_EXPR_REJECT_TYPE, NFT_REJECT_TCP_RST).u8(sys::NFTNL_EXPR_REJECT_CODE, 0)
+            }
             Expr::Update { map, key, data, timeout } => Raw::new(c"dynset")
                 .str(sys::NFTNL_EXPR_DYNSET_SET_NAME, map)
                 .u32(sys::NFTNL_EXPR_DYNSET_OP, libc::NFT_DYNSET_OP_UPDATE.cast_unsigned())

@@ -1,6 +1,7 @@
 //! What of the skeleton depends on the table's content: rarely used parts exist only while something uses them.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -28,6 +29,10 @@ pub(crate) struct FamilyFeatures {
     pub(crate) localhost: bool,
     /// Some frontend has source ranges.
     pub(crate) ranges: bool,
+    /// There are VIPs of our pools.
+    pub(crate) vips: bool,
+    /// The address of this node that answers echo requests to them.
+    pub(crate) echo: Option<IpAddr>,
     /// Affinity timeouts in use by frontends with an address.
     pub(crate) sticky: BTreeSet<AffinityTimeout>,
     /// Affinity timeouts in use by NodePorts.
@@ -99,6 +104,8 @@ impl FamilyFeatures {
             match_all: node.node_ports(family).match_all,
             localhost: family == Family::V4 && node.serves_localhost(),
             ranges: false,
+            vips: false,
+            echo: node.echo(family),
             sticky: BTreeSet::new(),
             node_sticky: BTreeSet::new(),
             top: [USUAL_TOP; 4],

@@ -1,8 +1,10 @@
 //! One rule, written so that it reads like its line in `nft list`.
 
+use std::net::IpAddr;
+
 use crate::model::Family;
 
-use super::expr::{Expr, SetRef, Verdict, Word};
+use super::expr::{Expr, Rejection, SetRef, Verdict, Word};
 
 /// A field that a rule may test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +47,13 @@ pub(crate) struct RuleSpec(pub(crate) Vec<Expr>);
 
 const START: Word = Word(0);
 const IPS_DST_NAT: u32 = 1 << 5;
+const NF_CT_STATE_BIT_INVALID: u32 = 1 << 0;
 const NF_CT_STATE_BIT_NEW: u32 = 1 << 3;
+const NF_CT_STATE_BIT_UNTRACKED: u32 = 1 << 6;
 const RTN_LOCAL: u32 = 2;
+const ICMP_ECHO: u8 = 8;
+const ICMPV6_ECHO_REQUEST: u8 = 128;
+const NDISC_REDIRECT: u8 = 137;
 const NFTA_FIB_F_SADDR: u32 = 1 << 0;
 const NFTA_FIB_F_DADDR: u32 = 1 << 1;
 
@@ -84,9 +91,42 @@ impl Line {
         line
     }
 
+    /// `meta l4proto tcp`
+    pub(crate) fn tcp(self) -> Self {
+        self.of_protocol(libc::IPPROTO_TCP)
+    }
+
+    /// `meta l4proto icmp`, or `meta l4proto ipv6-icmp`.
+    pub(crate) fn icmp(self) -> Self {
+        let protocol = if self.family == Family::V4 { libc::IPPROTO_ICMP } else { libc::IPPROTO_ICMPV6 };
+        self.of_protocol(protocol)
+    }
+
+    /// `icmp type echo-request`, or `icmpv6 type echo-request`.
+    pub(crate) fn echo_request(self) -> Self {
+        let kind = if self.family == Family::V4 { ICMP_ECHO } else { ICMPV6_ECHO_REQUEST };
+        self.icmp_type(kind)
+    }
+
+    /// `icmpv6 type nd-redirect`
+    pub(crate) fn nd_redirect(self) -> Self {
+        self.icmp_type(NDISC_REDIRECT)
+    }
+
     /// `ct state new`
     pub(crate) fn new_connection(self) -> Self {
         self.ct_bit(libc::NFT_CT_STATE.cast_unsigned(), NF_CT_STATE_BIT_NEW)
+    }
+
+    /// `ct state invalid,new,untracked`: what belongs to no connection that was let through before.
+    pub(crate) fn of_no_connection(self) -> Self {
+        let states = NF_CT_STATE_BIT_INVALID | NF_CT_STATE_BIT_NEW | NF_CT_STATE_BIT_UNTRACKED;
+        self.ct_bit(libc::NFT_CT_STATE.cast_unsigned(), states)
+    }
+
+    /// `ct state invalid`
+    pub(crate) fn invalid(self) -> Self {
+        self.ct_bit(libc::NFT_CT_STATE.cast_unsigned(), NF_CT_STATE_BIT_INVALID)
     }
 
     /// `ct status dnat`
@@ -96,13 +136,23 @@ impl Line {
 
     /// `fib saddr type local`
     pub(crate) fn source_is_local(self) -> Self {
-        self.fib_local(NFTA_FIB_F_SADDR)
+        self.fib_local(NFTA_FIB_F_SADDR, true)
+    }
+
+    /// `fib daddr type local`: some interface has it, be it loopback.
+    pub(crate) fn on_an_interface(self) -> Self {
+        self.fib_local(NFTA_FIB_F_DADDR, true)
+    }
+
+    /// `fib daddr type != local`
+    pub(crate) fn on_no_interface(self) -> Self {
+        self.fib_local(NFTA_FIB_F_DADDR, false)
     }
 
     /// `ip daddr != 127.0.0.0/8 fib daddr type local`: any address of the node that can be reached from elsewhere. A DNAT from
     /// loopback needs `route_localnet`, so loopback serves NodePorts only where it is asked for: [`Line::at_localhost`].
     pub(crate) fn destination_is_local(self) -> Self {
-        self.destination_is_loopback(false).fib_local(NFTA_FIB_F_DADDR)
+        self.destination_is_loopback(false).fib_local(NFTA_FIB_F_DADDR, true)
     }
 
     /// `ip daddr 127.0.0.1`
@@ -175,6 +225,17 @@ impl Line {
         self.load(key, START).dnat_from(map)
     }
 
+    /// `dnat ip to ADDRESS`
+    pub(crate) fn dnat_to(mut self, address: IpAddr) -> RuleSpec {
+        let value = match address {
+            IpAddr::V4(ip) => ip.octets().to_vec(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        };
+        self.exprs.push(Expr::Constant { value, to: START });
+        let family = u32::from(self.nfproto());
+        self.end(Expr::Dnat { family, address: START, port: None })
+    }
+
     /// `update @map { ip saddr . ORIGINAL_FRONTEND timeout T : ip daddr . th dport }`: the client and what it asked for, towards
     /// what it was given.
     pub(crate) fn learn(self, map: String, timeout: u64) -> RuleSpec {
@@ -205,7 +266,21 @@ impl Line {
     /// ICMP port unreachable.
     pub(crate) fn reject(self) -> RuleSpec {
         let code = if self.family == Family::V4 { 3 } else { 4 };
-        self.end(Expr::Reject { code })
+        self.end(Expr::Reject(Rejection::Unreachable { code }))
+    }
+
+    /// What a host says of a protocol that it does not speak: ICMP protocol unreachable. Of ICMPv6's words for it (parameter problem,
+    /// RFC 8200, section 4) the kernel's `reject` has none: port unreachable.
+    pub(crate) fn reject_protocol(self) -> RuleSpec {
+        match self.family {
+            Family::V4 => self.of_family().end(Expr::Reject(Rejection::Unreachable { code: 2 })),
+            Family::V6 => self.of_family().reject(),
+        }
+    }
+
+    /// TCP reset.
+    pub(crate) fn reset(self) -> RuleSpec {
+        self.end(Expr::Reject(Rejection::Reset))
     }
 
     /// `masquerade fully-random`
@@ -290,7 +365,7 @@ impl Line {
 
     fn dnat_from(self, map: String) -> RuleSpec {
         let (family, port) = (u32::from(self.nfproto()), Word(address_words(self.family)));
-        self.lookup(map, Some(START), false).end(Expr::Dnat { family, address: START, port })
+        self.lookup(map, Some(START), false).end(Expr::Dnat { family, address: START, port: Some(port) })
     }
 
     fn ct_bit(mut self, key: u32, bit: u32) -> Self {
@@ -300,9 +375,25 @@ impl Line {
         self
     }
 
-    fn fib_local(mut self, flags: u32) -> Self {
+    fn fib_local(mut self, flags: u32, equal: bool) -> Self {
         self.exprs.push(Expr::FibType { flags, to: START });
-        self.exprs.push(Expr::Compare { from: START, equal: true, to: RTN_LOCAL.to_ne_bytes().to_vec() });
+        self.exprs.push(Expr::Compare { from: START, equal, to: RTN_LOCAL.to_ne_bytes().to_vec() });
         self
+    }
+
+    fn of_protocol(self, protocol: libc::c_int) -> Self {
+        let mut line = self.load(&[Field::Proto], START);
+        let number = u8::try_from(protocol).expect("the protocols of our rules are below 256");
+        line.exprs.push(Expr::Compare { from: START, equal: true, to: vec![number] });
+        line
+    }
+
+    /// In the order in which nft tests it, or it could not tell what the byte means.
+    fn icmp_type(self, kind: u8) -> Self {
+        let mut line = self.of_family().icmp();
+        let base = libc::NFT_PAYLOAD_TRANSPORT_HEADER.cast_unsigned();
+        line.exprs.push(Expr::Payload { base, offset: 0, len: 1, to: START });
+        line.exprs.push(Expr::Compare { from: START, equal: true, to: vec![kind] });
+        line
     }
 }

@@ -60,7 +60,8 @@ impl Features {
             let sticky = features.sticky.iter().map(|timeout| SetKind::Sticky(Reach::Address, *timeout));
             let node_sticky = features.node_sticky.iter().map(|timeout| SetKind::Sticky(Reach::NodePort, *timeout));
             let ranges = [SetKind::Ranged, SetKind::Ranges].into_iter().filter(|_| features.ranges);
-            let kinds = classes.chain(sticky).chain(node_sticky).chain(ranges);
+            let vips = Some(SetKind::Vips).filter(|_| features.vips);
+            let kinds = classes.chain(sticky).chain(node_sticky).chain(ranges).chain(vips);
             SetId::permanent(family).chain(kinds.map(move |kind| kind.of(family)))
         })
     }

@@ -139,12 +139,14 @@ pub(super) fn node() -> NodeState {
         node_ports_v4: node_ports(&["192.0.2.1"]),
         node_ports_v6: node_ports(&["2001:db8::1"]),
         service_cidrs: cidrs(&["172.30.0.0/16", "fd00:30::/112"]),
+        echo_v4: "192.0.2.1".parse().ok(),
+        echo_v6: "2001:db8::1".parse().ok(),
     }
 }
 
 /// Some of everything, in both families.
 pub(super) fn everything() -> ServiceTable {
-    use FrontendKind::{ExternalIp, LoadBalancer};
+    use FrontendKind::{ExternalIp, LoadBalancer, PoolVip};
     use TrafficPolicy::{Cluster, Local};
     let mut table = ServiceTable::default();
     table.set_node(node());
@@ -162,6 +164,11 @@ pub(super) fn everything() -> ServiceTable {
                     Port::v4().at(LoadBalancer, "198.51.100.2", 80, Local).from(&["192.0.2.0/24", "10.9.0.0/16"]).backends(2, 0),
                 ),
             ),
+            (
+                "lan",
+                Some(Port::v4().at(PoolVip, "192.0.2.240", 80, Cluster).at(PoolVip, "192.0.2.241", 80, Local).backends(2, 0)),
+            ),
+            ("lan-six", Some(Port::new(Family::V6).at(PoolVip, "2001:db8::240", 80, Cluster).backends(1, 1))),
             ("six", Some(Port::new(Family::V6).cluster_ip("fd00:30::a", 80).node_port(30080, Cluster).backends(4, 1).sticky(60))),
         ],
     );

@@ -44,8 +44,8 @@ fn policy() -> impl Strategy<Value = TrafficPolicy> {
 }
 
 fn port() -> impl Strategy<Value = Port> {
-    use FrontendKind::{ClusterIp, ExternalIp, LoadBalancer};
-    let kind = prop::sample::select(vec![ClusterIp, LoadBalancer, ExternalIp]);
+    use FrontendKind::{ClusterIp, ExternalIp, LoadBalancer, PoolVip};
+    let kind = prop::sample::select(vec![ClusterIp, PoolVip, LoadBalancer, ExternalIp]);
     let frontends = btree_map((1..6_u8, 80..82_u16), (kind, policy()), 0..3);
     let node_port = prop::option::of((30_000..30_002_u16, policy()));
     let family = prop_oneof![3 => Just(Family::V4), 1 => Just(Family::V6)];
@@ -84,6 +84,7 @@ fn node_state() -> impl Strategy<Value = NodeState> {
     let flags = any::<[bool; 3]>();
     (detector, flags, 0..3_u8).prop_map(|(detector, [masquerade_all, match_all, localhost], addresses)| {
         let mut node = NodeState { detector, masquerade_all, ..node() };
+        node.echo_v4 = (addresses > 0).then(|| [192, 0, 2, addresses].into());
         node.node_ports_v4.match_all = match_all;
         node.node_ports_v4.addresses =
             (0..addresses).map(|last| [192, 0, 2, last].into()).chain(localhost.then_some(LOCALHOST)).collect();

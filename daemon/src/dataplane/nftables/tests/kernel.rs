@@ -84,7 +84,12 @@ fn incremental_changes_end_where_a_load_would() {
         let mut plane = plane();
         plane.load(&table).unwrap();
         let web = || Port::v4().cluster_ip("172.30.0.10", 80).node_port(30080, TrafficPolicy::Local);
-        let steps: [(&str, Option<Port>); 9] = [
+        let lan = |kind| Some(Port::v4().at(kind, "192.0.2.240", 80, TrafficPolicy::Cluster).backends(2, 0));
+        let steps: [(&str, Option<Port>); 13] = [
+            ("lan", lan(FrontendKind::PoolVip)),
+            ("lan", lan(FrontendKind::LoadBalancer)),
+            ("lan", lan(FrontendKind::PoolVip)),
+            ("lan-six", None),
             ("web", Some(web().backends(6, 2).sticky(10_800))),
             ("web", Some(web().backends(4, 1).sticky(10_800))),
             ("web", Some(web().backends(4, 1).sticky(30))),
@@ -137,6 +142,7 @@ fn a_node_change_rewrites_what_depends_on_it() {
                 node
             },
             NodeState { node_ports_v4: node_ports(&["192.0.2.1", "127.0.0.1"]), ..node() },
+            NodeState { echo_v4: "192.0.2.7".parse().ok(), echo_v6: None, ..node() },
             NodeState {
                 node_ports_v4: NodePortAddresses { match_all: true, ..node_ports(&["192.0.2.1", "127.0.0.1"]) },
                 ..node()
@@ -299,7 +305,7 @@ fn a_small_send_buffer_is_enough() {
         plane.apply(&delta, &table).unwrap();
         let delta = put(&mut table, [("more", None)]);
         plane.apply(&delta, &table).unwrap();
-        assert_eq!(elements(&mut door())["endpoints-4"].len(), 19);
+        assert_eq!(elements(&mut door())["endpoints-4"].len(), 23);
     });
 }
 
