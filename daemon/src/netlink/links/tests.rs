@@ -62,6 +62,7 @@ fn interfaces_are_listed_and_each_change_is_told() {
 
         // The bridge tells of the port that leaves it as of a deletion.
         ip("link set left nomaster
+            link set left down
             link set left name moved
             link set moved arp off");
         wait_until(&mut monitor, |links| links.named("moved").is_some_and(|link| link.master.is_none() && !link.arp));
