@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod dataplane;
 pub mod health;
 mod http_server;
+pub mod loadbalancer;
 pub mod log_filter;
 pub mod metrics;
 pub mod migration;

@@ -15,6 +15,9 @@ pub struct AddressPool {
     pub uid: CompactString,
     /// `metadata.generation`, 0 where absent: what a condition refers to.
     pub generation: i64,
+    /// `metadata.creationTimestamp` in seconds since 1970; `None` where it is absent, and then youngest of all. Of two pools that
+    /// overlap and are both new to us the older one has its addresses.
+    pub created: Option<i64>,
     /// Its labels: `L2Advertisement.spec.ipAddressPoolSelectors` selects by them.
     pub labels: Labels,
     /// `spec.addresses`, in the order given; those that could not be read are left out and are problems.
@@ -129,6 +132,13 @@ impl AddressRange {
     pub fn iter(self) -> impl Iterator<Item = IpAddr> {
         let v4 = self.first.is_ipv4();
         (number(self.first)..=number(self.last)).map(move |number| address(v4, number))
+    }
+}
+
+impl std::fmt::Display for AddressRange {
+    /// As one writes it in `spec.addresses`: `10.0.0.1-10.0.0.9`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
     }
 }
 
