@@ -36,7 +36,7 @@ pub(super) struct Arguments {
     namespace: String,
 
     /// Name of the Lease that the replica that leads holds
-    #[arg(long, value_name = "NAME", default_value = "sheave-controller", help_heading = "Leader election")]
+    #[arg(long, value_name = "NAME", default_value = controller::LEASE, help_heading = "Leader election")]
     leader_elect_resource_name: String,
 
     /// Another replica takes over when it has seen no renewal for so long
@@ -102,8 +102,7 @@ impl Arguments {
             namespace: self.namespace.into(),
             lease: self.leader_elect_resource_name,
             timing,
-            // As client-go's: a pod that starts anew under the same name is another candidate.
-            identity: format!("{}_{:016x}", host.to_string_lossy(), rand::random::<u64>()),
+            identity: ControllerOptions::identity_at(&host.to_string_lossy()),
         })
     }
 }
@@ -152,14 +151,14 @@ mod tests {
 
     #[test]
     fn flags_say_what_they_do_and_defaults_are_those_of_every_component() {
-        let options = options(&["--namespace=kube-system"]).expect("nothing must be said");
-        assert_eq!((options.timing, &*options.lease, &options.class), (LeaseTiming::default(), "sheave-controller", &None));
-        assert_eq!((&*options.namespace, options.kube.metallb_namespace), ("kube-system", None));
+        let usual = options(&["--namespace=kube-system"]).expect("nothing must be said");
+        assert_eq!((usual.timing, &*usual.lease, &usual.class), (LeaseTiming::default(), "sheave-controller", &None));
+        assert_eq!((&*usual.namespace, usual.kube.metallb_namespace), ("kube-system", None));
         let flags = ["--lb-class=example.com/lb", "--metallb-namespace=lb", "--leader-elect-lease-duration=30s"];
-        let options = super::tests::options(&flags).expect("fine");
-        assert_eq!(options.class.as_deref(), Some("example.com/lb"));
-        assert_eq!(options.kube.metallb_namespace.as_deref(), Some("lb"));
-        assert_eq!(options.timing.duration, Duration::from_secs(30));
+        let given = options(&flags).expect("fine");
+        assert_eq!(given.class.as_deref(), Some("example.com/lb"));
+        assert_eq!(given.kube.metallb_namespace.as_deref(), Some("lb"));
+        assert_eq!(given.timing.duration, Duration::from_secs(30));
     }
 
     #[test]

@@ -18,6 +18,7 @@
 //! configuration_state.rs, gossip_key.rs, words.rs
 //! ```
 
+mod beside;
 mod configuration_state;
 mod desk;
 mod elector;
@@ -49,12 +50,15 @@ use crate::model::load_balancer::Home;
 use crate::source::Kind;
 use crate::source::kube::{ApiServers, EventSink, KubeOptions, KubeSource, Watches};
 
+pub use self::beside::Beside;
 pub use self::gossip_key::{GOSSIP_KEY, GOSSIP_SECRET};
 use self::health::ControllerProbes;
 pub use self::health::{ControllerHealth, Role};
 pub use self::lease::{LeaseTiming, LeaseTimingError};
 pub use self::process::{ControllerError, ControllerServers, serve};
 
+/// Name of the Lease, unless another is given.
+pub const LEASE: &str = "sheave-controller";
 /// Who reports its Events: MetalLB's users look for them by this name.
 const REPORTER: &str = "metallb-controller";
 /// Changes on their way to the loop.
@@ -86,6 +90,15 @@ pub struct ControllerView {
     pub health: Arc<ControllerHealth>,
     /// For scrapes.
     pub metrics: Arc<AllocatorMetrics>,
+}
+
+impl ControllerOptions {
+    /// Who we are: the host's name, and a number that no other process of it has. As client-go's, so that a pod which starts anew under
+    /// the same name is another candidate.
+    #[must_use]
+    pub fn identity_at(host: &str) -> String {
+        format!("{host}_{:016x}", rand::random::<u64>())
+    }
 }
 
 /// Waits for the Lease and leads, until cancelled; then it is released.
