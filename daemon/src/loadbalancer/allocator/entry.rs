@@ -19,7 +19,7 @@ pub(super) struct Entry {
     pub(super) service: Arc<Service>,
     pub(super) wish: Wish,
     pub(super) held: Option<Placement>,
-    /// What held or was asked for has been looked at at least once; before, the status is the truth.
+    /// We have had a say in its status; before, what it says is the truth.
     pub(super) judged: bool,
     /// What somebody else wrote into the status, until it is judged.
     pub(super) claim: Option<Ips>,

@@ -94,6 +94,11 @@ impl Ledger {
         self.users.range(range.first()..=range.last()).map(|(ip, _)| *ip)
     }
 
+    /// Who holds the address.
+    pub(super) fn users(&self, ip: IpAddr) -> impl Iterator<Item = &ServiceKey> {
+        self.users.get(&ip).into_iter().flatten().map(|user| &user.service)
+    }
+
     pub(super) fn is_held(&self, ip: IpAddr) -> bool {
         self.users.contains_key(&ip)
     }

@@ -168,14 +168,13 @@ impl Allocator {
     }
 
     /// The address is in use outside the load balancer, or (`None`) no longer: it is not handed out, whatever the pools say. A Service
-    /// that holds it keeps it.
+    /// whose status has it keeps it; one that it was only promised to, in a status not written yet, gets another. So an address may be
+    /// probed between [`Allocator::settle`] and the write, and [`Allocator::outstanding`] says what is to be written then.
     pub fn set_occupant(&mut self, ip: IpAddr, occupant: Option<Occupant>) {
         if self.stock.set_occupant(ip, occupant) {
             self.survey = true;
             self.freed = true;
-            self.due.extend(
-                self.entries.values().filter(|entry| entry.addresses().contains(&ip)).map(|entry| entry.service.key.clone()),
-            );
+            self.due.extend(self.stock.users(ip).cloned());
         }
     }
 
@@ -193,7 +192,7 @@ impl Allocator {
         self.entries.get(key)?.held.as_ref()
     }
 
-    /// What its status should say, if it says something else: for a write that failed.
+    /// What its status should say, if it says something else: for a write that failed, or had to wait.
     #[must_use]
     pub fn outstanding(&self, key: &ServiceKey) -> Option<StatusChange> {
         let entry = self.entries.get(key).filter(|_| self.complete)?;

@@ -1,6 +1,6 @@
 //! Which version of each pool is in force, who may use it, and what is wrong with the others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -127,56 +127,65 @@ impl Pools {
             .filter(|own| self.latest.contains_key(&own.pool.key))
             .map(|own| (own.pool.key.clone(), own.pool))
             .collect();
-        let mut faults: BTreeMap<ObjectKey, Vec<Fault>> = self
-            .latest
-            .values()
-            .map(|pool| (pool.key.clone(), own_faults(pool)))
-            .filter(|(_, faults)| !faults.is_empty())
-            .collect();
-        let chosen = loop {
-            let chosen = self.versions(&before, &faults);
-            let mut draft = Draft::default();
-            let mut refused = BTreeMap::new();
-            for (pool, _) in &chosen {
-                match draft.conflict(pool) {
-                    None => draft.add(pool),
-                    Some(fault) => drop(refused.insert(pool.key.clone(), vec![fault])),
+        self.faults = self.latest.values().map(|pool| (pool.key.clone(), own_faults(pool))).collect();
+        self.faults.retain(|_, faults| !faults.is_empty());
+        let mut contenders: Vec<_> = self.latest.values().filter(|pool| !self.faults.contains_key(&pool.key)).cloned().collect();
+        contenders.sort_by_key(|pool| seniority(pool));
+
+        let mut chosen = self.all_at_once(&before, &contenders);
+        // Whoever lost to a version that lost as well may win after all.
+        let mut more = true;
+        while std::mem::take(&mut more) {
+            for pool in &contenders {
+                if chosen.get(&pool.key).is_some_and(|own| Arc::ptr_eq(own, pool)) {
+                    continue;
+                }
+                let others = chosen.values().filter(|other| other.key != pool.key);
+                if let Some(fault) = Draft::of(others).conflict(pool) {
+                    self.faults.insert(pool.key.clone(), vec![fault]);
+                } else {
+                    self.faults.remove(&pool.key);
+                    chosen.insert(pool.key.clone(), pool.clone());
+                    more = true;
                 }
             }
-            // A version that was in force has no fault and comes first, so what is refused is a latest one: each round has fewer.
-            if refused.is_empty() {
-                break chosen.into_iter().map(|(pool, _)| pool.clone()).collect::<Vec<_>>();
-            }
-            faults.extend(refused);
-        };
-        self.faults = faults;
-        self.extents = chosen.iter().flat_map(extents).collect();
+        }
+        self.extents = chosen.values().flat_map(extents).collect();
         let fresh = |pool: Arc<AddressPool>| {
             let space = Space::new(&pool);
             (pool.key.name().into(), InForce { pool, space, assigned: [0, 0] })
         };
-        self.in_force = chosen.into_iter().map(fresh).collect();
+        self.in_force = chosen.into_values().map(fresh).collect();
     }
 
-    /// The version of each pool that counts, given what is known to be wrong: those in force before, then the new ones, oldest first.
-    fn versions<'a>(
-        &'a self,
-        before: &'a BTreeMap<ObjectKey, Arc<AddressPool>>,
-        faults: &BTreeMap<ObjectKey, Vec<Fault>>,
-    ) -> Vec<(&'a Arc<AddressPool>, bool)> {
-        let mut versions: Vec<_> = self
-            .latest
-            .values()
-            .filter_map(|latest| {
-                let before = before.get(&latest.key);
-                if faults.contains_key(&latest.key) {
-                    return before.map(|before| (before, false));
+    /// The latest version of every contender, or, where that cannot be, the one before; of the others, the one before.
+    fn all_at_once(
+        &self,
+        before: &BTreeMap<ObjectKey, Arc<AddressPool>>,
+        contenders: &[Arc<AddressPool>],
+    ) -> BTreeMap<ObjectKey, Arc<AddressPool>> {
+        let mut usable: BTreeSet<&ObjectKey> = contenders.iter().map(|pool| &pool.key).collect();
+        loop {
+            let version = |latest| version(latest, before.get(&latest.key), usable.contains(&latest.key));
+            let mut versions: Vec<_> = self.latest.values().filter_map(version).collect();
+            versions.sort_by_key(|(pool, new)| (*new, seniority(pool)));
+            let mut draft = Draft::default();
+            let mut refused = Vec::new();
+            for (pool, _) in &versions {
+                if draft.conflict(pool).is_some() {
+                    refused.push(&pool.key);
+                } else {
+                    draft.add(pool);
                 }
-                Some((latest, before.is_none_or(|before| before.ranges != latest.ranges)))
-            })
-            .collect();
-        versions.sort_by_key(|(pool, new)| (*new, pool.created.unwrap_or(i64::MAX), &pool.key));
-        versions
+            }
+            // What was in force comes first and has no conflict, so what is refused are contenders: each round has fewer.
+            if refused.is_empty() {
+                return versions.into_iter().map(|(pool, _)| (pool.key.clone(), pool.clone())).collect();
+            }
+            for key in refused {
+                usable.remove(key);
+            }
+        }
     }
 
     /// The pool in force of this name.
@@ -273,6 +282,12 @@ impl InForce {
 }
 
 impl<'a> Draft<'a> {
+    fn of(pools: impl Iterator<Item = &'a Arc<AddressPool>>) -> Self {
+        let mut draft = Self::default();
+        pools.for_each(|pool| draft.add(pool));
+        draft
+    }
+
     /// Why the pool cannot be added.
     fn conflict(&self, pool: &AddressPool) -> Option<Fault> {
         if let Some(&other) = self.names.get(pool.key.name()) {
@@ -290,6 +305,24 @@ impl<'a> Draft<'a> {
         self.names.insert(pool.key.name(), &pool.key);
         self.extents.extend(pool.ranges.iter().map(|range| (range.first(), (range.last(), &pool.key))));
     }
+}
+
+/// The version of a pool to be tried, and whether it has addresses that it did not have before.
+fn version<'a>(
+    latest: &'a Arc<AddressPool>,
+    before: Option<&'a Arc<AddressPool>>,
+    usable: bool,
+) -> Option<(&'a Arc<AddressPool>, bool)> {
+    match before {
+        Some(before) if !usable => Some((before, false)),
+        _ if !usable => None,
+        before => Some((latest, before.is_none_or(|before| before.ranges != latest.ranges))),
+    }
+}
+
+/// By what new pools queue for addresses, least first.
+fn seniority(pool: &AddressPool) -> (i64, ObjectKey) {
+    (pool.created.unwrap_or(i64::MAX), pool.key.clone())
 }
 
 /// What is wrong with a version by itself.

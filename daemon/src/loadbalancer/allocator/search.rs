@@ -20,6 +20,8 @@ pub(super) struct Seeker<'a> {
     pub(super) terms: &'a Terms,
     /// What it holds already: preferred to any other address of the same pool, so that nothing moves without need.
     pub(super) own: &'a [IpAddr],
+    /// What its status says.
+    pub(super) shown: &'a [IpAddr],
 }
 
 /// What is left of what a Service held.
@@ -33,9 +35,25 @@ pub(super) struct Kept {
 // === Keeping ===
 
 impl Stock {
+    /// What the Service goes on with. What somebody wrote into its status (and whether it held nothing itself) is as good as what it
+    /// holds, if the pools allow all of it. If what it was promised is not to be had after all, what its status shows may be.
+    pub(super) fn retain(&self, seeker: &Seeker<'_>, claim: Option<(&[IpAddr], bool)>, from: Option<&str>) -> Kept {
+        if let Some((claim, held_nothing)) = claim {
+            let adopted = self.keep(seeker, claim, from);
+            if adopted.dropped.is_none() || held_nothing {
+                return adopted;
+            }
+        }
+        let kept = self.keep(seeker, seeker.own, from);
+        match kept.placement {
+            None if !seeker.own.is_empty() => Kept { dropped: kept.dropped, ..self.keep(seeker, seeker.shown, from) },
+            _ => kept,
+        }
+    }
+
     /// What of `offered` the Service may keep: each address by itself, and all of the first one's pool. `from` is the pool that its
     /// annotation names.
-    pub(super) fn keep(&self, seeker: &Seeker<'_>, offered: &[IpAddr], from: Option<&str>) -> Kept {
+    fn keep(&self, seeker: &Seeker<'_>, offered: &[IpAddr], from: Option<&str>) -> Kept {
         let mut kept = Kept::default();
         for &ip in offered {
             let held = kept.placement.as_ref().map_or(&[][..], |placement| &placement.addresses);
@@ -54,7 +72,8 @@ impl Stock {
         kept
     }
 
-    /// The pool that allows it. An address in use elsewhere as well stays: to take it away would help nobody.
+    /// The pool that allows it. An address in use elsewhere as well stays where it is in a status already: to take it away would help
+    /// nobody.
     fn may_keep(&self, seeker: &Seeker<'_>, ip: IpAddr, from: Option<&str>) -> Result<CompactString, Refusal> {
         if !seeker.families.has(Family::of(ip)) {
             return Err(Refusal::FamilyGone(Family::of(ip)));
@@ -67,6 +86,9 @@ impl Stock {
             (None, Some(from)) if self.pools.is_unknown(from) => from.into(),
             (None, _) => return Err(Refusal::NotAllowed([ip].as_slice().into())),
         };
+        if let Some(by) = self.occupant(ip).filter(|_| !seeker.shown.contains(&ip)) {
+            return Err(Refusal::Occupied { ip, by: by.clone() });
+        }
         self.contested(ip, &seeker.service.key, seeker.terms).map_or(Ok(pool), Err)
     }
 }
@@ -85,8 +107,8 @@ impl Stock {
             return Err(Refusal::Incompatible(name.clone()));
         }
         let found = self.both(own, seeker).ok_or_else(|| {
-            let missing = Family::ALL.into_iter().filter(|family| seeker.families.has(*family));
-            let family = missing.filter(|family| self.pick(own, *family, seeker).is_none()).last().unwrap_or(Family::V4);
+            let lacks = |family: &Family| seeker.families.has(*family) && self.pick(own, *family, seeker).is_none();
+            let family = Family::ALL.into_iter().find(lacks).unwrap_or(Family::V4);
             exhausted(own, family)
         })?;
         Ok(placed(own, found, seeker))

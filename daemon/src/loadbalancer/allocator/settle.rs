@@ -81,20 +81,17 @@ impl Allocator {
         let held = entry.held.take();
         let claim = entry.claim.take();
         let concern = entry.concern(&self.options);
-        let known = std::mem::replace(&mut entry.judged, concern == Concern::Ours);
-        let before = held.as_ref().map_or_else(|| if known { Ips::new() } else { entry.status() }, |held| held.addresses.clone());
+        let unseen = || if entry.judged { Ips::new() } else { entry.status() };
+        let before = held.as_ref().map_or_else(unseen, |held| held.addresses.clone());
         let mut before = Before { addresses: before, ..Before::default() };
 
-        if let (Concern::Ours, Ok(families)) = (concern, &entry.wish.families) {
+        if let (Concern::Ours, Ok(families)) = (&concern, &entry.wish.families) {
             let terms = entry.wish.terms.clone();
-            let seeker = Seeker { service: &entry.service, families: *families, terms: &terms, own: &before.addresses };
+            let shown = entry.status();
+            let own = &before.addresses;
+            let seeker = Seeker { service: &entry.service, families: *families, terms: &terms, own, shown: &shown };
             let from = held.as_ref().map_or_else(|| entry.allocated_from(), |held| Some(&held.pool));
-            let adopted = claim.as_ref().map(|claim| self.stock.keep(&seeker, claim, from));
-            let kept = match adopted {
-                // What somebody wrote is as good as what was there, if the pools allow all of it.
-                Some(adopted) if adopted.dropped.is_none() || held.is_none() => adopted,
-                _ => self.stock.keep(&seeker, &before.addresses, from),
-            };
+            let kept = self.stock.retain(&seeker, claim.as_deref().map(|claim| (claim, held.is_none())), from);
             if held.is_none() {
                 before.addresses = claim.unwrap_or(before.addresses);
             } else if adopts_nothing(&kept, claim.as_ref()) && entry.overwritten != claim {
@@ -109,6 +106,7 @@ impl Allocator {
         }
         let lost = held.as_ref().is_some_and(|held| held.addresses.iter().any(|ip| !entry.addresses().contains(ip)));
         entry.clearing |= lost && entry.held.is_none();
+        entry.judged = concern == Concern::Ours && entry.wanted(&self.options, self.stock.pools.is_empty()).is_some();
         self.freed |= lost;
         turn.insert(key.clone(), before);
     }
@@ -137,6 +135,7 @@ impl Allocator {
             }
             self.stock.hold(&placement, key, &entry.wish.terms);
             entry.held = Some(placement);
+            entry.clearing = false;
         }
     }
 
@@ -148,7 +147,8 @@ impl Allocator {
             Ok(request) => request,
             Err(refusal) => return (None, Some(Lack::Wish(refusal.clone()))),
         };
-        let seeker = Seeker { service: &entry.service, families, terms: &entry.wish.terms, own: entry.addresses() };
+        let (terms, own, shown) = (&entry.wish.terms, entry.addresses(), entry.status());
+        let seeker = Seeker { service: &entry.service, families, terms, own, shown: &shown };
         let Some(held) = &entry.held else { return self.anew(&seeker, request) };
 
         if !request.addresses.is_empty() || request.pool.as_ref().is_some_and(|pool| *pool != held.pool) {
@@ -204,10 +204,13 @@ impl Allocator {
             let about = || Subject::Service(key.clone(), uid.clone());
             events.extend(said.into_iter().map(|tiding| Event { about: about(), reason: tiding.reason, text: tiding.text }));
 
-            let wanted = entry.wanted(&self.options, no_pools).filter(|wanted| entry.differs(wanted));
-            if let Some(wanted) = wanted.filter(|wanted| entry.asked.as_ref() != Some(wanted)) {
-                entry.ask(wanted.clone());
-                changes.push(StatusChange { service: key.clone(), uid, wanted });
+            match entry.wanted(&self.options, no_pools).filter(|wanted| entry.differs(wanted)) {
+                None => entry.asked = None,
+                Some(wanted) if entry.asked.as_ref() == Some(&wanted) => {}
+                Some(wanted) => {
+                    entry.ask(wanted.clone());
+                    changes.push(StatusChange { service: key, uid, wanted });
+                }
             }
         }
         (changes, events)

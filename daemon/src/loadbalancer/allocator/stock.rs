@@ -41,10 +41,9 @@ impl Stock {
         }
     }
 
-    /// The address is in use elsewhere, or no longer. What a Service holds stays with it. Whether that is a change.
+    /// The address is in use elsewhere, or no longer. Who holds it goes on holding it. Whether that is a change.
     pub(super) fn set_occupant(&mut self, ip: IpAddr, occupant: Option<Occupant>) -> bool {
-        let before = self.occupants.get(&ip);
-        if before == occupant.as_ref() {
+        if self.occupants.get(&ip) == occupant.as_ref() {
             return false;
         }
         match occupant {
@@ -60,6 +59,11 @@ impl Stock {
             }
         }
         true
+    }
+
+    /// Which Services hold the address.
+    pub(super) fn users(&self, ip: IpAddr) -> impl Iterator<Item = &ServiceKey> {
+        self.ledger.users(ip)
     }
 
     /// Who else has the address.

@@ -48,8 +48,9 @@ pub(super) fn standing(entry: &Entry, options: &Options, stock: &Stock) -> Vec<T
     match entry.concern(options) {
         Concern::Nobodys => return said,
         Concern::Anothers => {
-            // One that has an address is served by somebody.
-            let waits = entry.status().is_empty() && service.load_balancer.as_ref().is_some_and(|request| !request.other_ingress);
+            // One that has an address is served by somebody, unless it is one of ours that is being taken back.
+            let other = service.load_balancer.as_ref().is_none_or(|request| request.other_ingress);
+            let waits = entry.clearing || (entry.status().is_empty() && !other);
             said.extend(waits.then(|| Tiding::new(Reason::OtherLoadBalancerClass, of_class(entry, options))));
             return said;
         }

@@ -136,6 +136,10 @@ fn without_any_pool_statuses_of_others_stay() {
         request.allocated_from = text("a");
     });
     assert_eq!(world.status("ours"), "");
+    world.edit("theirs", |_, request| write_status(request, &["10.0.0.7"]));
+    world.put_pool(pool("a", "10.0.0.1-10.0.0.9"));
+    world.settle();
+    assert_eq!((world.status("theirs").as_str(), world.status("ours").as_str()), ("10.0.0.7", "10.0.0.1"), "it is in a pool now");
 }
 
 #[test]
@@ -245,4 +249,31 @@ fn a_write_that_failed_can_be_asked_for() {
     assert_eq!(world.allocator.outstanding(&key("s")).as_ref(), settled.services.first());
     world.store(settled);
     assert_eq!(world.allocator.outstanding(&key("s")), None);
+}
+
+#[test]
+fn a_promise_that_a_probe_disproves_is_taken_back_before_it_is_written() {
+    let mut world = World::new([pool("a", "10.0.0.1-10.0.0.3")]);
+    world.create("s", plain);
+    let probe = |world: &mut World, ip: &str| {
+        let promised = world.allocator.settle();
+        assert_eq!(promised.services[0].wanted.ingress[0].ip, address(ip));
+        world.allocator.set_occupant(address(ip), Some(Occupant::Host([2, 0, 0, 0, 0, 1])));
+        world.settle();
+    };
+    // A new Service gets the next one.
+    world.put(service("t", plain));
+    probe(&mut world, "10.0.0.2");
+    assert_eq!(world.status("t"), "10.0.0.3");
+    // One that asked for another keeps what it is served by.
+    world.allocator.set_occupant(address("10.0.0.2"), None);
+    let mut asks = world.services[&key("s")].clone();
+    asks.load_balancer.as_mut().unwrap().address = text("10.0.0.2");
+    world.put(asks);
+    probe(&mut world, "10.0.0.2");
+    assert_eq!(world.status("s"), "10.0.0.1");
+    assert!(world.said("s").last().unwrap().ends_with("[\"10.0.0.1\"] stays"));
+    assert_eq!(world.allocator.outstanding(&key("s")), None);
+    world.occupy("10.0.0.2", None);
+    assert_eq!(world.status("s"), "10.0.0.2");
 }

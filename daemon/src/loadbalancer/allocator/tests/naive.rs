@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::World;
 use crate::model::load_balancer::{AddressPool, IpFamilyPolicy, LoadBalancerRequest, PoolCounts};
-use crate::model::{Family, Service, TrafficPolicy};
+use crate::model::{Family, Service, ServiceType, TrafficPolicy};
 
 /// Pools in force, by name.
 pub(super) type InForce = BTreeMap<String, AddressPool>;
@@ -81,9 +81,14 @@ pub(super) fn may_share(one: &Service, other: &Service) -> bool {
 pub(super) fn holders(world: &World, ip: IpAddr) -> Vec<&Service> {
     let says = |service: &&Service| {
         let request = service.load_balancer.as_ref();
-        request.is_some_and(|request| request.class.is_none() && request.ingress.iter().any(|ingress| ingress.ip == ip))
+        is_ours(service) && request.is_some_and(|request| request.ingress.iter().any(|ingress| ingress.ip == ip))
     };
     world.services.values().filter(says).collect()
+}
+
+/// Of type LoadBalancer, without a class.
+pub(super) fn is_ours(service: &Service) -> bool {
+    service.kind == ServiceType::LoadBalancer && service.load_balancer.as_ref().is_some_and(|request| request.class.is_none())
 }
 
 pub(super) fn contains(pool: &AddressPool, ip: IpAddr) -> bool {

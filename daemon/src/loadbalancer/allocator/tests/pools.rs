@@ -148,3 +148,13 @@ fn counts_are_written_when_they_change() {
     world.restart();
     assert!(world.allocator.settle().pools.iter().all(|report| !report.write), "as the object says");
 }
+
+#[test]
+fn who_lost_to_a_version_that_lost_as_well_wins_after_all() {
+    let mut world = World::new([pool("d", "10.0.0.28-10.0.0.30")]);
+    world.put_pool(pool("a", "10.0.0.0 10.0.0.23-10.0.0.28"));
+    world.put_pool(AddressPool { generation: 2, ..pool("d", "10.0.0.0") });
+    let settled = world.allocator.settle();
+    let serving: Vec<_> = settled.pools.iter().map(|report| (report.pool.name(), report.serving)).collect();
+    assert_eq!(serving, [("a", Serving::Nothing), ("d", Serving::Latest)]);
+}
