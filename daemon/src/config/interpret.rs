@@ -198,7 +198,7 @@ impl Interpreter<'_> {
             (None, path) if !path.is_empty() => SourceOptions::Manifests(path.into()),
             (Some(SourceChoice::Kube) | None, _) => {
                 let kubeconfig = &self.kube_proxy.client_connection.kubeconfig;
-                SourceOptions::Kube(KubeOptions {
+                SourceOptions::Kube(Box::new(KubeOptions {
                     kubeconfig: (!kubeconfig.is_empty()).then(|| kubeconfig.into()),
                     api_servers: api_servers.clone(),
                     node_name: node_name.clone(),
@@ -206,7 +206,7 @@ impl Interpreter<'_> {
                         .streaming_list
                         .map_or_else(Timing::default, |streaming_list| Timing { streaming_list, ..Timing::default() }),
                     ..KubeOptions::default()
-                })
+                }))
             }
         }
     }

@@ -131,7 +131,7 @@ pub enum NodeNameOrigin {
 #[derive(Clone, Debug, PartialEq)]
 pub enum SourceOptions {
     /// A Kubernetes API server.
-    Kube(KubeOptions),
+    Kube(Box<KubeOptions>),
     /// A directory or a file of manifests.
     Manifests(PathBuf),
 }

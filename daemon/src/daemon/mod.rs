@@ -453,7 +453,7 @@ async fn start_source(
                 }
             }));
             let controller = controller.map(|choice| tokio::spawn(lead_beside(choice, kube, servers.clone(), &metrics, cancel.clone())));
-            let source = KubeSource::new(servers, kube.clone());
+            let source = KubeSource::new(servers, (**kube).clone());
             let watches = Some(source.health());
             tokio::spawn(source.run(changes, cancel.clone()));
             Ok(Started { reporter: Reporter::with_events(events, options.node_name.clone()), watches, controller })

@@ -76,7 +76,7 @@ mod tests {
             let _hold = NatHold::take().unwrap();
             let mut door = KernelNft::open().unwrap();
             let kube = KubeOptions { kubeconfig: Some("/no/such/kubeconfig".into()), ..KubeOptions::default() };
-            let options = Options::new("n".into(), SourceOptions::Kube(kube));
+            let options = Options::new("n".into(), SourceOptions::Kube(kube.into()));
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let outcome = runtime.block_on(take_turn(&options, &mut door));
             let error = outcome.map(|_| ()).expect_err("there is no such file");

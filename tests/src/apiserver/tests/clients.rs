@@ -1,6 +1,8 @@
 //! kube's own client and watcher, which the daemon uses, against the double.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Service;
@@ -9,6 +11,10 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher::{self, Event};
 use serde_json::json;
+use sheave::source::kube::{KubeOptions, KubeSource, Timing, Watches, connect};
+use sheave::source::{Change, Object};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::{PATIENCE, service, start};
 use crate::apiserver::{Cut, Effect, Fault, Refusal, Verb};
@@ -80,7 +86,7 @@ async fn a_watcher_gets_there_through_every_fault() {
 #[tokio::test]
 async fn a_watcher_sees_changes_through_a_cut_and_an_expired_version() {
     let (server, client) = start();
-    let (sender, mut names) = tokio::sync::mpsc::unbounded_channel();
+    let (sender, mut names) = mpsc::unbounded_channel();
     let services = Api::<Service>::all(client.0.clone());
     let following = tokio::spawn(async move {
         let events = kube::runtime::WatchStreamExt::default_backoff(watcher::watcher(services, watcher::Config::default()));
@@ -112,4 +118,73 @@ async fn a_watcher_sees_changes_through_a_cut_and_an_expired_version() {
     until("b").await;
     assert!(server.requests(Verb::List, "services") > lists);
     following.abort();
+}
+
+/// As `IPAddressPool metallb-system/first`.
+fn name_of(object: &Object) -> String {
+    match object {
+        Object::Service(service) => format!("Service {}", service.key),
+        Object::Peer(peer) => format!("Node {}", peer.name),
+        Object::Namespace(namespace) => format!("Namespace {}", namespace.name),
+        Object::AddressPool(pool) => format!("IPAddressPool {}", pool.key),
+        Object::Advertisement(advertisement) => format!("L2Advertisement {}", advertisement.key),
+        other => format!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_load_balancers_watches_see_everything_and_what_is_installed_later() {
+    let (server, _) = start();
+    for (name, labels) in [("lb", json!({})), ("theirs", json!({"service.kubernetes.io/service-proxy-name": "x"}))] {
+        let mut object = service(name);
+        object["metadata"]["labels"] = labels;
+        object["spec"]["type"] = "LoadBalancer".into();
+        server.apply(&object).unwrap();
+    }
+    server.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-a"}})).unwrap();
+    let timing = Timing { uninstalled: Duration::from_millis(20), ..Timing::default() };
+    let options = KubeOptions { api_servers: vec![server.url()], node_name: "node-b".into(), timing, ..KubeOptions::default() };
+    let servers = Arc::new(connect(&options).await.unwrap());
+    for watches in [Watches::Controller, Watches::Announcer, Watches::Peers] {
+        let (sender, mut changes) = mpsc::channel(4);
+        let cancel = CancellationToken::new();
+        let source = KubeSource::of(watches, servers.clone(), options.clone());
+        let task = tokio::spawn(source.run(sender, cancel.clone()));
+        let mut listed = BTreeSet::new();
+        let metallbs = &["IPAddressPool metallb-system/first", "L2Advertisement metallb-system/all"][..];
+        let nodes = &["Node node-a"][..];
+        let mut wanted = match watches {
+            Watches::Announcer => metallbs.to_vec(),
+            Watches::Peers => nodes.to_vec(),
+            _ => [metallbs, nodes, &["Service default/lb", "Service default/theirs", "Namespace default"]].concat(),
+        };
+        let seen = async {
+            while !wanted.is_empty() {
+                match changes.recv().await.unwrap() {
+                    Change::Applied(object) => {
+                        let name = name_of(&object);
+                        wanted.retain(|wanted| *wanted != name);
+                    }
+                    Change::Listed(kind) => drop(listed.insert(kind.to_string())),
+                    _ => {}
+                }
+                // Until here there was none of it, and nothing waited.
+                if listed.contains("IPAddressPool") && listed.contains("L2Advertisement") {
+                    server.install_metallb();
+                    for (kind, name, spec) in [
+                        ("IPAddressPool", "first", json!({"addresses": ["192.0.2.0/24"]})),
+                        ("L2Advertisement", "all", json!({})),
+                    ] {
+                        let metadata = json!({"name": name, "namespace": "metallb-system"});
+                        let object =
+                            json!({"apiVersion": "metallb.io/v1beta1", "kind": kind, "metadata": metadata, "spec": spec});
+                        server.apply(&object).unwrap();
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("{watches:?} never saw the rest"));
+        cancel.cancel();
+        task.await.unwrap();
+    }
 }

@@ -41,6 +41,7 @@ fn refused(addresses: Value) -> Vec<String> {
 }
 
 /// The selector as a pool's.
+#[expect(clippy::needless_pass_by_value, reason = "called with json! in place")]
 fn selector(selector: Value) -> Result<Selector, Vec<String>> {
     let spec = json!({"addresses": ["10.0.0.0/24"], "serviceAllocation": {"serviceSelectors": [selector]}});
     let pool = pool_of(spec);
