@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use super::Failure;
 use crate::loadbalancer::controller::{self, ControllerError, ControllerOptions, ControllerServers, LeaseTiming};
@@ -23,20 +24,20 @@ pub(super) struct Arguments {
     api_server: Vec<String>,
 
     /// Serve only Services of this spec.loadBalancerClass [default: those without one]
-    #[arg(long, value_name = "CLASS")]
+    #[arg(long, value_name = "CLASS", value_parser = NonEmptyStringValueParser::new())]
     lb_class: Option<String>,
 
     /// The namespace whose IPAddressPools and L2Advertisements count [default: where there are pools; metallb-system, if several
     /// namespaces have some]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = super::object_name)]
     metallb_namespace: Option<String>,
 
     /// The namespace of the Lease and of the announcers' Secret
-    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "kube-system")]
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "kube-system", value_parser = super::object_name)]
     namespace: String,
 
     /// Name of the Lease that the replica that leads holds
-    #[arg(long, value_name = "NAME", default_value = controller::LEASE, help_heading = "Leader election")]
+    #[arg(long, value_name = "NAME", default_value = controller::LEASE, value_parser = super::object_name, help_heading = "Leader election")]
     leader_elect_resource_name: String,
 
     /// Another replica takes over when it has seen no renewal for so long
@@ -65,8 +66,7 @@ pub(super) struct Arguments {
 struct Bind(Option<SocketAddr>);
 
 pub(super) fn controller(arguments: Arguments) -> Result<(), Failure> {
-    let servers =
-        ControllerServers { health: arguments.healthz_bind_address.0, metrics: arguments.metrics_bind_address.0 };
+    let servers = ControllerServers { health: arguments.healthz_bind_address.0, metrics: arguments.metrics_bind_address.0 };
     Ok(controller::serve(arguments.options()?, servers)?)
 }
 
@@ -78,23 +78,12 @@ impl Arguments {
             retry_period: self.leader_elect_retry_period,
         };
         timing.check().map_err(|error| Failure::Usage(format!("--leader-elect-*: {error}")))?;
-        for (flag, name) in [
-            ("--namespace", Some(&self.namespace)),
-            ("--metallb-namespace", self.metallb_namespace.as_ref()),
-            ("--leader-elect-resource-name", Some(&self.leader_elect_resource_name)),
-        ] {
-            if let Some(name) = name.filter(|name| !is_a_name(name)) {
-                return Err(Failure::Usage(format!("{flag}: {name:?} is no object's name")));
-            }
-        }
-        if self.lb_class.as_deref() == Some("") {
-            return Err(Failure::Usage("--lb-class: is empty; leave it out to serve Services without a class".to_owned()));
-        }
         let host = nix::unistd::gethostname().context("reading the host name").map_err(Failure::No)?;
         Ok(ControllerOptions {
             kube: KubeOptions {
                 kubeconfig: self.kubeconfig,
                 api_servers: self.api_server,
+                serves_itself: false,
                 metallb_namespace: self.metallb_namespace.map(Into::into),
                 ..KubeOptions::default()
             },
@@ -113,22 +102,15 @@ impl From<ControllerError> for Failure {
     }
 }
 
-/// RFC 1123, labels with dots between.
-fn is_a_name(name: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let label = |label: &str| {
-        let ends = label.bytes().next().is_some_and(inner) && label.bytes().next_back().is_some_and(inner);
-        ends && label.bytes().all(|byte| inner(byte) || byte == b'-')
-    };
-    name.len() <= 253 && name.split('.').all(label)
-}
-
 fn address(text: &str) -> Result<Bind, String> {
     match text {
         "none" => Ok(Bind(None)),
         // As Go programs take it: all addresses.
         text if text.starts_with(':') => address(&format!("[::]{text}")),
-        text => text.parse().map(|address| Bind(Some(address))).map_err(|_| "expected an address such as 127.0.0.1:7472, or none".into()),
+        text => text
+            .parse()
+            .map(|address| Bind(Some(address)))
+            .map_err(|_| "expected an address such as 127.0.0.1:7472, or none".into()),
     }
 }
 
@@ -165,8 +147,8 @@ mod tests {
     fn what_makes_no_sense_is_refused_with_its_flag() {
         for (flag, expected) in [
             ("--leader-elect-renew-deadline=15s", "--leader-elect-*: the lease duration must be longer than the renew deadline"),
-            ("--metallb-namespace=a/b", "--metallb-namespace: \"a/b\" is no object's name"),
-            ("--lb-class=", "--lb-class: is empty"),
+            ("--metallb-namespace=a/b", "--metallb-namespace <NAME>': expected lower case letters"),
+            ("--lb-class=", "--lb-class <CLASS>"),
             ("--healthz-bind-address=here", "expected an address"),
         ] {
             let error = options(&[flag]).expect_err(flag);

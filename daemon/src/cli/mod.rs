@@ -172,6 +172,12 @@ fn duration(text: &str) -> Result<Duration, String> {
     if duration.is_negative() { Err(format!("{text:?} is negative")) } else { Ok(duration.to_std()) }
 }
 
+/// The name of an object or of a namespace: an RFC 1123 subdomain.
+fn object_name(text: &str) -> Result<String, String> {
+    let name = crate::config::node_name(text).filter(|name| name == text);
+    name.ok_or_else(|| "expected lower case letters, digits, '-' and '.', beginning and ending with a letter or digit".to_owned())
+}
+
 impl Failure {
     #[expect(clippy::print_stderr, reason = "the last word of a command that failed goes to the person who typed it")]
     fn report(&self) -> ExitCode {

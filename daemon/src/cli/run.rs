@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use self::flags::KubeProxyFlags;
 use super::{Failure, LogFormat, LogOptions, cleanup};
@@ -45,16 +46,16 @@ pub(super) struct Arguments {
     controller: bool,
 
     /// Serve only Services of this spec.loadBalancerClass [default: those without one]
-    #[arg(long, value_name = "CLASS", requires = "controller", help_heading = "Load balancer")]
+    #[arg(long, value_name = "CLASS", requires = "controller", value_parser = NonEmptyStringValueParser::new(), help_heading = "Load balancer")]
     lb_class: Option<String>,
 
     /// The namespace whose IPAddressPools and L2Advertisements count [default: where there are pools; metallb-system, if several
     /// namespaces have some]
-    #[arg(long, value_name = "NAME", requires = "controller", help_heading = "Load balancer")]
+    #[arg(long, value_name = "NAME", requires = "controller", value_parser = super::object_name, help_heading = "Load balancer")]
     metallb_namespace: Option<String>,
 
     /// The namespace of the controller's Lease and of the announcers' Secret
-    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "kube-system", help_heading = "Load balancer")]
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "kube-system", value_parser = super::object_name, help_heading = "Load balancer")]
     namespace: String,
 
     /// API server to use, several to be tried in turn [default: the kubeconfig's, else the one of the pod's environment]

@@ -452,7 +452,8 @@ async fn start_source(
                     tokio::time::sleep(RESOLVE_AGAIN).await;
                 }
             }));
-            let controller = controller.map(|choice| tokio::spawn(lead_beside(choice, kube, servers.clone(), &metrics, cancel.clone())));
+            let controller =
+                controller.map(|choice| tokio::spawn(lead_beside(choice, kube, servers.clone(), &metrics, cancel.clone())));
             let source = KubeSource::new(servers, (**kube).clone());
             let watches = Some(source.health());
             tokio::spawn(source.run(changes, cancel.clone()));

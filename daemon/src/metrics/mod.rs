@@ -232,7 +232,8 @@ impl fmt::Debug for Metrics {
 }
 
 fn build_info(book: &mut Book) {
-    let info = book.labelled("sheave_build_info", ["version"], "1, with the version of this program as a label", Gauge::<i64>::default);
+    let info =
+        book.labelled("sheave_build_info", ["version"], "1, with the version of this program as a label", Gauge::<i64>::default);
     info.of([env!("CARGO_PKG_VERSION")]).set(1);
 }
 

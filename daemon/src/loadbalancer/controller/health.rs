@@ -53,9 +53,10 @@ impl Answer for ControllerProbes {
                 text(StatusCode::OK, "ok")
             }
             ("/readyz", Role::Starting) => text(StatusCode::SERVICE_UNAVAILABLE, "the lease has not been seen yet\n"),
-            ("/readyz", Role::Leading { listed: false }) => {
-                text(StatusCode::SERVICE_UNAVAILABLE, "not everything is listed, or it is not said which namespace's pools count\n")
-            }
+            ("/readyz", Role::Leading { listed: false }) => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not everything is listed, or it is not said which namespace's pools count\n",
+            ),
             _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
         }
     }

@@ -16,6 +16,7 @@ pub(super) struct Intake {
     /// Kinds that must have been listed before anything is decided.
     awaited: Vec<Kind>,
     sweeps: HashMap<Kind, Sweep>,
+    /// Those that have, or had, to do with load balancers.
     services: BTreeMap<ServiceKey, Known>,
     pools: BTreeMap<ObjectKey, Arc<AddressPool>>,
     advertisements: BTreeMap<ObjectKey, Arc<Advertisement>>,
@@ -102,8 +103,12 @@ impl Intake {
         }
     }
 
-    /// A Service as it is now: of its own accord, or because what was asked for has been written.
+    /// A Service as it is now: of its own accord, or because what was asked for has been written. Most are no matter of load balancers,
+    /// and are not kept.
     pub(super) fn set_service(&mut self, kind: Kind, service: Arc<Service>) {
+        if service.load_balancer.is_none() && !self.services.contains_key(&service.key) {
+            return;
+        }
         self.unsettled.insert(service.key.clone());
         self.allocator.set_service(service.clone());
         self.services.insert(service.key.clone(), Known { kind, service });

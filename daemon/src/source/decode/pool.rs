@@ -39,11 +39,7 @@ pub(super) fn decode(document: Document<'_, impl Sized>) -> Result<AddressPool, 
         key,
         uid: metadata.uid.into_value().unwrap_or_default().into(),
         generation: metadata.generation.into_value().unwrap_or_default(),
-        created: metadata
-            .creation_timestamp
-            .into_value()
-            .and_then(|text| timestamp(&text))
-            .map(jiff::Timestamp::as_second),
+        created: metadata.creation_timestamp.into_value().and_then(|text| timestamp(&text)).map(jiff::Timestamp::as_second),
         labels,
         ranges: ranges(spec.addresses, &mut problems),
         auto_assign: problems.take(format_args!("spec.autoAssign"), spec.auto_assign).unwrap_or(true),

@@ -34,7 +34,8 @@ fn pool(addresses: &str) -> Change {
 }
 
 fn service(name: &str, status: Value) -> Change {
-    let spec = json!({ "type": "LoadBalancer", "clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"], "ports": [{ "port": 80 }] });
+    let spec =
+        json!({ "type": "LoadBalancer", "clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"], "ports": [{ "port": 80 }] });
     let metadata = json!({ "name": name, "creationTimestamp": "2026-01-01T00:00:00Z" });
     object(Kind::Service, &json!({ "metadata": metadata, "spec": spec, "status": status }))
 }

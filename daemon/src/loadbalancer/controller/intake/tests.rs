@@ -24,7 +24,8 @@ fn pool(namespace: &str, name: &str, addresses: &str) -> Change {
 }
 
 fn service(name: &str) -> Change {
-    let spec = json!({ "type": "LoadBalancer", "clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"], "ports": [{ "port": 80 }] });
+    let spec =
+        json!({ "type": "LoadBalancer", "clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"], "ports": [{ "port": 80 }] });
     applied(Kind::Service, &json!({ "metadata": { "name": name, "uid": name }, "spec": spec }))
 }
 
@@ -132,7 +133,8 @@ fn a_service_that_nobody_announces_is_named_once() {
     intake.list(Kind::Peer, &[]);
     intake.list(Kind::AddressPool, &[pool("metallb-system", "lan", "10.0.0.1/32")]);
     intake.settle();
-    let named = |intake: &mut Intake| -> Vec<_> { intake.unannounced().into_iter().map(|it| it.service.key.to_string()).collect() };
+    let named =
+        |intake: &mut Intake| -> Vec<_> { intake.unannounced().into_iter().map(|it| it.service.key.to_string()).collect() };
     assert_eq!(named(&mut intake), ["default/web"]);
     intake.take(&service("web"));
     intake.settle();

@@ -48,8 +48,7 @@ fn address_and_annotation_are_written_and_everything_else_stays() {
 #[test]
 fn what_others_say_of_an_address_that_stays_is_kept() {
     let mut before = object();
-    before["status"]["loadBalancer"] =
-        json!({ "ingress": [{ "ip": "10.0.0.240", "ipMode": "Proxy", "ports": [{ "port": 80, "protocol": "TCP" }] }, { "hostname": "h" }] });
+    before["status"]["loadBalancer"] = json!({ "ingress": [{ "ip": "10.0.0.240", "ipMode": "Proxy", "ports": [{ "port": 80, "protocol": "TCP" }] }, { "hostname": "h" }] });
     let written = edited(&before, &change(&[("10.0.0.240", IpMode::Proxy)], Some("lan")));
     let ingress = &before["status"]["loadBalancer"]["ingress"];
     assert_eq!(written["status"]["loadBalancer"]["ingress"], json!([ingress[0]]));
@@ -99,6 +98,9 @@ fn a_pool_tells_its_counts_once() {
     let pool = json!({ "metadata": { "name": "lan", "namespace": "metallb-system" }, "spec": { "addresses": ["10.0.0.0/24"] } });
     let counts = PoolCounts { assigned_v4: 1, assigned_v6: 0, available_v4: 255, available_v6: i64::MAX };
     let Edit::Write(written) = edit_pool(pool, counts) else { panic!("it has none") };
-    assert_eq!(written["status"], json!({ "assignedIPv4": 1, "assignedIPv6": 0, "availableIPv4": 255, "availableIPv6": i64::MAX }));
+    assert_eq!(
+        written["status"],
+        json!({ "assignedIPv4": 1, "assignedIPv6": 0, "availableIPv4": 255, "availableIPv6": i64::MAX })
+    );
     assert_eq!(edit_pool(written, counts), Edit::Nothing);
 }
