@@ -51,7 +51,16 @@ impl Chart {
         objects.sort_by_key(|rendered| {
             let kind = rendered.object["kind"].as_str().unwrap_or_default();
             // Helm's InstallOrder, as far as it concerns us; kinds it does not know come last.
-            let order = ["ServiceAccount", "ConfigMap", "ClusterRole", "ClusterRoleBinding", "DaemonSet"];
+            let order = [
+                "ServiceAccount",
+                "ConfigMap",
+                "ClusterRole",
+                "ClusterRoleBinding",
+                "Role",
+                "RoleBinding",
+                "DaemonSet",
+                "Deployment",
+            ];
             let place = order.iter().position(|&known| known == kind).unwrap_or(order.len());
             (rendered.is_hook(), place, rendered.object["metadata"]["name"].to_string())
         });

@@ -54,8 +54,10 @@ fn the_overlays_build_what_is_committed() {
         let committed = objects(&manifests(&format!("kustomize/rendered/{name}.yaml"))).unwrap();
         assert_eq!(comparable(committed), overlay(name), "`kubectl kustomize` of overlays/{name} is to be committed again");
     }
-    let committed = objects(&manifests("kustomize/rendered/monitoring.yaml")).unwrap();
-    assert_eq!(comparable(committed), comparable(build(&manifests("kustomize/monitoring")).unwrap()));
+    for name in ["monitoring", "controller"] {
+        let committed = objects(&manifests(&format!("kustomize/rendered/{name}.yaml"))).unwrap();
+        assert_eq!(comparable(committed), comparable(build(&manifests(&format!("kustomize/{name}"))).unwrap()), "{name}");
+    }
 }
 
 #[test]
@@ -98,6 +100,22 @@ fn monitoring_is_the_same() {
     let of_the_operator = |object: &Value| object["apiVersion"] == "monitoring.coreos.com/v1";
     let release: Vec<_> = release(&values).into_iter().filter(of_the_operator).collect();
     assert_eq!(release, comparable(build(&manifests("kustomize/monitoring")).unwrap()));
+}
+
+#[test]
+fn the_controller_is_the_same_and_only_there_where_it_is_wanted() {
+    let of_the_controller = |object: &Value| object["metadata"]["name"] == "sheave-controller";
+    let with = |controller: Value| -> Vec<_> {
+        release(&json!({ "controller": controller })).into_iter().filter(of_the_controller).collect()
+    };
+    assert_eq!(with(json!({ "enabled": true })), comparable(build(&manifests("kustomize/controller")).unwrap()));
+    assert!(with(json!({})).is_empty());
+    let said = with(json!({
+        "enabled": true, "loadBalancerClass": "example.com/lb", "metallbNamespace": "lb", "extraArgs": ["--log=debug"],
+    }));
+    let deployment = said.iter().find(|object| object["kind"] == "Deployment").unwrap();
+    let expected = json!(["controller", "--lb-class=example.com/lb", "--metallb-namespace=lb", "--log=debug"]);
+    assert_eq!(deployment["spec"]["template"]["spec"]["containers"][0]["args"], expected);
 }
 
 #[test]

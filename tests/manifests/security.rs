@@ -46,6 +46,22 @@ fn containers_have_net_admin_and_nothing_else() {
     }
 }
 
+/// Whoever may write the status of every Service need be able to do nothing on the node it runs on.
+#[test]
+fn the_controller_has_no_privilege_on_its_node() {
+    let built = build(&manifests("kustomize/controller")).unwrap();
+    let deployment = built.iter().find(|object| object["kind"] == "Deployment").unwrap();
+    let pod = &deployment["spec"]["template"]["spec"];
+    assert!(["hostNetwork", "hostPID", "hostIPC", "volumes"].iter().all(|name| pod.get(*name).is_none()));
+    assert_eq!((&pod["securityContext"]["runAsNonRoot"], &pod["securityContext"]["runAsUser"]), (&json!(true), &json!(65534)));
+    for container in containers(deployment) {
+        let context = &container["securityContext"];
+        assert_eq!(context["capabilities"], json!({ "drop": ["ALL"] }));
+        assert_eq!((&context["readOnlyRootFilesystem"], &context["allowPrivilegeEscalation"]), (&json!(true), &json!(false)));
+        assert!(container["ports"].as_array().unwrap().iter().all(|port| port.get("hostPort").is_none()));
+    }
+}
+
 #[test]
 fn pods_come_first_and_everywhere() {
     for workload in workloads() {
@@ -70,7 +86,9 @@ fn versions_agree() {
     let version = manifest.lines().find_map(|line| line.strip_prefix("version = \"")?.strip_suffix('"')).unwrap();
     let chart = crate::chart::Chart::open(&manifests("helm/sheave")).unwrap().metadata().unwrap();
     assert_eq!((chart["version"].as_str(), chart["appVersion"].as_str()), (Some(version), Some(version)));
-    for workload in workloads() {
+    let controller =
+        build(&manifests("kustomize/controller")).unwrap().into_iter().filter(|object| object["kind"] == "Deployment");
+    for workload in workloads().into_iter().chain(controller) {
         let images = containers(&workload).filter_map(|container| container["image"].as_str());
         assert!(images.filter(|image| image.starts_with("sheave:")).all(|image| image == format!("sheave:{version}")));
     }

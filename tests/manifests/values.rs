@@ -9,7 +9,7 @@ use crate::chart::Chart;
 use crate::manifests;
 
 /// Values that are the user's own below this name, and not ours to list.
-const FREE: [&str; 4] = ["config.kubeProxy", "config.sheave", "resources", "nodeSelector"];
+const FREE: [&str; 5] = ["config.kubeProxy", "config.sheave", "resources", "nodeSelector", "controller.resources"];
 
 /// The names of all values, dotted; those that hold others included.
 fn names(value: &Value, prefix: &str, found: &mut BTreeSet<String>) {

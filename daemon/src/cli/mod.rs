@@ -4,6 +4,7 @@
 
 mod cleanup;
 mod config;
+mod controller;
 mod demo;
 mod migrate;
 mod run;
@@ -36,6 +37,10 @@ enum Command {
     ///
     /// Stops on SIGTERM or SIGINT and leaves its rules in place, so that a restart cuts nothing. `sheave cleanup` removes them.
     Run(Box<run::Arguments>),
+    /// Give addresses of MetalLB's pools to Services of type LoadBalancer: one for the cluster, or several of which one leads
+    ///
+    /// Needs no privilege on its machine. Stops on SIGTERM or SIGINT, and releases its Lease; addresses stay as they are.
+    Controller(Box<controller::Arguments>),
     /// Print the default configuration, or say what a configuration file comes to
     Config(config::Arguments),
     /// Remove everything sheave put into this kernel, and nothing else
@@ -94,6 +99,7 @@ impl Cli {
         let outcome = match command {
             // Its log may be told by a file how to look.
             Command::Run(arguments) => arguments.run(log),
+            Command::Controller(arguments) => log.start(None).and_then(|_| controller::controller(*arguments)),
             Command::Config(arguments) => log.start(None).and_then(|_| config::config(arguments)),
             Command::Cleanup(arguments) => log.start(None).and_then(|_| cleanup::cleanup(&arguments)),
             Command::Migrate(arguments) => log.start(None).and_then(|_| migrate::migrate(&arguments)),
@@ -164,6 +170,12 @@ impl LogOptions {
 fn duration(text: &str) -> Result<Duration, String> {
     let duration = GoDuration::parse(text)?;
     if duration.is_negative() { Err(format!("{text:?} is negative")) } else { Ok(duration.to_std()) }
+}
+
+/// The name of an object or of a namespace: an RFC 1123 subdomain.
+fn object_name(text: &str) -> Result<String, String> {
+    let name = crate::config::node_name(text).filter(|name| name == text);
+    name.ok_or_else(|| "expected lower case letters, digits, '-' and '.', beginning and ending with a letter or digit".to_owned())
 }
 
 impl Failure {

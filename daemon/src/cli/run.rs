@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use self::flags::KubeProxyFlags;
 use super::{Failure, LogFormat, LogOptions, cleanup};
-use crate::config::{self, ConfigFile, Configuration, Overrides, Settings, SheaveConfiguration, SourceChoice};
+use crate::config::{self, ConfigFile, Configuration, ControllerChoice, Overrides, Settings, SheaveConfiguration, SourceChoice};
 use crate::daemon::{self, DaemonError, with_causes};
 
 /// Flags of `sheave run`. Those of sheave go before a configuration file, those of kube-proxy are ignored beside one.
@@ -39,6 +40,23 @@ pub(super) struct Arguments {
     /// Take over from kube-proxy: serve beside it, and remove its rules once ours are complete and it has ended
     #[arg(long)]
     adopt: bool,
+
+    /// Give addresses of MetalLB's pools to Services as well, as `sheave controller` does: for a single node, or for manifests
+    #[arg(long, help_heading = "Load balancer")]
+    controller: bool,
+
+    /// Serve only Services of this spec.loadBalancerClass [default: those without one]
+    #[arg(long, value_name = "CLASS", requires = "controller", value_parser = NonEmptyStringValueParser::new(), help_heading = "Load balancer")]
+    lb_class: Option<String>,
+
+    /// The namespace whose IPAddressPools and L2Advertisements count [default: where there are pools; metallb-system, if several
+    /// namespaces have some]
+    #[arg(long, value_name = "NAME", requires = "controller", value_parser = super::object_name, help_heading = "Load balancer")]
+    metallb_namespace: Option<String>,
+
+    /// The namespace of the controller's Lease and of the announcers' Secret
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "kube-system", value_parser = super::object_name, help_heading = "Load balancer")]
+    namespace: String,
 
     /// API server to use, several to be tried in turn [default: the kubeconfig's, else the one of the pod's environment]
     #[arg(long, value_name = "URL", value_delimiter = ',', help_heading = "API server")]
@@ -115,9 +133,16 @@ impl Arguments {
 
     /// Reads and judges everything. The log is not open yet: how it looks may stand in the file.
     fn prepare(self, log: LogOptions) -> Result<Prepared, Failure> {
+        let host_name = host_name()?;
+        let controller = self.controller.then(|| ControllerChoice {
+            class: self.lb_class.map(Into::into),
+            metallb_namespace: self.metallb_namespace.map(Into::into),
+            namespace: self.namespace.into(),
+            host: host_name.clone(),
+        });
         let overrides = Overrides {
             node_name: node_name(self.node_name)?,
-            host_name: host_name()?,
+            host_name,
             plane: self.plane,
             adopt: self.adopt,
             source: self.source,
@@ -127,6 +152,7 @@ impl Arguments {
             log_format: log.format(),
             log_filter: log.filter_given(),
             streaming_list: self.streaming_list_patience,
+            controller,
         };
         let (file, mut settings) = match self.config {
             Some(path) => {

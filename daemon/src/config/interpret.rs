@@ -74,6 +74,7 @@ pub fn interpret(configuration: &Configuration, overrides: &Overrides) -> Result
         kernel: reader.kernel(),
         servers: reader.servers(),
         stale_after: stale_after(&configuration.kube_proxy, mode),
+        controller: overrides.controller.clone(),
     };
     if !reader.mistakes.found.is_empty() {
         return Err(reader.mistakes.found);

@@ -99,6 +99,21 @@ pub struct Options {
     pub servers: Servers,
     /// How long a change may wait for the kernel before `/healthz` and `/livez` say 503: twice `syncPeriod`.
     pub stale_after: Duration,
+    /// `--controller`: give addresses to Services, too; none: somebody else does.
+    pub controller: Option<ControllerChoice>,
+}
+
+/// What the controller beside the node's daemon needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControllerChoice {
+    /// `--lb-class`.
+    pub class: Option<CompactString>,
+    /// `--metallb-namespace`; none: where there are pools.
+    pub metallb_namespace: Option<Arc<str>>,
+    /// The namespace of the Lease and of the announcers' Secret.
+    pub namespace: Arc<str>,
+    /// The host, as the Lease names it.
+    pub host: String,
 }
 
 /// Where our Node's name comes from.
@@ -207,6 +222,7 @@ impl Options {
             kernel: KernelSettings::default(),
             servers: Servers::default(),
             stale_after: STALE_AFTER,
+            controller: None,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Options;
+use super::{ControllerChoice, Options};
 
 /// What the command line says over the head of a file.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +31,8 @@ pub struct Overrides {
     pub log_filter: bool,
     /// `--streaming-list-patience`.
     pub streaming_list: Option<Duration>,
+    /// `--controller`.
+    pub controller: Option<ControllerChoice>,
 }
 
 /// `--source`.

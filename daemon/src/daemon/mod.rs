@@ -57,16 +57,18 @@ use self::localnet::Localnet;
 use self::reload::{Follower, InForce};
 use self::stand_by::Over;
 use self::told::Told;
-use crate::config::{ConfigFile, LogDefaults, Options, Settings, SourceOptions};
+use crate::config::{ConfigFile, ControllerChoice, LogDefaults, Options, Settings, SourceOptions};
 use crate::dataplane::nftables::{NatHold, NftablesPlane, StandBySign};
 use crate::dataplane::{Dataplane as _, PlaneError};
 use crate::health::{ProxyHealth, ServiceChecks};
 use crate::http_server::BindError;
+use crate::loadbalancer::controller::{self, Beside, ControllerOptions, ControllerView, LeaseTiming};
 use crate::log_filter::LogFilter;
 use crate::metrics::Metrics;
+use crate::model::load_balancer::Home;
 use crate::netlink::nft::{DoorError, KernelNft, NftDoor as _};
 use crate::netlink::route::RouteError;
-use crate::source::kube::{ConnectError, EventSink, KubeSource};
+use crate::source::kube::{ApiServers, ConnectError, EventSink, KubeOptions, KubeSource};
 use crate::source::{Change, kube, manifests};
 use crate::table::Published;
 
@@ -300,7 +302,7 @@ async fn serve(
     let addresses = addresses::watch_addresses(cancel.clone(), health.clone()).await?;
     let inputs = Inputs { changes: changes_in, control: control_in, addresses };
     servers::watch_queue(&metrics, &changes);
-    let Started { reporter, watches } = start_source(&options, changes, &control, metrics.clone(), &cancel).await?;
+    let Started { reporter, watches, controller } = start_source(&options, changes, &control, metrics.clone(), &cancel).await?;
     if let Some(watches) = watches {
         servers::watch_source(&metrics, &health, watches);
     }
@@ -393,6 +395,10 @@ async fn serve(
     let _ = ended.await;
     // A daemon that is built anew listens on the same ports, and so does kube-proxy.
     open_servers.close().await;
+    if let Some(controller) = controller {
+        // Its Lease is released, for whoever waits for it.
+        let _ = controller.await;
+    }
     let _ = checks.await;
     Ok(end)
 }
@@ -403,6 +409,8 @@ struct Started {
     reporter: Reporter,
     /// How its watches are doing, if it has any.
     watches: Option<Arc<kube::Health>>,
+    /// The controller beside it, which writes to the same API server.
+    controller: Option<tokio::task::JoinHandle<()>>,
 }
 
 /// Starts the source.
@@ -413,15 +421,26 @@ async fn start_source(
     metrics: Arc<Metrics>,
     cancel: &CancellationToken,
 ) -> Result<Started, DaemonError> {
+    let controller = options.controller.as_ref();
     match &options.source {
         SourceOptions::Manifests(path) => {
             let options = manifests::ManifestOptions { node_name: options.node_name.clone(), headless: false };
+            let changes = match controller {
+                Some(choice) => {
+                    let (told, from) = mpsc::channel(CHANGES_QUEUED);
+                    let home = choice.metallb_namespace.clone().map_or(Home::Detected, Home::Given);
+                    let beside = Beside::new(choice.class.clone(), home, metrics.allocator.clone());
+                    tokio::spawn(cancel.clone().run_until_cancelled_owned(beside.run(from, changes)));
+                    told
+                }
+                None => changes,
+            };
             manifests::spawn(path.clone(), options, changes, cancel.clone());
-            Ok(Started { reporter: Reporter::default(), watches: None })
+            Ok(Started { reporter: Reporter::default(), watches: None, controller: None })
         }
         SourceOptions::Kube(kube) => {
             let servers = Arc::new(kube::connect(kube).await?);
-            servers.metered_by(metrics);
+            servers.metered_by(metrics.clone());
             let events = EventSink::spawn(servers.clone(), &options.node_name, cancel.clone());
             // None of them may become a VIP (CVE-2020-8554). A name may resolve to something else tomorrow.
             let (known, control, until) = (servers.clone(), control.clone(), cancel.clone());
@@ -433,12 +452,34 @@ async fn start_source(
                     tokio::time::sleep(RESOLVE_AGAIN).await;
                 }
             }));
+            let controller =
+                controller.map(|choice| tokio::spawn(lead_beside(choice, kube, servers.clone(), &metrics, cancel.clone())));
             let source = KubeSource::new(servers, (**kube).clone());
             let watches = Some(source.health());
             tokio::spawn(source.run(changes, cancel.clone()));
-            Ok(Started { reporter: Reporter::with_events(events, options.node_name.clone()), watches })
+            Ok(Started { reporter: Reporter::with_events(events, options.node_name.clone()), watches, controller })
         }
     }
+}
+
+/// The controller, beside the daemon of the only node, or of one that may.
+fn lead_beside(
+    choice: &ControllerChoice,
+    kube: &KubeOptions,
+    servers: Arc<ApiServers>,
+    metrics: &Metrics,
+    cancel: CancellationToken,
+) -> impl Future<Output = ()> + use<> {
+    let options = ControllerOptions {
+        kube: KubeOptions { metallb_namespace: choice.metallb_namespace.clone(), ..kube.clone() },
+        class: choice.class.clone(),
+        namespace: choice.namespace.clone(),
+        lease: controller::LEASE.to_owned(),
+        timing: LeaseTiming::default(),
+        identity: ControllerOptions::identity_at(&choice.host),
+    };
+    let view = ControllerView { health: Arc::default(), metrics: metrics.allocator.clone() };
+    controller::run(options, servers, view, cancel)
 }
 
 /// The loop has a thread and a runtime of its own: nothing else may hold it up, and it may hold up nothing else.

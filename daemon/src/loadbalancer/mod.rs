@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! allocator/    pure: pools, namespaces and Services in; wanted statuses, counts and tidings out
+//! controller/   the allocator's IO: the Lease, watches, writes of statuses, Events
 //! membership/   who lives, and what each member can announce
 //! election      pure: who speaks for which address
 //! announcer/    ARP and neighbour discovery for our addresses, on the node's interfaces
@@ -11,5 +12,6 @@
 
 pub mod allocator;
 pub mod announcer;
+pub mod controller;
 pub mod election;
 pub mod membership;

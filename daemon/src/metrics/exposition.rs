@@ -41,6 +41,10 @@ fn translated(open_metrics: &str) -> String {
 /// Numbers as Go prints them: `le="1"`, and a value without `.0`.
 fn sample(line: &str) -> String {
     let line = line.strip_suffix(".0").unwrap_or(line);
+    if let Some((name, value)) = line.split_once("{} ") {
+        // A family without labels.
+        return format!("{name} {value}");
+    }
     match line.split_once("le=\"").and_then(|(before, rest)| Some((before, rest.split_once('"')?))) {
         Some((before, (bound, after))) if before.contains("_bucket{") => {
             format!("{before}le=\"{}\"{after}", bound.strip_suffix(".0").unwrap_or(bound))

@@ -6,7 +6,9 @@
 //! ```
 //! `docs/metrics.md` is written from the book; a test compares the two.
 
+mod allocator;
 mod book;
+mod controller;
 mod exposition;
 mod process;
 mod reference;
@@ -18,14 +20,17 @@ mod tests;
 
 use std::fmt;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
+pub use self::allocator::AllocatorMetrics;
 use self::book::{Book, request_seconds, seconds};
 pub(crate) use self::book::{Labelled, PerFamily};
+pub use self::controller::ControllerMetrics;
+pub(crate) use self::controller::ControllerScrapes;
 use self::process::ProcessMetrics;
 pub(crate) use self::server::{Admin, AdminParts};
 pub(crate) use self::sync::SyncMetrics;
@@ -47,6 +52,8 @@ pub struct Metrics {
     pub(crate) external_ips_allowed: Gauge,
     /// Chains of others that drop what is forwarded from and to pods.
     pub(crate) chains_in_the_way: Gauge,
+    /// Of `--controller`; nothing but zeros without it.
+    pub(crate) allocator: Arc<AllocatorMetrics>,
     watches: WatchMetrics,
     client: ClientMetrics,
     process: ProcessMetrics,
@@ -162,12 +169,11 @@ impl Metrics {
             "Chains that drop what is forwarded from and to pods, and that nobody has made accept it; together one of the problems",
             Gauge::default,
         );
+        let allocator = Arc::new(AllocatorMetrics::new(book));
         let watches = WatchMetrics::new(book);
         let client = ClientMetrics::new(book);
         let process = ProcessMetrics::new(book);
-        book.labelled("sheave_build_info", ["version"], "1, with the version of this program as a label", Gauge::<i64>::default)
-            .of([env!("CARGO_PKG_VERSION")])
-            .set(1);
+        build_info(book);
         let book = std::mem::take(book);
         Self {
             sync,
@@ -179,6 +185,7 @@ impl Metrics {
             kernel_settings_missed,
             external_ips_allowed,
             chains_in_the_way,
+            allocator,
             watches,
             client,
             process,
@@ -204,13 +211,7 @@ impl Metrics {
 
     /// Takes over how the watches are doing.
     pub(crate) fn watches(&self, health: &kube::Health) {
-        let WatchMetrics { up, lists, failures } = &self.watches;
-        for stream in health.streams() {
-            let live = matches!(stream.state, StreamState::Live | StreamState::Absent);
-            up.of([stream.stream]).set(live.into());
-            lists.of([stream.stream]).inner().store(stream.lists, Ordering::Relaxed);
-            failures.of([stream.stream]).inner().store(stream.failures, Ordering::Relaxed);
-        }
+        self.watches.tell(health);
     }
 
     fn refreshers(&self) -> std::sync::MutexGuard<'_, Vec<Refresh>> {
@@ -228,6 +229,12 @@ impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
     }
+}
+
+fn build_info(book: &mut Book) {
+    let info =
+        book.labelled("sheave_build_info", ["version"], "1, with the version of this program as a label", Gauge::<i64>::default);
+    info.of([env!("CARGO_PKG_VERSION")]).set(1);
 }
 
 impl FlowMetrics {
@@ -277,7 +284,32 @@ impl WatchMetrics {
     }
 }
 
+impl WatchMetrics {
+    fn tell(&self, health: &kube::Health) {
+        let Self { up, lists, failures } = self;
+        for stream in health.streams() {
+            let live = matches!(stream.state, StreamState::Live | StreamState::Absent);
+            up.of([stream.stream]).set(live.into());
+            lists.of([stream.stream]).inner().store(stream.lists, Ordering::Relaxed);
+            failures.of([stream.stream]).inner().store(stream.failures, Ordering::Relaxed);
+        }
+    }
+
+    fn clear(&self) {
+        self.up.clear();
+        self.lists.clear();
+        self.failures.clear();
+    }
+}
+
 impl ClientMetrics {
+    fn asked(&self, request: &Asked<'_>) {
+        let Asked { method, host, code, took } = *request;
+        let code = code.map_or_else(|| "<error>".to_owned(), |code| code.to_string());
+        self.requests.of([&code, host, method]).inc();
+        self.duration.of([host, method]).observe(took.as_secs_f64());
+    }
+
     fn new(book: &mut Book) -> Self {
         Self {
             requests: book.labelled(
@@ -298,9 +330,6 @@ impl ClientMetrics {
 
 impl Meter for Metrics {
     fn asked(&self, request: &Asked<'_>) {
-        let Asked { method, host, code, took } = *request;
-        let code = code.map_or_else(|| "<error>".to_owned(), |code| code.to_string());
-        self.client.requests.of([&code, host, method]).inc();
-        self.client.duration.of([host, method]).observe(took.as_secs_f64());
+        self.client.asked(request);
     }
 }

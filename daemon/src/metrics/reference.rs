@@ -14,6 +14,10 @@ descriptions and checked by a test; `UPDATE_DOCS=1 cargo test -p sheave metrics`
 A sync of sheave is of both families at once, so `kubeproxy_` metrics with the label `ip_family` get the same value for IPv4 and IPv6 wherever
 they are about a sync as a whole.
 
+`sheave controller` serves those that begin with `metallb_`, `sheave_controller_`, `sheave_watch_`, `rest_client_` and `process_`, and
+`sheave_build_info`, on its own `--metrics-bind-address` (port 7472, as MetalLB before v0.16; plain HTTP). Elsewhere the first two are of
+`--controller`.
+
 | name | type | labels | meaning |
 |---|---|---|---|
 ";
@@ -42,7 +46,7 @@ What every Kubernetes component tells beside that, and sheave does not:
 | `registered_metrics_total`, `hidden_metrics_total`, `disabled_metrics_total` | no metric is hidden or disabled |
 | `kubernetes_healthcheck`, `kubernetes_healthchecks_total` (at `/metrics/slis`) | of the metrics port's `/healthz` alone, which always says ok; of the node's own, `kubeproxy_proxy_healthz_total` |
 
-What changes with a release: names, types and labels that begin with `kubeproxy_`, `process_` and `rest_client_` are other people's and stay; those
+What changes with a release: names, types and labels that begin with `kubeproxy_`, `metallb_`, `process_` and `rest_client_` are other people's and stay; those
 that begin with `sheave_` may change until version 1.0, with a line in the release notes.
 ";
 

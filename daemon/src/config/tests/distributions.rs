@@ -26,6 +26,7 @@ fn the_configmap_of_kubeadm_means_kube_proxys_defaults_and_no_warning() {
         kernel,
         servers,
         stale_after,
+        controller: _,
     } = settings.options;
     assert_eq!((&*node_name, node_name_origin), ("host-1", NodeNameOrigin::HostName));
     let SourceOptions::Kube(kube) = source else { panic!("{source:?}") };

@@ -30,7 +30,7 @@ const NO_AUTHORITY: &str = "nothing is known by which its certificate could be c
                             and there are no certificates on this machine (/etc/ssl/certs, SSL_CERT_FILE)";
 
 /// How to reach the API server, and what to watch there.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct KubeOptions {
     /// Credentials and server from this file (`--kubeconfig`).
     pub kubeconfig: Option<PathBuf>,
@@ -41,11 +41,28 @@ pub struct KubeOptions {
     pub node_name: Arc<str>,
     /// Also watch headless Services and their slices, for DNS. kube-proxy's selectors leave them out.
     pub headless: bool,
+    /// This process makes Services work where it runs, so their addresses are no way for itself to the API server. Otherwise it is a
+    /// client of Services like any other.
+    pub serves_itself: bool,
     /// The namespace whose IPAddressPools and L2Advertisements count. `None`: those of all namespaces are delivered, and
     /// [`Home`](crate::model::load_balancer::Home) tells by them which one it is.
     pub metallb_namespace: Option<Arc<str>>,
     /// How long to wait for what.
     pub timing: Timing,
+}
+
+impl Default for KubeOptions {
+    fn default() -> Self {
+        Self {
+            kubeconfig: None,
+            api_servers: Vec::new(),
+            node_name: "".into(),
+            headless: false,
+            serves_itself: true,
+            metallb_namespace: None,
+            timing: Timing::default(),
+        }
+    }
 }
 
 /// How long to wait for what. The defaults are for production; tests have less time.
@@ -158,6 +175,7 @@ pub async fn connect(options: &KubeOptions) -> Result<ApiServers, ConnectError> 
     let (config, urls) = sought(options).await?;
     match (&options.kubeconfig, &options.api_servers[..]) {
         (Some(_), _) => {}
+        (None, []) if !options.serves_itself => {}
         (None, []) => warn!(
             "the API server is known by its ClusterIP alone, {}, which answers only where a service proxy runs: on a node that boots \
              with empty rules this process would wait for itself; name an address of its own with --api-server \

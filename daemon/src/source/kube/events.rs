@@ -75,8 +75,14 @@ impl EventSink {
     /// Starts the task that posts; it ends when cancelled, or when every sink is gone.
     #[must_use]
     pub fn spawn(servers: Arc<ApiServers>, node_name: &str, cancel: CancellationToken) -> Self {
+        Self::reporting_as(CONTROLLER, servers, node_name, cancel)
+    }
+
+    /// The same in the name of another controller: MetalLB's users look for its Events by who reports them.
+    #[must_use]
+    pub fn reporting_as(controller: &str, servers: Arc<ApiServers>, instance: &str, cancel: CancellationToken) -> Self {
         let (remarks, receiver) = mpsc::channel(WAITING);
-        let reporter = Reporter { controller: CONTROLLER.into(), instance: Some(node_name.to_owned()) };
+        let reporter = Reporter { controller: controller.into(), instance: Some(instance.to_owned()) };
         tokio::spawn(async move {
             cancel.run_until_cancelled(post(servers, reporter, receiver)).await;
         });

@@ -11,6 +11,7 @@ mod events;
 mod failure;
 mod health;
 mod meter;
+mod request;
 mod resource;
 mod split;
 mod watcher;
@@ -29,6 +30,7 @@ pub use self::connect::{ApiServers, ConnectError, KubeOptions, Timing, connect, 
 pub use self::events::{EventSink, EventSubject, Remark, Severity};
 pub use self::health::{Health, StreamHealth, StreamState};
 pub use self::meter::{Asked, Meter};
+pub use self::request::{ApiRequest, RequestError};
 pub use self::resource::Watches;
 
 use self::failure::Failure;
@@ -71,6 +73,8 @@ impl KubeSource {
         for resource in self.watches.resources(&self.options) {
             let watcher =
                 Watcher::new(resource, self.servers.clone(), self.health.clone(), changes.clone(), self.options.timing.clone());
+            // Who gives addresses away must know what was given a moment ago, by whoever did so before.
+            let watcher = if self.watches == Watches::Controller { watcher.from_the_store() } else { watcher };
             watchers.spawn(watcher.run());
         }
         drop(changes);

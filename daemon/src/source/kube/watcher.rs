@@ -142,6 +142,11 @@ impl Watcher {
         }
     }
 
+    /// Begins with a list that no cache answers, however old.
+    pub(super) fn from_the_store(self) -> Self {
+        Self { from_store: true, ..self }
+    }
+
     /// Runs until nobody listens any more. To be dropped to be stopped.
     pub(super) async fn run(mut self) {
         let mut phase = Phase::Begin;
