@@ -12,7 +12,7 @@ use super::address::{self, Spelling};
 use super::field::{Field, List, Text};
 use super::problems::{Path, Problems, cut};
 use super::wire::{self, Document};
-use super::{DecodeError, key, labels};
+use super::{DecodeError, key, labels, timestamp};
 use crate::model::load_balancer::{AddressPool, AddressRange, PoolCounts, ServiceAllocation};
 use crate::source::Kind;
 
@@ -39,6 +39,7 @@ pub(super) fn decode(document: Document<'_, impl Sized>) -> Result<AddressPool, 
         key,
         uid: metadata.uid.into_value().unwrap_or_default().into(),
         generation: metadata.generation.into_value().unwrap_or_default(),
+        created: metadata.creation_timestamp.get().and_then(|text| timestamp(text)).map(jiff::Timestamp::as_second),
         labels,
         ranges: ranges(spec.addresses, &mut problems),
         auto_assign: problems.take(format_args!("spec.autoAssign"), spec.auto_assign).unwrap_or(true),
