@@ -64,7 +64,8 @@ fn balanced(annotations: Value) -> LoadBalancerRequest {
 fn a_pool_with_everything_in_it() {
     let pool = pool(&json!({
         "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool",
-        "metadata": {"name": "first", "namespace": "metallb-system", "uid": "u", "generation": 7, "labels": {"zone": "east"}},
+        "metadata": {"name": "first", "namespace": "metallb-system", "uid": "u", "generation": 7,
+            "creationTimestamp": "2026-11-21T01:23:48Z", "labels": {"zone": "east"}},
         "spec": {
             "addresses": ["192.168.10.10/24", "192.168.9.1 - 192.168.9.5", "fc00:f853:0ccd:e799::/124", "10.0.0.7/32"],
             "autoAssign": false, "avoidBuggyIPs": true,
@@ -74,6 +75,7 @@ fn a_pool_with_everything_in_it() {
         "status": {"assignedIPv4": 1, "assignedIPv6": 2, "availableIPv4": 3, "availableIPv6": 9_223_372_036_854_775_807_i64}
     }));
     assert_eq!((pool.key.as_str(), &*pool.uid, pool.generation), ("metallb-system/first", "u", 7));
+    assert_eq!(pool.created, Some(1_795_224_228));
     assert_eq!(pool.labels.get("zone"), Some("east"));
     assert_eq!(
         ranges(&pool),
@@ -99,7 +101,8 @@ fn a_pool_with_everything_in_it() {
 fn a_pool_of_addresses_alone_has_the_defaults() {
     let pool = pool_of(json!({"addresses": ["10.0.0.0/24"]}));
     assert!(pool.auto_assign && !pool.avoid_buggy_ips);
-    assert_eq!((pool.allocation, pool.counts, pool.generation, pool.problems), (None, None, 0, Vec::new()));
+    assert_eq!((pool.allocation, pool.counts, pool.generation, pool.created), (None, None, 0, None));
+    assert_eq!(pool.problems, []);
 }
 
 #[test]
