@@ -7,7 +7,7 @@ export SHEAVE_COMMIT ?= $(shell git describe --always --dirty --abbrev=12 --excl
 # What the crates link (libnftnl, libmnl) and what the scenarios use as real clients and as oracles.
 BUILD_PACKAGES := pkg-config libnftnl-dev libmnl-dev
 # netbase: /etc/protocols, by which nft lists `tcp` and not `6`, and /etc/hosts, for localhost. binutils: readelf, for the image.
-TEST_PACKAGES  := binutils nftables iproute2 conntrack curl procps netbase iptables ipset ipvsadm
+TEST_PACKAGES  := binutils nftables iproute2 conntrack curl procps netbase iptables ipset ipvsadm arping ndisc6
 
 .PHONY: help demo test mutants test-vm test-vm-all lint bench bench-docs bench-check bench-page build deps-build deps-test
 

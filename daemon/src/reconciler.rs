@@ -126,7 +126,7 @@ impl Reconciler {
             committed(&outcome, table);
             outcome
         };
-        let (mut raised, mut cleared, mut checks) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut raised, mut cleared, mut checks, mut tenancies) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut chunks = services.chunks(at_once).peekable();
         while let Some(chunk) = chunks.next() {
             chunk.iter().for_each(|key| self.decide(key));
@@ -135,6 +135,7 @@ impl Reconciler {
                 raised.extend(outcome.notices_raised);
                 cleared.extend(outcome.notices_cleared);
                 checks.extend(outcome.health_checks);
+                tenancies.extend(outcome.tenancies);
             }
         }
         // Also where no Service is dirty: foreign Services and the node may be.
@@ -142,8 +143,14 @@ impl Reconciler {
         raised.extend(outcome.notices_raised);
         cleared.extend(outcome.notices_cleared);
         checks.extend(outcome.health_checks);
-        let committed =
-            Committed { delta: outcome.delta, notices_raised: raised, notices_cleared: cleared, health_checks: checks };
+        tenancies.extend(outcome.tenancies);
+        let committed = Committed {
+            delta: outcome.delta,
+            notices_raised: raised,
+            notices_cleared: cleared,
+            health_checks: checks,
+            tenancies,
+        };
         Reconciled { services: services.len(), committed }
     }
 
@@ -154,6 +161,8 @@ impl Reconciler {
             service.map(|service| (policy::desired(service, self.index.slices(key), &self.context), Seniority::of(service)));
         let check = service.and_then(|service| policy::health_check(service, self.index.slices(key), &self.context));
         self.table.set_service(key.clone(), desired);
+        let tenancy = service.and_then(|service| policy::tenancy(service, self.index.slices(key)));
         self.table.set_health_check(key, check);
+        self.table.set_tenancy(key, tenancy);
     }
 }

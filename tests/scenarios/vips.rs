@@ -1,6 +1,13 @@
 //! What a node does for a VIP of our pools that no interface has, beyond the ports that Services have: it answers pings, refuses other
-//! ports instead of routing them, and redirects nobody.
+//! ports instead of routing them, and redirects nobody. In `announcing`: that it answers for one on the LAN.
 
+mod announcing;
+
+use self::announcing::{
+    a_vip_of_a_pool_has_one_mac_on_the_lan, another_host_with_the_address_is_an_alarm,
+    nothing_is_open_without_pool_and_advertisement, the_next_daemon_announces_again,
+    who_cannot_serve_does_not_answer_and_says_why,
+};
 use crate::fixture::{
     Checks, Cluster, Endpoint, Expect, Family, Lane, Pong, Redirects, Service, TCP_UDP, dual, eventually, in_lanes, ping,
 };
@@ -27,6 +34,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         other_protocols_are_refused needs ["nftables"];
         errors_on_the_path_reach_the_pod needs ["nftables"];
         a_pool_comes_and_goes needs ["nftables"];
+        a_vip_of_a_pool_has_one_mac_on_the_lan needs ["nftables", "tool:arping", "tool:ndisc6", "tool:ip"];
+        nothing_is_open_without_pool_and_advertisement needs ["nftables", "tool:arping", "tool:ndisc6", "tool:ip"];
+        who_cannot_serve_does_not_answer_and_says_why needs ["nftables", "tool:arping", "tool:ndisc6", "tool:ip"], within 90 s;
+        the_next_daemon_announces_again needs ["nftables", "tool:arping", "tool:ndisc6", "tool:ip"];
+        another_host_with_the_address_is_an_alarm needs ["nftables", "tool:arping", "tool:ndisc6", "tool:ip"];
     ));
     scenarios
 }

@@ -62,7 +62,9 @@ use crate::dataplane::nftables::{NatHold, NftablesPlane, StandBySign};
 use crate::dataplane::{Dataplane as _, PlaneError};
 use crate::health::{ProxyHealth, ServiceChecks};
 use crate::http_server::BindError;
+use crate::loadbalancer::announcer;
 use crate::loadbalancer::controller::{self, Beside, ControllerOptions, ControllerView, LeaseTiming};
+use crate::loadbalancer::speaker::{self, Rules, SpeakerOptions, Surroundings, Tap};
 use crate::log_filter::LogFilter;
 use crate::metrics::Metrics;
 use crate::model::load_balancer::Home;
@@ -302,7 +304,8 @@ async fn serve(
     let addresses = addresses::watch_addresses(cancel.clone(), health.clone()).await?;
     let inputs = Inputs { changes: changes_in, control: control_in, addresses };
     servers::watch_queue(&metrics, &changes);
-    let Started { reporter, watches, controller } = start_source(&options, changes, &control, metrics.clone(), &cancel).await?;
+    let Started { reporter, watches, controller, rules } =
+        start_source(&options, changes, &control, metrics.clone(), &cancel).await?;
     if let Some(watches) = watches {
         servers::watch_source(&metrics, &health, watches);
     }
@@ -314,6 +317,7 @@ async fn serve(
         metrics: metrics.clone(),
         health: health.clone(),
     };
+    let speaker = rules.map(|rules| start_speaker(&options, rules, &outputs, cancel.clone())).transpose()?;
     let checks = ServiceChecks::new(outputs.published.clone(), health.clone(), metrics.clone(), reporter.clone());
     let plane_name = plane.name();
     let configz = watch::Sender::new(settings.configz);
@@ -399,6 +403,10 @@ async fn serve(
         // Its Lease is released, for whoever waits for it.
         let _ = controller.await;
     }
+    if let Some(speaker) = speaker {
+        // Nobody answers for VIPs any more. One that panicked has said so.
+        let _ = tokio::task::spawn_blocking(move || speaker.join()).await;
+    }
     let _ = checks.await;
     Ok(end)
 }
@@ -411,6 +419,8 @@ struct Started {
     watches: Option<Arc<kube::Health>>,
     /// The controller beside it, which writes to the same API server.
     controller: Option<tokio::task::JoinHandle<()>>,
+    /// What counts for announcing, where this node announces.
+    rules: Option<watch::Receiver<Arc<Rules>>>,
 }
 
 /// Starts the source.
@@ -425,18 +435,21 @@ async fn start_source(
     match &options.source {
         SourceOptions::Manifests(path) => {
             let options = manifests::ManifestOptions { node_name: options.node_name.clone(), headless: false };
-            let changes = match controller {
+            let (changes, rules) = match controller {
                 Some(choice) => {
-                    let (told, from) = mpsc::channel(CHANGES_QUEUED);
                     let home = choice.metallb_namespace.clone().map_or(Home::Detected, Home::Given);
+                    let (heard, from) = mpsc::channel(CHANGES_QUEUED);
+                    let (tap, rules) = Tap::new(options.node_name.clone(), home.clone());
+                    tokio::spawn(cancel.clone().run_until_cancelled_owned(tap.run(from, changes)));
+                    let (told, from) = mpsc::channel(CHANGES_QUEUED);
                     let beside = Beside::new(choice.class.clone(), home, metrics.allocator.clone());
-                    tokio::spawn(cancel.clone().run_until_cancelled_owned(beside.run(from, changes)));
-                    told
+                    tokio::spawn(cancel.clone().run_until_cancelled_owned(beside.run(from, heard)));
+                    (told, Some(rules))
                 }
-                None => changes,
+                None => (changes, None),
             };
             manifests::spawn(path.clone(), options, changes, cancel.clone());
-            Ok(Started { reporter: Reporter::default(), watches: None, controller: None })
+            Ok(Started { reporter: Reporter::default(), watches: None, controller: None, rules })
         }
         SourceOptions::Kube(kube) => {
             let servers = Arc::new(kube::connect(kube).await?);
@@ -457,9 +470,23 @@ async fn start_source(
             let source = KubeSource::new(servers, (**kube).clone());
             let watches = Some(source.health());
             tokio::spawn(source.run(changes, cancel.clone()));
-            Ok(Started { reporter: Reporter::with_events(events, options.node_name.clone()), watches, controller })
+            Ok(Started { reporter: Reporter::with_events(events, options.node_name.clone()), watches, controller, rules: None })
         }
     }
+}
+
+/// Announces the VIPs of our pools from this node.
+fn start_speaker(
+    options: &Options,
+    rules: watch::Receiver<Arc<Rules>>,
+    outputs: &Outputs,
+    cancel: CancellationToken,
+) -> Result<JoinHandle<()>, DaemonError> {
+    let class = options.controller.as_ref().and_then(|choice| choice.class.clone());
+    let options = SpeakerOptions { node: options.node_name.clone(), class, announcer: announcer::Options::default() };
+    let (published, health) = (outputs.published.clone(), outputs.health.clone());
+    let surroundings = Surroundings { rules, published, health, metrics: outputs.metrics.speaker.clone() };
+    speaker::spawn(options, surroundings, cancel).map_err(|source| DaemonError::Process { what: "starting the speaker", source })
 }
 
 /// The controller, beside the daemon of the only node, or of one that may.

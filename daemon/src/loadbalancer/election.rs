@@ -7,7 +7,6 @@
 //! Pure: no clock, no IO. A [`Candidate`] that is not elected has the reason with it, which `sheave explain` prints.
 
 mod eligibility;
-mod hosting;
 mod order;
 mod tenure;
 #[cfg(test)]
@@ -22,8 +21,8 @@ use super::membership::{NetworkInterface, State};
 use crate::model::load_balancer::{Advertisement, PeerNode};
 use crate::model::{Labels, ServiceKey};
 
+pub use crate::model::load_balancer::Hosting;
 pub use eligibility::Exclusion;
-pub use hosting::Hosting;
 pub use order::{rank_digest, score};
 pub use tenure::{Arrival, PROTECTION, Tenure, Tenures};
 

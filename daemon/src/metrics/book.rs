@@ -153,6 +153,12 @@ impl<const N: usize, M: Clone> Labelled<N, M> {
         self.family.get_or_create(&labels).clone()
     }
 
+    /// Forgets the metric of these values: what it was of is gone.
+    pub(crate) fn forget(&self, values: [&str; N]) {
+        let mut values = values.into_iter();
+        self.family.remove(&self.names.map(|name| (name, values.next().unwrap_or_default().to_owned())));
+    }
+
     /// Forgets all values: of what is gone, none shall be told.
     pub(crate) fn clear(&self) {
         self.family.clear();

@@ -13,6 +13,7 @@ mod exposition;
 mod process;
 mod reference;
 mod server;
+mod speaker;
 mod sync;
 
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub use self::controller::ControllerMetrics;
 pub(crate) use self::controller::ControllerScrapes;
 use self::process::ProcessMetrics;
 pub(crate) use self::server::{Admin, AdminParts};
+pub use self::speaker::SpeakerMetrics;
 pub(crate) use self::sync::SyncMetrics;
 use crate::source::kube::{self, Asked, Meter, StreamState};
 
@@ -54,6 +56,8 @@ pub struct Metrics {
     pub(crate) chains_in_the_way: Gauge,
     /// Of `--controller`; nothing but zeros without it.
     pub(crate) allocator: Arc<AllocatorMetrics>,
+    /// Of VIPs that are announced here.
+    pub(crate) speaker: Arc<SpeakerMetrics>,
     watches: WatchMetrics,
     client: ClientMetrics,
     process: ProcessMetrics,
@@ -170,6 +174,7 @@ impl Metrics {
             Gauge::default,
         );
         let allocator = Arc::new(AllocatorMetrics::new(book));
+        let speaker = Arc::new(SpeakerMetrics::new(book));
         let watches = WatchMetrics::new(book);
         let client = ClientMetrics::new(book);
         let process = ProcessMetrics::new(book);
@@ -186,6 +191,7 @@ impl Metrics {
             external_ips_allowed,
             chains_in_the_way,
             allocator,
+            speaker,
             watches,
             client,
             process,
@@ -203,6 +209,7 @@ impl Metrics {
     #[must_use]
     pub fn text(&self) -> String {
         self.process.refresh();
+        self.speaker.refresh();
         for refresh in self.refreshers().iter() {
             refresh(self);
         }

@@ -1,6 +1,6 @@
 //! Everything the sources have told us, folded into one picture, and what of it still has to reach the table.
 
-mod held;
+pub(crate) mod held;
 mod same;
 mod slices;
 #[cfg(test)]

@@ -6,12 +6,14 @@
 
 mod advertisement;
 mod home;
+mod hosting;
 mod node;
 mod pool;
 mod request;
 
 pub use advertisement::{Advertisement, NodePreference};
 pub use home::{Ambiguous, Home, USUAL_NAMESPACE};
+pub use hosting::Hosting;
 pub use node::NamespaceLabels;
 pub use node::{EXCLUDE_LABEL, PeerNode};
 pub use pool::{AddressPool, AddressRange, PoolCounts, RangeError, ServiceAllocation};

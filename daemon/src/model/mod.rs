@@ -14,6 +14,7 @@ pub mod samples;
 mod service;
 
 pub use endpoint_slice::{Conditions, Endpoint, EndpointSlice, Hints, SlicePort};
+pub(crate) use index::held::Held;
 pub use index::{Dirty, Index, ObjectProblem};
 pub use labels::{Labels, Operator, Requirement, Selector};
 pub use names::{Family, Interner, ObjectKey, Protocol, ServiceKey};

@@ -11,6 +11,7 @@
 //! endpoints.rs   slices -> one list of distinct endpoints per Service port
 //! topology.rs    that list -> backends of scope cluster and local
 //! health.rs      what a load balancer is told of this node
+//! tenancy.rs     what announcing its VIPs takes to know
 //! ```
 //! What two Services dispute is not decided here but in [`crate::table`], which sees them all.
 
@@ -24,12 +25,14 @@ mod health;
 pub mod naive;
 mod ranges;
 mod service;
+mod tenancy;
 #[cfg(test)]
 mod tests;
 mod topology;
 mod types;
 
 pub use health::health_check;
+pub use tenancy::tenancy;
 pub use types::{Context, Desired, DesiredPort, Seniority};
 
 use crate::model::{EndpointSlice, Family, Protocol, Service, ServicePortSpec};

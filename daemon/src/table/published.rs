@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, watch};
 
-use super::{Committed, HealthCheck, NodeState, Notice, ServicePort, ServiceTable};
+use super::{Committed, HealthCheck, NodeState, Notice, ServicePort, ServiceTable, Tenancy};
 use crate::model::ServiceKey;
 
 /// The published state of all Services. Shared by reference; the sync loop writes, everybody reads.
@@ -36,6 +36,8 @@ pub struct ServiceState {
     pub notices: Vec<Notice>,
     /// How its load balancer asks this node, if it does.
     pub health_check: Option<HealthCheck>,
+    /// What announcing its VIPs takes to know, if it has any.
+    pub tenancy: Option<Arc<Tenancy>>,
 }
 
 /// Is told which Services changed, among those it wants to hear of. What it does not take in time is merged, so it never holds more
@@ -88,12 +90,12 @@ impl Published {
     /// Publishes what a commit changed: its Services first, then the generation. Wakes subscribers if there is anything new,
     /// notices included. Followers hear of it last: who waits for the kernel to have what changed reads the generation then.
     ///
-    /// Services without a frontend, a notice and a health check are not published.
+    /// Services without a frontend, a notice, a health check and a VIP are not published.
     pub fn publish(&self, committed: &Committed, table: &ServiceTable) {
-        let Committed { delta, notices_raised, notices_cleared, health_checks } = committed;
+        let Committed { delta, notices_raised, notices_cleared, health_checks, tenancies } = committed;
         let ports = delta.ports.iter().flat_map(|change| change.before.iter().chain(&change.after)).map(|port| &port.id.service);
         let notices = notices_raised.iter().chain(notices_cleared).map(|notice| &notice.service);
-        let changed: BTreeSet<&ServiceKey> = ports.chain(notices).chain(health_checks).collect();
+        let changed: BTreeSet<&ServiceKey> = ports.chain(notices).chain(health_checks).chain(tenancies).collect();
         if delta.node.is_some() {
             self.node.send_replace(table.node().clone());
         }
@@ -139,7 +141,7 @@ impl Published {
         Follower { inbox }
     }
 
-    /// One Service, if it has a frontend, a notice or a health check.
+    /// One Service, if it has a frontend, a notice, a health check or a VIP.
     #[must_use]
     pub fn service(&self, key: &ServiceKey) -> Option<Arc<ServiceState>> {
         self.shard(key).get(key).cloned()
@@ -188,8 +190,9 @@ impl ServiceState {
         let ports: Vec<_> = table.ports_of(key).cloned().collect();
         let notices = table.notices_of(key).to_vec();
         let health_check = table.health_check_of(key).cloned();
-        let anything = !ports.is_empty() || !notices.is_empty() || health_check.is_some();
-        anything.then(|| Self { key: key.clone(), generation: table.generation(), ports, notices, health_check })
+        let tenancy = table.tenancy_of(key).cloned();
+        let anything = !ports.is_empty() || !notices.is_empty() || health_check.is_some() || tenancy.is_some();
+        anything.then(|| Self { key: key.clone(), generation: table.generation(), ports, notices, health_check, tenancy })
     }
 }
 

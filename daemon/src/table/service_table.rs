@@ -10,7 +10,7 @@ use super::addresses::{Addresses, Hairpins};
 use super::claims::{Claimant, Claims};
 use super::delta::AddressUse;
 use super::node_state::NodeState;
-use super::types::{Backend, Frontend, FrontendAddress, FrontendKind, HealthCheck, Notice, PortId, ServicePort};
+use super::types::{Backend, Frontend, FrontendAddress, FrontendKind, HealthCheck, Notice, PortId, ServicePort, Tenancy};
 use crate::model::ServiceKey;
 use crate::policy::{Desired, Seniority};
 
@@ -37,6 +37,8 @@ pub struct ServiceTable {
     foreign: HashMap<ServiceKey, Vec<IpAddr>>,
     /// Of the few Services that have one.
     health_checks: HashMap<ServiceKey, HealthCheck>,
+    /// Of Services with VIPs.
+    tenancies: HashMap<ServiceKey, Arc<Tenancy>>,
     node: Arc<NodeState>,
     staged: Staged,
 }
@@ -48,6 +50,7 @@ struct Staged {
     services: BTreeMap<ServiceKey, Option<(Desired, Seniority)>>,
     foreign: BTreeMap<ServiceKey, Vec<IpAddr>>,
     health_checks: BTreeMap<ServiceKey, Option<HealthCheck>>,
+    tenancies: BTreeMap<ServiceKey, Option<Arc<Tenancy>>>,
     node: Option<NodeState>,
 }
 
@@ -127,6 +130,12 @@ impl ServiceTable {
     #[must_use]
     pub fn health_check_of(&self, service: &ServiceKey) -> Option<&HealthCheck> {
         self.health_checks.get(service)
+    }
+
+    /// What announcing a Service's VIPs takes to know, if it has any.
+    #[must_use]
+    pub fn tenancy_of(&self, service: &ServiceKey) -> Option<&Arc<Tenancy>> {
+        self.tenancies.get(service)
     }
 
     /// The Service port that holds this frontend.

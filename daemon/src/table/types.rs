@@ -9,7 +9,8 @@ use compact_str::CompactString;
 use ipnet::IpNet;
 
 use super::slots::BackendSet;
-use crate::model::{AffinityTimeout, Family, Protocol, ServiceKey, TrafficPolicy};
+use crate::model::load_balancer::Hosting;
+use crate::model::{AffinityTimeout, Family, Labels, Protocol, ServiceKey, TrafficPolicy};
 
 /// Names a Service port: one entry of `spec.ports` in one family, the unit of everything.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -149,6 +150,25 @@ pub struct HealthCheck {
     pub local_v6: Option<u32>,
 }
 
+/// A Service of type LoadBalancer that has VIPs: what deciding who announces them takes to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenancy {
+    /// The Service's `metadata.uid`, for Events.
+    pub uid: CompactString,
+    /// Its labels: L2Advertisements select by them.
+    pub labels: Labels,
+    /// `spec.loadBalancerClass`.
+    pub class: Option<CompactString>,
+    /// Its VIPs, in the order of its status, whoever's they are.
+    pub vips: Vec<IpAddr>,
+    /// `externalTrafficPolicy: Local`.
+    pub local: bool,
+    /// Where its usable endpoints are, for IPv4 VIPs.
+    pub hosting_v4: Hosting,
+    /// The same for IPv6 VIPs.
+    pub hosting_v6: Hosting,
+}
+
 /// Something a person should know about a Service: a conflict lost, an address refused. Becomes a warning line and an Event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Notice {
@@ -170,6 +190,17 @@ impl Notice {
             behind_field.split([',', ';']).next().map(str::to_owned)
         };
         (&self.service, self.reason) == (&other.service, other.reason) && refused(self) == refused(other)
+    }
+}
+
+impl Tenancy {
+    /// Where its usable endpoints are, for VIPs of a family.
+    #[must_use]
+    pub fn hosting(&self, family: Family) -> &Hosting {
+        match family {
+            Family::V4 => &self.hosting_v4,
+            Family::V6 => &self.hosting_v6,
+        }
     }
 }
 

@@ -1,4 +1,6 @@
 use super::*;
+use crate::model::Labels;
+use crate::model::load_balancer::Hosting;
 use crate::table::fixtures::{at, key, port, service};
 
 fn publish<const N: usize>(
@@ -109,6 +111,30 @@ fn a_health_check_is_published_when_it_changes_and_only_then() {
     assert_eq!(staged(&mut table, None), (1, true));
     assert_eq!(published.service(&key("a")).unwrap().health_check, None);
     assert_eq!(staged(&mut table, None), (0, true));
+}
+
+#[test]
+fn what_announcing_takes_to_know_is_published_when_it_changes_and_only_then() {
+    let (published, mut table) = (Published::new(), ServiceTable::default());
+    let tenancy = |local| Tenancy {
+        uid: "uid".into(),
+        labels: Labels::default(),
+        class: None,
+        vips: vec!["192.168.0.240".parse().unwrap()],
+        local,
+        hosting_v4: Hosting::default(),
+        hosting_v6: Hosting::default(),
+    };
+    for (staged, changes) in
+        [(Some(tenancy(false)), 1), (Some(tenancy(false)), 0), (Some(tenancy(true)), 1), (None, 1), (None, 0)]
+    {
+        table.set_tenancy(&key("a"), staged.clone());
+        let committed = publish(&published, &mut table, []);
+        assert_eq!((committed.tenancies.len(), committed.delta.is_empty()), (changes, true), "no plane has to do with it");
+        let known = published.service(&key("a")).and_then(|state| state.tenancy.clone());
+        assert_eq!(known.as_deref(), staged.as_ref());
+    }
+    assert!(published.service(&key("a")).is_none(), "nothing of it is left");
 }
 
 #[tokio::test]

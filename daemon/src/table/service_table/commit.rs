@@ -6,7 +6,7 @@
 //! Who gets what is known before the first port is settled, so that the settling of one Service never depends on another's.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::iter::Peekable;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::policy::{Desired, DesiredPort, Seniority};
 use crate::table::claims::{Claim, Claimant};
 use crate::table::refusal::Refusal;
 use crate::table::slots::{BackendSet, SetChange};
-use crate::table::types::{Backend, Frontend, FrontendAddress, FrontendKind, HealthCheck};
+use crate::table::types::{Backend, Frontend, FrontendAddress, FrontendKind, HealthCheck, Tenancy};
 use crate::table::{Delta, NodeState, Notice, PortChange, Scope, ServicePort};
 
 /// What one commit did.
@@ -31,6 +31,8 @@ pub struct Committed {
     pub notices_cleared: Vec<Notice>,
     /// Services whose [`crate::table::HealthCheck`] came, went or changed. No plane has to do with it.
     pub health_checks: Vec<ServiceKey>,
+    /// Services whose [`Tenancy`] came, went or changed. That is no plane's business either.
+    pub tenancies: Vec<ServiceKey>,
 }
 
 /// A Service to settle: what it asks for.
@@ -77,6 +79,14 @@ impl ServiceTable {
         }
     }
 
+    /// Stages what announcing a Service's VIPs takes to know. Nothing for nearly all, as above.
+    pub fn set_tenancy(&mut self, key: &ServiceKey, tenancy: Option<Tenancy>) {
+        let staged = &mut self.staged.tenancies;
+        if tenancy.is_some() || self.tenancies.contains_key(key) || staged.contains_key(key) {
+            staged.insert(key.clone(), tenancy.map(Arc::new));
+        }
+    }
+
     /// Stages the node's own state.
     pub fn set_node(&mut self, node: NodeState) {
         self.staged.node = Some(node);
@@ -92,7 +102,7 @@ impl ServiceTable {
     /// A first fill of 250,000 backends makes a delta of 30 MB that no plane wants, since planes load first: commit every few
     /// hundred Services then, and drop the deltas.
     pub fn commit(&mut self) -> Committed {
-        let Staged { services, foreign, health_checks, node } = std::mem::take(&mut self.staged);
+        let Staged { services, foreign, health_checks, tenancies, node } = std::mem::take(&mut self.staged);
         for (key, addresses) in foreign {
             self.own_foreign(key, addresses);
         }
@@ -110,7 +120,8 @@ impl ServiceTable {
         for (key, wanted) in work {
             self.settle(key, wanted, &mut committed);
         }
-        committed.health_checks = self.settle_health_checks(health_checks);
+        committed.health_checks = settle_aside(&mut self.health_checks, health_checks);
+        committed.tenancies = settle_aside(&mut self.tenancies, tenancies);
         committed.delta.addresses = self.addresses.take_changes();
         committed.delta.hairpins = self.hairpins.take_changes();
         if let Some(node) = node.filter(|node| *node != *self.node) {
@@ -122,20 +133,6 @@ impl ServiceTable {
         }
         committed.delta.generation = self.generation;
         committed
-    }
-
-    fn settle_health_checks(&mut self, staged: BTreeMap<ServiceKey, Option<HealthCheck>>) -> Vec<ServiceKey> {
-        let mut changed = Vec::new();
-        for (key, check) in staged {
-            if self.health_checks.get(&key) != check.as_ref() {
-                match check {
-                    Some(check) => self.health_checks.insert(key.clone(), check),
-                    None => self.health_checks.remove(&key),
-                };
-                changed.push(key);
-            }
-        }
-        changed
     }
 
     /// Generation of a commit that changes something.
@@ -347,6 +344,21 @@ impl PortEntry {
         };
         WantedPort { claimant: self.claimant.clone(), desired }
     }
+}
+
+/// Puts in force what no plane has to do with; names the Services for which it makes a difference.
+fn settle_aside<T: PartialEq>(in_force: &mut HashMap<ServiceKey, T>, staged: BTreeMap<ServiceKey, Option<T>>) -> Vec<ServiceKey> {
+    let mut changed = Vec::new();
+    for (key, value) in staged {
+        if in_force.get(&key) != value.as_ref() {
+            match value {
+                Some(value) => in_force.insert(key.clone(), value),
+                None => in_force.remove(&key),
+            };
+            changed.push(key);
+        }
+    }
+    changed
 }
 
 /// Policy promises this order. It is made sure here because an array merged out of order would be a wrong rule in the kernel;

@@ -236,7 +236,7 @@ impl Content {
 impl Mirror {
     /// Applies a delta, and fails on one that speaks of anything but a change.
     fn apply(&mut self, committed: &Committed) {
-        let Committed { delta, notices_raised, notices_cleared, health_checks: _ } = committed;
+        let Committed { delta, notices_raised, notices_cleared, health_checks: _, tenancies: _ } = committed;
         let Delta { generation, ports, addresses, hairpins, node } = delta;
         for change in ports {
             assert_ne!(change.before, change.after);

@@ -1,0 +1,81 @@
+//! What is told of VIPs: reasons and texts, MetalLB's where it has them. Each says what to do next.
+
+use std::net::IpAddr;
+
+use super::decide::Quiet;
+use crate::loadbalancer::announcer::conflict::Alarm;
+use crate::loadbalancer::election::{Exclusion, Silence};
+
+/// Something to say about a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Word {
+    /// As Events have it.
+    pub(super) reason: &'static str,
+    pub(super) is_warning: bool,
+    pub(super) text: String,
+}
+
+/// MetalLB's, to the letter.
+pub(super) fn assigned(node: &str) -> Word {
+    let text = format!("announcing from node \"{node}\" with protocol \"layer2\"");
+    Word { reason: "nodeAssigned", is_warning: false, text }
+}
+
+/// MetalLB's, to the letter: it would elect this node all the same.
+pub(super) fn no_interface(vip: IpAddr, node: &str) -> Word {
+    let text =
+        format!("the interfaces specified by LB IP \"{vip}\" doesn't exist in assigned node \"{node}\" with protocol \"layer2\"");
+    Word { reason: "announceFailed", is_warning: true, text }
+}
+
+/// Nobody hears of a VIP, since no interface that the election chose can announce its family.
+pub(super) fn unheard(vip: IpAddr, node: &str) -> Word {
+    let family = if vip.is_ipv4() { "broadcasts" } else { "a link-local address" };
+    let text = format!(
+        "node \"{node}\" has to announce {vip}, and no interface there can: it takes one that is up, is not excluded by name and has \
+         {family}; the log of sheave on that node says more"
+    );
+    Word { reason: "announceFailed", is_warning: true, text }
+}
+
+/// Why a VIP is not announced; nothing where another one says it, or it is a matter of moments.
+pub(super) fn quiet(vip: IpAddr, node: &str, quiet: &Quiet) -> Option<Word> {
+    let (reason, is_warning, text) = match quiet {
+        // The controller says that (`NotAdvertised`), where there is no node to say anything, too.
+        Quiet::Unprogrammed | Quiet::Nobody(Silence::NoAdvertisement) => return None,
+        // Most often that is how a Service begins.
+        Quiet::Nobody(silence @ Silence::NoEndpoints) => {
+            let text = format!("nobody announces {vip}: {silence}; it is announced as soon as one is ready");
+            ("NoReadyEndpoints", false, text)
+        }
+        Quiet::Nobody(silence) => ("NoEligibleNode", true, format!("nobody announces {vip}: {silence}")),
+        Quiet::Unable(Exclusion::NoInterface) => return Some(no_interface(vip, node)),
+        Quiet::Unable(exclusion) => {
+            let text = format!("nobody announces {vip}: of node \"{node}\", {exclusion}{}", next_step(exclusion));
+            ("NoEligibleNode", true, text)
+        }
+    };
+    Some(Word { reason, is_warning, text })
+}
+
+fn next_step(exclusion: &Exclusion) -> &'static str {
+    match exclusion {
+        Exclusion::ExcludeLabel => "; take the label away",
+        Exclusion::NotSelected => "; see nodeSelectors of the L2Advertisements of its pool",
+        Exclusion::NoEndpoint => "; run a pod there, or set the policy to Cluster",
+        Exclusion::NoCarrier => "; see cables and switch",
+        Exclusion::NetworkUnavailable => "; the network plugin has to clear it",
+        _ => "",
+    }
+}
+
+/// Somebody else says to have the VIP.
+pub(super) fn conflict(Alarm { claim, times }: &Alarm) -> Word {
+    let (vip, mac, interface) = (claim.address, claim.mac, &claim.interface);
+    let heard = if *times == 1 { String::new() } else { format!(", {times} times since this was said last") };
+    let text = format!(
+        "another host, {mac} on {interface}, says that {vip} is its own{heard}: find it and take the address from it, or take it out of \
+         the pool"
+    );
+    Word { reason: "AddressConflict", is_warning: true, text }
+}
