@@ -33,14 +33,15 @@ fn start(objects: Vec<Value>) -> anyhow::Result<(Cluster, Host)> {
     Ok((cluster, neighbour))
 }
 
-/// The hardware addresses that answer for the VIP, asked three times.
-fn answers(from: &Host, family: Family) -> anyhow::Result<BTreeSet<String>> {
+/// The hardware addresses that answer for the VIP, asked three times; and what the tool says beside.
+fn answers(from: &Host, family: Family) -> anyhow::Result<(BTreeSet<String>, String)> {
     let vip = family.address(NEAR).to_string();
     let finished = match family {
         Family::V4 => from.exec("arping", &["-c", "3", "-w", "2", "-r", "-i", "eth0", &vip])?,
         Family::V6 => from.exec("ndisc6", &["-q", "-m", "-n", "-r", "3", "-w", "300", &vip, "eth0"])?,
     };
-    Ok(finished.stdout.lines().map(|line| line.trim().to_lowercase()).filter(|line| is_mac(line)).collect())
+    let macs = finished.stdout.lines().map(|line| line.trim().to_lowercase()).filter(|line| is_mac(line)).collect();
+    Ok((macs, finished.stderr))
 }
 
 fn is_mac(text: &str) -> bool {
@@ -59,8 +60,8 @@ fn await_answers(cluster: &Cluster, from: &Host) -> anyhow::Result<()> {
     let own = BTreeSet::from([mac(cluster.node())?]);
     for family in FAMILIES {
         eventually(|| {
-            let answers = answers(from, family)?;
-            ensure!(answers == own, "{family:?}: {answers:?} answer, not {own:?}");
+            let (answers, said) = answers(from, family)?;
+            ensure!(answers == own, "{family:?}: {answers:?} answer, not {own:?}: {said}");
             Ok(())
         })?;
     }
@@ -70,7 +71,7 @@ fn await_answers(cluster: &Cluster, from: &Host) -> anyhow::Result<()> {
 fn await_silence(from: &Host) -> anyhow::Result<()> {
     for family in FAMILIES {
         eventually(|| {
-            let answers = answers(from, family)?;
+            let (answers, _) = answers(from, family)?;
             ensure!(answers.is_empty(), "{family:?}: {answers:?} answer");
             Ok(())
         })?;

@@ -69,8 +69,9 @@ fn hear_ndp(frame: &[u8], interface: &Interface, announced: impl Fn(IpAddr) -> b
     Some(match message.kind {
         ndp::Kind::Advertisement => Heard::Claim(target, message.link_layer.unwrap_or(head.source)),
         ndp::Kind::Solicitation => {
-            let from = interface.link_local.unwrap_or(message.target);
-            Heard::Question(target, Answer::Ndp(message.answer(interface.mac, from, head.source)))
+            // From the target itself, as Linux answers for its own (`ndisc_send_na`): `ndisc6` takes no answer about a global address from
+            // a link-local one.
+            Heard::Question(target, Answer::Ndp(message.answer(interface.mac, message.target, head.source)))
         }
     })
 }
