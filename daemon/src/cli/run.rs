@@ -41,7 +41,8 @@ pub(super) struct Arguments {
     #[arg(long)]
     adopt: bool,
 
-    /// Give addresses of MetalLB's pools to Services as well, as `sheave controller` does: for a single node, or for manifests
+    /// Give addresses of MetalLB's pools to Services as well, as `sheave controller` does: for a single node, or for manifests, where
+    /// they are announced on the LAN, too
     #[arg(long, help_heading = "Load balancer")]
     controller: bool,
 

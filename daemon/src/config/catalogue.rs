@@ -236,6 +236,18 @@ pub(crate) const SHEAVE: &[Entry] = &[
     )
     .restarts(),
     same(
+        "loadBalancer.interfacesExcluded",
+        Text,
+        "a file of MetalLB's, excludel2.yaml: patterns of the names of interfaces that announce nothing; empty: MetalLB's own list",
+    )
+    .restarts(),
+    same(
+        "loadBalancer.periodicAnnouncement",
+        Duration,
+        "how often all VIPs are announced again, for switches that forget; 0s: only when something changes",
+    )
+    .restarts(),
+    same(
         "manifests",
         Text,
         "serve a directory or file of ordinary YAML, watched, instead of an API server's objects; --source goes before",

@@ -11,9 +11,10 @@ use ipnet::IpNet;
 use self::addresses::serves_loopback;
 use super::field_error::Mistakes;
 use super::kube_proxy::{self, Conntrack, KubeProxyConfiguration};
+use super::sheave::LoadBalancer;
 use super::{
-    Configuration, ConntrackSettings, FieldError, GoDuration, KernelSettings, LogDefaults, LogFormat, NodeNameOrigin, Options,
-    Overrides, Settings, SheaveConfiguration, SourceChoice, SourceOptions, present, sheave, traps,
+    Announcing, Configuration, ConntrackSettings, FieldError, GoDuration, KernelSettings, LogDefaults, LogFormat, NodeNameOrigin,
+    Options, Overrides, Settings, SheaveConfiguration, SourceChoice, SourceOptions, present, sheave, traps,
 };
 use crate::source::decode::address;
 use crate::source::kube::{KubeOptions, Timing, parse_url};
@@ -75,6 +76,7 @@ pub fn interpret(configuration: &Configuration, overrides: &Overrides) -> Result
         servers: reader.servers(),
         stale_after: stale_after(&configuration.kube_proxy, mode),
         controller: overrides.controller.clone(),
+        announcing: reader.announcing(&configuration.sheave.load_balancer),
     };
     if !reader.mistakes.found.is_empty() {
         return Err(reader.mistakes.found);
@@ -182,7 +184,7 @@ impl Interpreter<'_> {
     }
 
     fn source(&mut self, sheave: &SheaveConfiguration, overrides: &Overrides, node_name: &Arc<str>) -> SourceOptions {
-        let SheaveConfiguration { api_servers, manifests, plane } = sheave;
+        let SheaveConfiguration { api_servers, manifests, plane, load_balancer: _ } = sheave;
         // Those of the command line are judged where they are used.
         let of_file = if overrides.api_servers.is_empty() { api_servers.as_slice() } else { &[] };
         for (place, url) in of_file.iter().enumerate().filter(|(_, url)| parse_url(url).is_err()) {
@@ -208,6 +210,18 @@ impl Interpreter<'_> {
                     ..KubeOptions::default()
                 }))
             }
+        }
+    }
+
+    fn announcing(&mut self, load_balancer: &LoadBalancer) -> Announcing {
+        let LoadBalancer { interfaces_excluded, periodic_announcement } = load_balancer;
+        if periodic_announcement.is_negative() {
+            let field = format!("{}.loadBalancer.periodicAnnouncement", sheave::KIND);
+            self.mistakes.invalid(field, periodic_announcement.to_string(), NOT_NEGATIVE);
+        }
+        Announcing {
+            interfaces_excluded: (!interfaces_excluded.is_empty()).then(|| interfaces_excluded.into()),
+            period: (!periodic_announcement.is_zero()).then(|| periodic_announcement.to_std()),
         }
     }
 

@@ -101,6 +101,17 @@ pub struct Options {
     pub stale_after: Duration,
     /// `--controller`: give addresses to Services, too; none: somebody else does.
     pub controller: Option<ControllerChoice>,
+    /// How VIPs are announced, where they are.
+    pub announcing: Announcing,
+}
+
+/// How VIPs are announced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Announcing {
+    /// The file that says which interfaces are excluded; none: MetalLB's own list.
+    pub interfaces_excluded: Option<PathBuf>,
+    /// Everything is announced again so often; none: only when something changes.
+    pub period: Option<Duration>,
 }
 
 /// What the controller beside the node's daemon needs to know.
@@ -223,6 +234,7 @@ impl Options {
             servers: Servers::default(),
             stale_after: STALE_AFTER,
             controller: None,
+            announcing: Announcing::default(),
         }
     }
 }

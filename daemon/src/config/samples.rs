@@ -65,6 +65,8 @@ fn other(path: &str) -> (&'static str, &'static str) {
         "nftables.masqueradeAll" => ("mode: nftables", "true"),
         "nftables.minSyncPeriod" | "nftables.syncPeriod" => ("mode: nftables", "7s"),
         "nodePortAddresses" => ("", "[10.0.0.0/8]"),
+        "loadBalancer.interfacesExcluded" => ("", "/e"),
+        "loadBalancer.periodicAnnouncement" => ("", "7s"),
         "manifests" => ("", "/m"),
         "apiServers" => ("", "['https://10.0.0.1:6443']"),
         other => panic!("{other} claims an effect: show it here"),

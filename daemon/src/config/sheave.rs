@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::duration::GoDuration;
+
 /// The group and version of the document.
 pub(super) const API_VERSION: &str = "config.sheave.dev/v1alpha1";
 /// The kind of the document.
@@ -17,4 +19,16 @@ pub struct SheaveConfiguration {
     pub manifests: String,
     /// What carries the traffic: `auto` or `nftables`; empty: what `mode` of the KubeProxyConfiguration says.
     pub plane: String,
+    /// Announcing VIPs on the LAN.
+    pub load_balancer: LoadBalancer,
+}
+
+/// `loadBalancer`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LoadBalancer {
+    /// A file of MetalLB's, `excludel2.yaml`: names of interfaces that announce nothing; empty: MetalLB's own list.
+    pub interfaces_excluded: String,
+    /// Everything is announced again so often; 0: only when something changes.
+    pub periodic_announcement: GoDuration,
 }

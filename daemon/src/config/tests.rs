@@ -85,6 +85,21 @@ fn interfaces_have_names_that_the_kernel_gives() {
 }
 
 #[test]
+fn how_vips_are_announced_is_read_and_judged() {
+    let judged = |fields: &str| {
+        let text = format!("apiVersion: config.sheave.dev/v1alpha1\nkind: SheaveConfiguration\nloadBalancer: {fields}");
+        parse(&text).unwrap().judge(&overrides())
+    };
+    let given = judged("{interfacesExcluded: /e.yaml, periodicAnnouncement: 1m}").unwrap().options.announcing;
+    assert_eq!(given, Announcing { interfaces_excluded: Some("/e.yaml".into()), period: Some(Duration::from_secs(60)) });
+    assert_eq!(judged("{}").unwrap().options.announcing, Announcing::default());
+    let errors: Vec<String> = judged("{periodicAnnouncement: -1s}").unwrap_err().iter().map(ToString::to_string).collect();
+    let expected =
+        "SheaveConfiguration.loadBalancer.periodicAnnouncement: Invalid value: \"-1s\": must be greater than or equal to 0";
+    assert_eq!(errors, [expected]);
+}
+
+#[test]
 fn servers_beside_manifests_are_told_to_be_of_no_use() {
     let text = |fields: &str| format!("apiVersion: config.sheave.dev/v1alpha1\nkind: SheaveConfiguration\n{fields}");
     let warnings = |fields: &str, overrides: &Overrides| {

@@ -48,7 +48,7 @@ pub(super) fn warnings(configuration: &Configuration, overrides: &Overrides, mod
 
 /// Whoever names servers and manifests may think that both are served.
 fn unused_servers(sheave: &SheaveConfiguration, overrides: &Overrides) -> Option<String> {
-    let SheaveConfiguration { api_servers, manifests, plane: _ } = sheave;
+    let SheaveConfiguration { api_servers, manifests, plane: _, load_balancer: _ } = sheave;
     let field = format!("{}.apiServers", sheave::KIND);
     let field = if overrides.api_servers.is_empty() { &*field } else { "--api-server" };
     (!api_servers.is_empty() && !manifests.is_empty())

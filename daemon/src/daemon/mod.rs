@@ -62,7 +62,7 @@ use crate::dataplane::nftables::{NatHold, NftablesPlane, StandBySign};
 use crate::dataplane::{Dataplane as _, PlaneError};
 use crate::health::{ProxyHealth, ServiceChecks};
 use crate::http_server::BindError;
-use crate::loadbalancer::announcer;
+use crate::loadbalancer::announcer::{self, exclusions::Exclusions};
 use crate::loadbalancer::controller::{self, Beside, ControllerOptions, ControllerView, LeaseTiming};
 use crate::loadbalancer::speaker::{self, Rules, SpeakerOptions, Surroundings, Tap};
 use crate::log_filter::LogFilter;
@@ -483,10 +483,27 @@ fn start_speaker(
     cancel: CancellationToken,
 ) -> Result<JoinHandle<()>, DaemonError> {
     let class = options.controller.as_ref().and_then(|choice| choice.class.clone());
-    let options = SpeakerOptions { node: options.node_name.clone(), class, announcer: announcer::Options::default() };
+    let exclusions = excluded_interfaces(options.announcing.interfaces_excluded.as_deref(), &outputs.health);
+    let announcer = announcer::Options { exclusions, period: options.announcing.period };
+    let options = SpeakerOptions { node: options.node_name.clone(), class, announcer };
     let (published, health) = (outputs.published.clone(), outputs.health.clone());
     let surroundings = Surroundings { rules, published, health, metrics: outputs.metrics.speaker.clone() };
     speaker::spawn(options, surroundings, cancel).map_err(|source| DaemonError::Process { what: "starting the speaker", source })
+}
+
+/// As the file says, read once, as MetalLB does. One that cannot be used leaves MetalLB's own list in force: what containers have must
+/// not announce for want of a file.
+fn excluded_interfaces(file: Option<&Path>, health: &ProxyHealth) -> Exclusions {
+    let Some(file) = file else { return Exclusions::default() };
+    match Exclusions::read(file) {
+        Ok(exclusions) => exclusions,
+        Err(error) => {
+            let text = format!("{}: {}; the usual interfaces are excluded", file.display(), with_causes(&error));
+            tracing::warn!("loadBalancer.interfacesExcluded: {text}");
+            health.problem("interfacesExcluded", Some(text));
+            Exclusions::default()
+        }
+    }
 }
 
 /// The controller, beside the daemon of the only node, or of one that may.

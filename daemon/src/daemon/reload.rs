@@ -48,11 +48,16 @@ enum Change {
 fn change(now: &Options, next: &Options) -> Change {
     if now == next {
         Change::Nothing
-    } else if (&now.node_name, &now.source, &now.servers) == (&next.node_name, &next.source, &next.servers) {
+    } else if built_with(now) == built_with(next) {
         Change::Live
     } else {
         Change::Restart
     }
+}
+
+/// What the daemon's inside is built with.
+fn built_with(options: &Options) -> impl PartialEq {
+    (&options.node_name, &options.source, &options.servers, &options.announcing)
 }
 
 /// Follows a file, and hands what can be taken over to the loop.

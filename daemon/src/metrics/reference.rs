@@ -14,9 +14,9 @@ descriptions and checked by a test; `UPDATE_DOCS=1 cargo test -p sheave metrics`
 A sync of sheave is of both families at once, so `kubeproxy_` metrics with the label `ip_family` get the same value for IPv4 and IPv6 wherever
 they are about a sync as a whole.
 
-`sheave controller` serves those that begin with `metallb_`, `sheave_controller_`, `sheave_watch_`, `rest_client_` and `process_`, and
-`sheave_build_info`, on its own `--metrics-bind-address` (port 7472, as MetalLB before v0.16; plain HTTP). Elsewhere the first two are of
-`--controller`.
+`sheave controller` serves those that begin with `metallb_allocator_`, `metallb_k8s_client_`, `sheave_controller_`, `sheave_watch_`, `rest_client_`
+and `process_`, and `sheave_build_info`, on its own `--metrics-bind-address` (port 7472, as MetalLB before v0.16; plain HTTP). Elsewhere the
+first three are of `--controller`. `metallb_speaker_` and `metallb_layer2_` are of a node that announces (docs/loadbalancer.md).
 
 | name | type | labels | meaning |
 |---|---|---|---|

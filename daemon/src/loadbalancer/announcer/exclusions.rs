@@ -1,7 +1,12 @@
 //! Interfaces that never announce, by name: MetalLB's list and its file format (ConfigMap `metallb-excludel2`, `excludel2.yaml`).
 
+use std::io::{self, Read as _};
+use std::path::Path;
+
 use regex::{RegexSet, RegexSetBuilder};
 use serde::Deserialize;
+
+use crate::regular_file;
 
 /// MetalLB's own list: what container runtimes, virtual machines and network plugins make.
 pub const DEFAULT: [&str; 14] = [
@@ -35,6 +40,9 @@ pub struct Exclusions(RegexSet);
 /// A list of patterns that cannot be used. The one used before stays.
 #[derive(Debug, thiserror::Error)]
 pub enum ExclusionError {
+    /// It cannot be read.
+    #[error("cannot be read")]
+    File(#[source] io::Error),
     /// No YAML, or another shape.
     #[error("announcedInterfacesToExclude: {0}")]
     Yaml(#[source] Box<serde_saphyr::Error>),
@@ -63,6 +71,18 @@ impl Exclusions {
         }
         let set = RegexSetBuilder::new(patterns).size_limit(LARGEST).dfa_size_limit(LARGEST).nest_limit(DEEPEST).build();
         set.map(Self).map_err(|error| ExclusionError::Pattern(Box::new(error)))
+    }
+
+    /// Reads a file of `excludel2.yaml`'s format.
+    ///
+    /// # Errors
+    /// See [`ExclusionError`].
+    pub fn read(path: &Path) -> Result<Self, ExclusionError> {
+        let mut yaml = String::new();
+        // As many patterns as are taken, each as long as a name of an interface can sensibly be asked for.
+        let file = regular_file::open(path).map_err(ExclusionError::File)?;
+        file.take(LARGEST as u64).read_to_string(&mut yaml).map_err(ExclusionError::File)?;
+        Self::parse(&yaml)
     }
 
     /// Reads `excludel2.yaml`. A file without the key excludes nothing, and so does an empty one.
@@ -113,6 +133,16 @@ mod tests {
         for empty in ["", "{}", "announcedInterfacesToExclude: []"] {
             assert_eq!(Exclusions::parse(empty).unwrap().pattern("lo"), None, "{empty:?}");
         }
+    }
+
+    #[test]
+    fn a_file_is_read_and_one_that_is_none_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("excludel2.yaml");
+        assert!(matches!(Exclusions::read(&path), Err(ExclusionError::File(_))));
+        std::fs::write(&path, "announcedInterfacesToExclude: [^wg]\n").unwrap();
+        assert_eq!(Exclusions::read(&path).unwrap().pattern("wg0"), Some("^wg"));
+        assert!(matches!(Exclusions::read(directory.path()), Err(ExclusionError::File(_))));
     }
 
     #[test]

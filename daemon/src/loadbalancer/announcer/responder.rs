@@ -91,8 +91,15 @@ mod tests {
     const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0xf0);
 
     fn heard(frame: &[u8]) -> Option<Heard> {
-        let interface =
-            Interface { index: 2, name: "eth0".into(), mac: OURS, v4: true, v6: true, link_local: None, carrier_changes: 0 };
+        let interface = Interface {
+            index: 2,
+            name: "eth0".into(),
+            mac: OURS,
+            v4: true,
+            v6: true,
+            link_local: "fe80::1".parse().ok(),
+            carrier_changes: 0,
+        };
         let announced = |address| [IpAddr::from(VIP), VIP6.into()].contains(&address);
         hear(frame, &interface, announced, |mac| [OURS, OTHER_OF_OURS].contains(&mac))
     }
@@ -114,6 +121,13 @@ mod tests {
         assert!(matches!(heard(&probe), Some(Heard::Question(..))), "an address is defended");
         assert_eq!(heard(&request(THEIRS, [10, 0, 0, 9], Ipv4Addr::new(10, 0, 0, 241)).to(Mac::BROADCAST)), None);
         assert!(matches!(heard(&ndp::probe(VIP6, THEIRS)), Some(Heard::Question(..))));
+    }
+
+    /// `ndisc6` waits in vain for an answer about a global address that comes from a link-local one.
+    #[test]
+    fn an_answer_comes_from_its_target() {
+        let Some(Heard::Question(_, answer)) = heard(&ndp::probe(VIP6, THEIRS)) else { panic!("it asks") };
+        assert_eq!(ndp::Message::parse(answer.as_ref()).unwrap().1.source, VIP6);
     }
 
     #[test]
