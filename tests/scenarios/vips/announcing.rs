@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use sheave_lab::Host;
 use sheave_tests::world::World;
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 /// Of type LoadBalancer, with nothing in its status: what it gets is decided by the daemon.
 fn asking() -> Service {
@@ -26,7 +26,11 @@ fn advertisement(spec: &Value) -> Value {
 
 /// A daemon that gives addresses away and announces them, a Service that asks for one, and a host of the LAN.
 fn start(objects: Vec<Value>) -> anyhow::Result<(Cluster, Host)> {
-    let cluster = Cluster::start_with(&[&DETECT_PODS[..], &["--controller"]].concat())?;
+    start_with(&DETECT_PODS, objects)
+}
+
+fn start_with(arguments: &[&str], objects: Vec<Value>) -> anyhow::Result<(Cluster, Host)> {
+    let cluster = Cluster::start_with(&[arguments, &["--controller"]].concat())?;
     cluster.objects("lan.yaml", objects)?;
     cluster.services(&[&asking()])?;
     let neighbour = cluster.lan_host("neighbour", "192.168.0.9", None)?;
@@ -170,6 +174,19 @@ pub(super) fn the_next_daemon_announces_again() -> anyhow::Result<()> {
         served(&cluster, &neighbour, &TCP_UDP)?;
     }
     Ok(())
+}
+
+/// MetalLB's `excludel2.yaml`. What is left are the interfaces of pods.
+pub(super) fn an_excluded_interface_does_not_announce() -> anyhow::Result<()> {
+    let files = tempfile::tempdir()?;
+    let [list, config] = ["excludel2.yaml", "sheave.yaml"].map(|name| files.path().join(name));
+    fs::write(&list, "announcedInterfacesToExclude: [^eth]\n")?;
+    let head = "apiVersion: config.sheave.dev/v1alpha1\nkind: SheaveConfiguration\n";
+    fs::write(&config, format!("{head}loadBalancer: {{ interfacesExcluded: {} }}\n", list.display()))?;
+    let config = config.to_str().context("the path of a temporary file")?;
+    let (cluster, neighbour) = start_with(&["--config", config], vec![pool(&[NEAR]), advertisement(&json!({}))])?;
+    let announced = cluster.await_log("announcing from node", LONG)?;
+    await_silence(&neighbour).context(announced)
 }
 
 /// Another host has the address: it is told, and nothing is done about it.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 use super::conflicts::Conflicts;
-use super::decide::{Decisions, Situation, decide, vips};
+use super::decide::{Decision, Decisions, Quiet, Situation, decide, vips};
 use super::interfaces;
 use super::told::{Saying, Told};
 use super::words;
@@ -120,7 +120,7 @@ impl Desk {
 
     async fn woken(&mut self) -> Woken {
         let next = [self.retry_at, self.ask_at, self.conflicts.next_end()].into_iter().flatten().min();
-        let waits = self.decisions.values().any(|decision| decision.outcome == Err(super::decide::Quiet::Unprogrammed));
+        let waits = self.decisions.values().any(|decision| decision.outcome == Err(Quiet::Unprogrammed));
         let (events, links) = match &mut self.voice {
             Some(Voice { events, links, .. }) => (Some(events), Some(links)),
             None => (None, None),
@@ -230,7 +230,7 @@ impl Desk {
     }
 
     /// What was decided of a VIP that is announced here.
-    fn of(&self, address: IpAddr) -> Option<super::decide::Decision> {
+    fn of(&self, address: IpAddr) -> Option<Decision> {
         self.decisions.get(&address).filter(|decision| decision.outcome.is_ok()).cloned()
     }
 

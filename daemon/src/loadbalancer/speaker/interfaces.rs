@@ -52,19 +52,19 @@ mod tests {
         }
     }
 
-    fn told(link: Link) -> Option<NetworkInterface> {
-        seen(&link, &Exclusions::default()).then(|| seen_by_others(&link))
+    fn told(link: &Link) -> Option<NetworkInterface> {
+        seen(link, &Exclusions::default()).then(|| seen_by_others(link))
     }
 
     #[test]
     fn one_without_a_carrier_is_told_and_one_that_cannot_announce_is_not() {
-        let eth0 = told(link("eth0")).expect("it can");
+        let eth0 = told(&link("eth0")).expect("it can");
         let subnets = ["192.168.0.1/24", "fd00::1/64"].map(|net| net.parse().unwrap());
         assert_eq!((eth0.name.as_str(), eth0.carrier, eth0.subnets), ("eth0", true, subnets.to_vec()));
-        assert_eq!(told(Link { carrier: false, ..link("eth0") }).map(|interface| interface.carrier), Some(false));
+        assert_eq!(told(&Link { carrier: false, ..link("eth0") }).map(|interface| interface.carrier), Some(false));
         for unable in [link("veth1"), Link { up: false, ..link("eth0") }, Link { master: Some(3), ..link("eth0") }] {
-            assert_eq!(told(unable), None);
+            assert_eq!(told(&unable), None);
         }
-        assert!(told(Link { addresses: Vec::new(), ..link("vlan7") }).is_some(), "IPv4 needs no address there");
+        assert!(told(&Link { addresses: Vec::new(), ..link("vlan7") }).is_some(), "IPv4 needs no address there");
     }
 }

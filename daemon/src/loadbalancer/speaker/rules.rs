@@ -7,7 +7,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::watch;
 
 use crate::model::load_balancer::{AddressPool, Advertisement, Home, PeerNode};
-use crate::model::{Held, ObjectKey};
+use crate::model::{Held, ObjectKey, Problem};
 use crate::source::{Change, Kind, Object};
 
 /// Pools, advertisements and our Node as they count now. Nothing counts before pools and advertisements were listed.
@@ -151,7 +151,7 @@ impl Objects {
     }
 }
 
-fn usable(problems: &[crate::model::Problem]) -> bool {
+fn usable(problems: &[Problem]) -> bool {
     problems.is_empty()
 }
 
