@@ -148,7 +148,8 @@ async fn a_broken_pool_spoils_only_itself() {
     let status = api.wait_for("an invalid configuration", PATIENCE, invalid).await.unwrap();
     assert!(status["errorSummary"].as_str().unwrap().starts_with("IPAddressPool broken: "), "{status}");
     assert_eq!(status["conditions"][0]["type"], "poolReconcilerValid");
-    assert!(replica.metrics.text().lines().any(|line| line == "metallb_k8s_client_config_stale_bool 1"));
+    let text = replica.metrics.text();
+    assert!(text.lines().any(|line| line == "metallb_k8s_client_config_stale_bool 1"), "{text}");
     // Mended, it is used, and the state is valid again.
     api.apply(&pool("broken", "10.0.0.1-10.0.0.9")).unwrap();
     let mut wants = service("wants");

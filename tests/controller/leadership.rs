@@ -43,8 +43,8 @@ async fn who_cannot_renew_writes_nothing_any_more() {
     assert!(replica.metrics.text().lines().any(|line| line == "sheave_controller_leads 0"));
     api.wait_for("nobody watches", PATIENCE, |api| (api.open_watches("services") == 0).then_some(())).await.unwrap();
     api.apply(&service("next")).unwrap();
-    let asked = api.requests(Verb::Get, "leases");
-    let tried = |api: &sheave_tests::apiserver::ApiServer| (api.requests(Verb::Get, "leases") >= asked + 3).then_some(());
+    let asked = api.requests(Verb::Update, "leases");
+    let tried = |api: &sheave_tests::apiserver::ApiServer| (api.requests(Verb::Update, "leases") >= asked + 3).then_some(());
     api.wait_for("it tries to lead again", PATIENCE, tried).await.unwrap();
     assert_eq!(address(&api, "next"), None);
     api.clear_faults();

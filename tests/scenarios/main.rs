@@ -16,6 +16,7 @@ mod lifecycle;
 mod migrate;
 mod network_policy;
 mod node_ports;
+mod pools;
 mod rows;
 mod source_ranges;
 mod stale_flows;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         command_line::scenarios(),
         deployment::scenarios(),
         vips::scenarios(),
+        pools::scenarios(),
     ];
     sheave_tests::scenario::main(&scenarios.concat())
 }

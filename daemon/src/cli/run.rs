@@ -115,7 +115,7 @@ struct Prepared {
 }
 
 enum Task {
-    Serve(Option<ConfigFile>),
+    Serve(Option<Box<ConfigFile>>),
     InitOnly,
     Cleanup,
     WriteConfig(PathBuf),
@@ -179,7 +179,7 @@ impl Arguments {
             Some(path) => Task::WriteConfig(path),
             None if self.cleanup => Task::Cleanup,
             None if self.init_only => Task::InitOnly,
-            None => Task::Serve(file),
+            None => Task::Serve(file.map(Box::new)),
         };
         Ok(Prepared { task, settings, log })
     }
@@ -201,7 +201,7 @@ impl Prepared {
                 settings.tell(&mut BTreeSet::new());
                 daemon::init_only(&settings.options).map_err(Failure::from)
             }
-            Task::Serve(file) => daemon::run(settings, file.as_ref(), &filter).map_err(Failure::from),
+            Task::Serve(file) => daemon::run(settings, file.as_deref(), &filter).map_err(Failure::from),
         };
         outcome.map_err(|failure| log.tell(defaults, failure))
     }

@@ -74,19 +74,22 @@ impl Elector {
             self.health.set(Role::Leading { listed: false });
             let (renewed, until) = watch::channel(until);
             let stop = CancellationToken::new();
-            let mut leading = std::pin::pin!(lead(Tenure { until }, stop.clone()));
-            let end = tokio::select! {
-                () = cancel.cancelled() => {
-                    stop.cancel();
-                    // What is under way may still be written; the Lease is ours meanwhile.
-                    tokio::select! {
-                        () = leading.as_mut() => {}
-                        () = self.renew(&renewed) => {}
+            // Before anybody hears that we do not lead any more, nothing of it is left.
+            let end = {
+                let mut leading = std::pin::pin!(lead(Tenure { until }, stop.clone()));
+                tokio::select! {
+                    () = cancel.cancelled() => {
+                        stop.cancel();
+                        // What is under way may still be written; the Lease is ours meanwhile.
+                        tokio::select! {
+                            () = leading.as_mut() => {}
+                            () = self.renew(&renewed) => {}
+                        }
+                        End::Asked
                     }
-                    End::Asked
+                    () = leading.as_mut() => End::Resigned,
+                    () = self.renew(&renewed) => End::Lost,
                 }
-                () = leading.as_mut() => End::Resigned,
-                () = self.renew(&renewed) => End::Lost,
             };
             match end {
                 End::Lost => {

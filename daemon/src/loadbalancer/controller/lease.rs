@@ -143,7 +143,7 @@ impl Candidate {
                 } else {
                     (now.clone().into(), transitions.saturating_add(1))
                 };
-                Claim::Replace(observed.with_spec(json!({
+                Claim::Replace(observed.with_spec(&json!({
                     "holderIdentity": self.identity,
                     "leaseDurationSeconds": seconds,
                     "acquireTime": acquired,
@@ -159,7 +159,7 @@ impl Candidate {
         let observed = self.observed.as_ref().filter(|_| self.is_ours())?;
         let now = micro_time(now);
         let transitions = &observed.object["spec"]["leaseTransitions"];
-        Some(observed.with_spec(json!({
+        Some(observed.with_spec(&json!({
             "holderIdentity": "",
             "leaseDurationSeconds": 1,
             "acquireTime": now,
@@ -178,7 +178,7 @@ pub(super) enum Claim {
 }
 
 impl Observed {
-    fn with_spec(&self, spec: Value) -> Value {
+    fn with_spec(&self, spec: &Value) -> Value {
         let metadata = &self.object["metadata"];
         json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec })
     }

@@ -74,7 +74,7 @@ impl KubeSource {
             let watcher =
                 Watcher::new(resource, self.servers.clone(), self.health.clone(), changes.clone(), self.options.timing.clone());
             // Who gives addresses away must know what was given a moment ago, by whoever did so before.
-            let watcher = if self.watches == Watches::Controller { watcher.from_the_store() } else { watcher };
+            let watcher = if self.watches == Watches::Controller { watcher.beginning_at_the_store() } else { watcher };
             watchers.spawn(watcher.run());
         }
         drop(changes);

@@ -143,7 +143,7 @@ impl Watcher {
     }
 
     /// Begins with a list that no cache answers, however old.
-    pub(super) fn from_the_store(self) -> Self {
+    pub(super) fn beginning_at_the_store(self) -> Self {
         Self { from_store: true, ..self }
     }
 

@@ -33,7 +33,7 @@ fn pool(addresses: &str) -> Change {
     object(Kind::AddressPool, &json!({ "metadata": metadata, "spec": { "addresses": [addresses] } }))
 }
 
-fn service(name: &str, status: Value) -> Change {
+fn service(name: &str, status: &Value) -> Change {
     let spec =
         json!({ "type": "LoadBalancer", "clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"], "ports": [{ "port": 80 }] });
     let metadata = json!({ "name": name, "creationTimestamp": "2026-01-01T00:00:00Z" });
@@ -41,7 +41,7 @@ fn service(name: &str, status: Value) -> Change {
 }
 
 /// A first load: complete lists of everything.
-fn load(objects: Vec<(Kind, Change)>) -> Change {
+fn load(objects: &[(Kind, Change)]) -> Change {
     let mut changes = Vec::new();
     for kind in KINDS {
         changes.push(Change::Listing(kind));
@@ -71,24 +71,24 @@ fn expected(services: &[(&str, &[&str])]) -> Vec<(String, Vec<String>)> {
 #[test]
 fn a_service_has_its_address_in_the_load_that_brings_it() {
     let mut beside = beside();
-    let first = beside.pass(load(vec![
+    let first = beside.pass(load(&[
         (Kind::AddressPool, pool("10.0.0.240-10.0.0.241")),
-        (Kind::Service, service("web", json!({}))),
-        (Kind::Service, service("kept", json!({ "loadBalancer": { "ingress": [{ "ip": "10.0.0.241" }] } }))),
+        (Kind::Service, service("web", &json!({}))),
+        (Kind::Service, service("kept", &json!({ "loadBalancer": { "ingress": [{ "ip": "10.0.0.241" }] } }))),
     ]));
     assert_eq!(told(&first), expected(&[("web", &["10.0.0.240"]), ("kept", &["10.0.0.241"])]));
     // A manifest that is touched does not know its address.
-    let again = beside.pass(service("web", json!({})));
+    let again = beside.pass(service("web", &json!({})));
     assert_eq!(told(&again), expected(&[("web", &["10.0.0.240"])]));
 }
 
 #[test]
 fn what_follows_for_others_is_in_the_same_commit() {
     let mut beside = beside();
-    beside.pass(load(vec![
+    beside.pass(load(&[
         (Kind::AddressPool, pool("10.0.0.240/32")),
-        (Kind::Service, service("first", json!({}))),
-        (Kind::Service, service("second", json!({}))),
+        (Kind::Service, service("first", &json!({}))),
+        (Kind::Service, service("second", &json!({}))),
     ]));
     let gone = Change::Deleted(Kind::Service, ObjectKey::new("default", "first"));
     let after = beside.pass(gone.clone());
@@ -105,6 +105,6 @@ fn what_follows_for_others_is_in_the_same_commit() {
 #[test]
 fn nothing_is_changed_before_everything_was_listed() {
     let mut beside = beside();
-    let early = service("web", json!({ "loadBalancer": { "ingress": [{ "ip": "10.0.0.1" }] } }));
+    let early = service("web", &json!({ "loadBalancer": { "ingress": [{ "ip": "10.0.0.1" }] } }));
     assert_eq!(beside.pass(early.clone()), early);
 }
