@@ -24,6 +24,7 @@ mod predecessor;
 mod reload;
 mod report;
 mod servers;
+mod speaker;
 mod stale_flows;
 mod stand_by;
 mod sync;
@@ -62,9 +63,8 @@ use crate::dataplane::nftables::{NatHold, NftablesPlane, StandBySign};
 use crate::dataplane::{Dataplane as _, PlaneError};
 use crate::health::{ProxyHealth, ServiceChecks};
 use crate::http_server::BindError;
-use crate::loadbalancer::announcer::{self, exclusions::Exclusions};
 use crate::loadbalancer::controller::{self, Beside, ControllerOptions, ControllerView, LeaseTiming};
-use crate::loadbalancer::speaker::{self, Rules, SpeakerOptions, Surroundings, Tap};
+use crate::loadbalancer::speaker::{Rules, Tap};
 use crate::log_filter::LogFilter;
 use crate::metrics::Metrics;
 use crate::model::load_balancer::Home;
@@ -317,7 +317,7 @@ async fn serve(
         metrics: metrics.clone(),
         health: health.clone(),
     };
-    let speaker = rules.map(|rules| start_speaker(&options, rules, &outputs, cancel.clone())).transpose()?;
+    let speaker = rules.map(|rules| speaker::start(&options, rules, &outputs, cancel.clone())).transpose()?;
     let checks = ServiceChecks::new(outputs.published.clone(), health.clone(), metrics.clone(), reporter.clone());
     let plane_name = plane.name();
     let configz = watch::Sender::new(settings.configz);
@@ -471,37 +471,6 @@ async fn start_source(
             let watches = Some(source.health());
             tokio::spawn(source.run(changes, cancel.clone()));
             Ok(Started { reporter: Reporter::with_events(events, options.node_name.clone()), watches, controller, rules: None })
-        }
-    }
-}
-
-/// Announces the VIPs of our pools from this node.
-fn start_speaker(
-    options: &Options,
-    rules: watch::Receiver<Arc<Rules>>,
-    outputs: &Outputs,
-    cancel: CancellationToken,
-) -> Result<JoinHandle<()>, DaemonError> {
-    let class = options.controller.as_ref().and_then(|choice| choice.class.clone());
-    let exclusions = excluded_interfaces(options.announcing.interfaces_excluded.as_deref(), &outputs.health);
-    let announcer = announcer::Options { exclusions, period: options.announcing.period };
-    let options = SpeakerOptions { node: options.node_name.clone(), class, announcer };
-    let (published, health) = (outputs.published.clone(), outputs.health.clone());
-    let surroundings = Surroundings { rules, published, health, metrics: outputs.metrics.speaker.clone() };
-    speaker::spawn(options, surroundings, cancel).map_err(|source| DaemonError::Process { what: "starting the speaker", source })
-}
-
-/// As the file says, read once, as MetalLB does. One that cannot be used leaves MetalLB's own list in force: what containers have must
-/// not announce for want of a file.
-fn excluded_interfaces(file: Option<&Path>, health: &ProxyHealth) -> Exclusions {
-    let Some(file) = file else { return Exclusions::default() };
-    match Exclusions::read(file) {
-        Ok(exclusions) => exclusions,
-        Err(error) => {
-            let text = format!("{}: {}; the usual interfaces are excluded", file.display(), with_causes(&error));
-            tracing::warn!("loadBalancer.interfacesExcluded: {text}");
-            health.problem("interfacesExcluded", Some(text));
-            Exclusions::default()
         }
     }
 }
