@@ -734,6 +734,29 @@ async fn what_is_no_api_server_is_told_as_that() {
     assert!(told.len() == 1 && told[0].contains(expected), "{told:?}");
 }
 
+/// A proxy before the API server that has forgotten who we are: no request fails, and nothing comes any more.
+#[tokio::test]
+async fn a_watch_that_a_login_page_answers_has_failed() {
+    let sign_in = "<!DOCTYPE html>\n<html><body>Sign in</body></html>";
+    let mut proxy = Server::start([
+        (STREAMING, stream([event("ADDED", service("a", 5)), end_of_list(9)], End::Cut)),
+        (ANY, Answer { head: "200 OK".into(), chunks: vec![sign_in.into()], end: End::Clean }),
+    ])
+    .await;
+    let next = Server::start([
+        (VERSION, answer("200 OK", &page(&[], 9, ""))),
+        ("&resourceVersion=9", stream([bookmark(10)], End::Hold)),
+    ])
+    .await;
+    let mut watch = Watch::of(Kind::Service, &[&proxy.url, &next.url]).await;
+    watch.tells("listing +a listed @9 @10").await;
+    assert_eq!(watch.health.streams()[0].failures, 1, "and it was seen");
+    for expected in [STREAMING, "&resourceVersion=9"] {
+        assert!(proxy.request().await.contains(expected));
+    }
+    assert!(proxy.requests.try_recv().is_err(), "it is not asked a second time");
+}
+
 #[tokio::test]
 async fn the_next_server_takes_over() {
     let dead = TcpListener::bind("127.0.0.1:0").await.expect("binds");

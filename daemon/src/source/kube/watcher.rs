@@ -291,6 +291,8 @@ impl Watcher {
                     debug!("watch of {} has said nothing at all ({failure}): listing again", self.resource.stream);
                     return Ok(Phase::Begin);
                 }
+                // Somebody else answers in the place of the API server, and no request fails.
+                Err(failure @ Failure::NotJson { .. }) => return Err(failure),
                 Err(failure) => {
                     debug!("watch of {} broke: {failure}", self.resource.stream);
                     return Ok(Phase::Resume);
