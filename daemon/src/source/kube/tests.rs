@@ -697,12 +697,13 @@ async fn a_server_that_comes_back_from_a_backup_is_asked_how_far_it_has_counted(
         away(),
         // Who may not ask goes on all the same.
         (VERSION, answer("403 Forbidden", &status(403, "Forbidden", "no"))),
-        ("&resourceVersion=33", stream([bookmark(34)], End::Hold)),
+        ("&resourceVersion=33", stream([bookmark(34)], End::Clean)),
+        ("&resourceVersion=34", stream([bookmark(35)], End::Hold)),
     ])
     .await;
     let patient = Timing { silence: Duration::from_secs(3_600), ..options(&[]).timing };
     let mut watch = Watch::with(Kind::Service, KubeOptions { timing: patient, ..options(&[&server.url]) }).await;
-    watch.tells("listing +gone listed @900 listing +kept listed @30 @31 @32 @33 @34").await;
+    watch.tells("listing +gone listed @900 listing +kept listed @30 @31 @32 @33 @34 @35").await;
     let mut asked = Vec::new();
     for _ in 0..13 {
         asked.push(server.request().await);
@@ -713,6 +714,33 @@ async fn a_server_that_comes_back_from_a_backup_is_asked_how_far_it_has_counted(
         asked[3]
     );
     assert!(asked[4].contains(STREAMING) && !asked[4].contains("resourceVersion="), "from the store: {}", asked[4]);
+}
+
+/// One that has only just started refuses everything for some seconds: that is no answer to the question.
+#[tokio::test]
+async fn a_server_that_refuses_at_first_is_asked_again_how_far_it_has_counted() {
+    let forbidden = || answer("403 Forbidden", &status(403, "Forbidden", "not yet"));
+    let mut server = Server::start([
+        (STREAMING, stream([event("ADDED", service("gone", 5)), end_of_list(900)], End::Clean)),
+        (ANY, answer("503 Service Unavailable", &json!({}))),
+        (VERSION, forbidden()),
+        ("&resourceVersion=900", forbidden()),
+        (VERSION, answer("429 Too Many Requests\r\nRetry-After: 0", &json!({}))),
+        (VERSION, answer("200 OK", &page(&[], 30, ""))),
+        (STREAMING, stream([event("ADDED", service("kept", 6)), end_of_list(30)], End::Hold)),
+    ])
+    .await;
+    let mut watch = Watch::of(Kind::Service, &[&server.url]).await;
+    let mut asked = Vec::new();
+    for _ in 0..7 {
+        asked.push(server.request().await);
+    }
+    for (place, expected) in
+        [STREAMING, "&resourceVersion=900", VERSION, "&resourceVersion=900", VERSION, VERSION, STREAMING].into_iter().enumerate()
+    {
+        assert!(asked[place].contains(expected), "request {place} of {asked:#?}");
+    }
+    watch.tells("listing +gone listed @900 listing +kept listed @30").await;
 }
 
 #[tokio::test]
