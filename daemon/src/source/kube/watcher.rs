@@ -16,6 +16,7 @@
 //! its beginning is followed by a list, which such a server refuses ("Too large resource version"), and then by one from its store.
 //! Somebody who restores a backup stops the server for it: after an outage it is asked first how far it has counted (`restored`).
 
+mod pause;
 mod restored;
 
 use std::sync::Arc;
@@ -157,6 +158,7 @@ impl Watcher {
             let listed_in_pages = phase == Phase::Begin && paged;
             let failure = match step {
                 Ok(next) => {
+                    let pause = pause::after_success((phase, next), paged, start.elapsed(), &mut backoff);
                     phase = next;
                     if listed_in_pages
                         && std::mem::take(&mut self.refused)
@@ -164,12 +166,7 @@ impl Watcher {
                     {
                         info!("API server {} does not stream lists: it is asked for pages from now on", server.url);
                     }
-                    if start.elapsed() >= SETTLED {
-                        backoff.reset();
-                    } else if !listed_in_pages {
-                        // A server that accepts a watch only to end it is not asked again at once.
-                        sleep(backoff.next()).await;
-                    }
+                    sleep(pause).await;
                     continue;
                 }
                 Err(failure) => failure,
