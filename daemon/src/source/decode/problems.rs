@@ -42,9 +42,20 @@ impl fmt::Display for Cut<'_> {
     }
 }
 
+/// Who answers for an object, which decides what is worth a word to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Author {
+    /// A person, in a file.
+    Person,
+    /// An API server. It knows all values of its own release, so that one that is not known here is of a later Kubernetes, and every node
+    /// would complain of it; a cloud may read what we do not; and objects still have addresses as they were once written.
+    Server,
+}
+
 /// The problems of one object, in the order in which they were met.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Problems {
+    author: Author,
     met: Vec<Problem>,
     /// How many were met of each field, whatever its places in lists: `spec.ports[].port`. There are as many as fields are read.
     fields: Vec<(String, usize)>,
@@ -56,6 +67,17 @@ pub(super) struct Problems {
 pub(super) type Path<'a> = fmt::Arguments<'a>;
 
 impl Problems {
+    pub(super) fn of(author: Author) -> Self {
+        Self { author, met: Vec::new(), fields: Vec::new(), scratch: String::new() }
+    }
+
+    /// Notes what only a person can have got wrong: where an API server has let it in, nobody hears of it.
+    pub(super) fn note_to_person(&mut self, field: Path<'_>, reason: impl Into<String>) {
+        if self.author == Author::Person {
+            self.note(field, reason);
+        }
+    }
+
     /// Notes one. The path is written out only if it will be kept.
     pub(super) fn note(&mut self, field: Path<'_>, reason: impl Into<String>) {
         if self.count(field) <= MOST_OF_A_FIELD {
@@ -97,7 +119,7 @@ impl Problems {
 
     /// All of them, with a line at the end for each field that has too many.
     pub(super) fn into_vec(self) -> Vec<Problem> {
-        let Self { mut met, fields, scratch: _ } = self;
+        let Self { mut met, fields, author: _, scratch: _ } = self;
         for (field, count) in fields.into_iter().filter(|(_, count)| *count > MOST_OF_A_FIELD) {
             met.push(Problem { field, reason: format!("{} more problems with this field", count - MOST_OF_A_FIELD) });
         }

@@ -43,7 +43,7 @@ use super::split::{Items, Lines};
 use crate::model::Interner;
 use crate::source::decode::field::{Field, Text};
 use crate::source::decode::wire::{self, Document, Metadata};
-use crate::source::decode::{self, Decoded};
+use crate::source::decode::{self, Author, Decoded};
 use crate::source::{Change, Mark};
 
 /// A server may ask for more patience than this, and does not get it: a wrong number must not stop a watch for a day.
@@ -385,11 +385,8 @@ impl Watcher {
     fn applied(&mut self, document: Document<'_>) -> Option<Change> {
         let kind = self.resource.kind;
         let name = document.metadata.get().and_then(|metadata| decode::key(kind, metadata).ok());
-        match decode::object(kind, document, &mut self.names) {
-            Ok(Decoded::Object(mut object)) => {
-                decode::trust_the_server(&mut object);
-                Some(Change::Applied(object))
-            }
+        match decode::object(Author::Server, kind, document, &mut self.names) {
+            Ok(Decoded::Object(object)) => Some(Change::Applied(object)),
             // It may have been ours a moment ago.
             Ok(Decoded::NotOurs { key, problems }) => {
                 for problem in problems {

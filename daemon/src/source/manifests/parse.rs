@@ -6,7 +6,7 @@ use super::kinds::{self, Recognised};
 use crate::model::{Interner, ObjectKey, Problem, Service, ServiceType};
 use crate::source::decode::field::{Field, Text};
 use crate::source::decode::wire::{Document, Labels, Manifest, Port};
-use crate::source::decode::{self, Decoded};
+use crate::source::decode::{self, Author, Decoded};
 use crate::source::{Kind, Object};
 
 /// What one file says.
@@ -117,7 +117,7 @@ impl Reader<'_> {
             return;
         }
         let document = with_defaults(kind, document);
-        match decode::object(kind, document, self.names) {
+        match decode::object(Author::Person, kind, document, self.names) {
             Ok(Decoded::Object(mut object)) => {
                 problems_of(&mut object).extend(slips);
                 self.keep(kind, object);
