@@ -21,7 +21,7 @@ mod tests;
 pub(crate) use endpoint_slice::is_of_nobody;
 use field::{Field, Text};
 use problems::Problems;
-pub(crate) use problems::{Author, cut};
+pub(crate) use problems::{Author, cut, without_places};
 pub(crate) use service::is_unallocated;
 use wire::{Document, Metadata};
 

@@ -127,6 +127,14 @@ impl Problems {
     }
 }
 
+/// The name of a field, whatever its places in lists: `spec.ports[].port` of `spec.ports[7].port`.
+pub(crate) fn without_places(field: &str) -> String {
+    let mut name = String::with_capacity(field.len());
+    // A String takes everything.
+    _ = fmt::Write::write_str(&mut WithoutPlaces(&mut name), field);
+    name
+}
+
 /// Leaves the numbers out of `ports[7]`, which has them in brackets.
 struct WithoutPlaces<'s>(&'s mut String);
 
