@@ -97,11 +97,13 @@ fn trees(json: bool, bytes: &[u8]) -> Result<Vec<Tree>, ParseError> {
     Ok(serde_saphyr::from_str_multiple_with_options(text(bytes)?, yaml_options(DuplicateKeyPolicy::LastWins))?)
 }
 
-/// Of a file that has been understood already. What a [`Tree`] cannot hold is in none of these fields.
+/// Of a file that has been understood already. Nothing is said of a document with a value that a [`Tree`] cannot hold, a number beyond 64 bits, nor
+/// of what follows it where it is JSON.
 fn misspelt_fields(json: bool, bytes: &[u8]) -> Vec<String> {
     let (mut warnings, mut beyond, mut number) = (Vec::new(), 0, 0);
-    for tree in trees(json, bytes).unwrap_or_default() {
-        number += usize::from(tree != Tree::Null);
+    let mut look = |tree: Option<Tree>| {
+        number += usize::from(tree != Some(Tree::Null));
+        let Some(tree) = tree else { return };
         misspelt::in_document(&tree, number, &mut |warning| {
             if warnings.len() < MOST_NAMED {
                 warnings.push(warning);
@@ -109,6 +111,12 @@ fn misspelt_fields(json: bool, bytes: &[u8]) -> Vec<String> {
                 beyond += 1;
             }
         });
+    };
+    if json {
+        serde_json::Deserializer::from_slice(bytes).into_iter().map(Result::ok).for_each(&mut look);
+    } else {
+        let (mut rest, options) = (bytes, yaml_options(DuplicateKeyPolicy::LastWins));
+        serde_saphyr::read_with_options(&mut rest, options).map(Result::ok).for_each(&mut look);
     }
     if beyond > 0 {
         warnings.push(format!("{beyond} more fields that are not read for their case"));
