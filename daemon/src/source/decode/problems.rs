@@ -79,6 +79,9 @@ impl Problems {
     }
 
     /// Notes one. The path is written out only if it will be kept.
+    ///
+    /// Cold, so that [`Self::take`], which each of a million endpoints goes through several times, is a comparison where it stands.
+    #[cold]
     pub(super) fn note(&mut self, field: Path<'_>, reason: impl Into<String>) {
         if self.count(field) <= MOST_OF_A_FIELD {
             self.met.push(Problem { field: field.to_string(), reason: reason.into() });
@@ -98,6 +101,7 @@ impl Problems {
     }
 
     /// The value of a field; one of the wrong type is noted and left out.
+    #[inline]
     pub(super) fn take<'de, T: Shape<'de>>(&mut self, field: Path<'_>, value: Field<T>) -> Option<T> {
         match value {
             Field::Is(value) => Some(value),
@@ -110,6 +114,7 @@ impl Problems {
     }
 
     /// The value of an element of a list, where null is not nothing but a hole.
+    #[inline]
     pub(super) fn element<'de, T: Shape<'de>>(&mut self, field: Path<'_>, value: Field<T>) -> Option<T> {
         if let Field::Absent = value {
             self.note(field, format!("is null, not {}: ignored", T::WANTED));
