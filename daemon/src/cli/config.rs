@@ -57,13 +57,13 @@ fn check(file: &Path) -> Result<(), Failure> {
     // The host's name is not the file's business.
     let overrides = Overrides { host_name: "this-node".to_owned(), ..Overrides::default() };
     let settings = documents.judge(&overrides).map_err(|errors| refused(&documents, &errors))?;
-    let Kubeconfig { mistake, not_run } = kubeconfig(&settings.options)?;
+    let Kubeconfig { is_missing, mistake, not_run } = kubeconfig(&settings.options)?;
     let Settings { warnings, remarks, .. } = &settings;
     for warning in warnings {
         println!("warning: {warning}");
     }
     // What comes through a pipe, or names what is not here, is meant for another machine.
-    let is_elsewhere = is_piped || !has_its_kubeconfig(&settings.options);
+    let is_elsewhere = is_piped || is_missing;
     if let Some(mistake) = &mistake {
         println!("{}: {mistake}", if is_elsewhere { "warning" } else { "error" });
     }
@@ -88,14 +88,11 @@ fn check(file: &Path) -> Result<(), Failure> {
     }
 }
 
-fn has_its_kubeconfig(options: &Options) -> bool {
-    let SourceOptions::Kube(kube) = &options.source else { return true };
-    kube.kubeconfig.as_ref().is_none_or(|path| path.exists())
-}
-
 /// What there is to say of the kubeconfig that a configuration names.
 #[derive(Debug, Default)]
 struct Kubeconfig {
+    /// There is no such file on this machine.
+    is_missing: bool,
     /// Why `sheave run` would refuse it on this machine.
     mistake: Option<String>,
     /// A command in it is for `sheave run` alone: whoever only looks at a file does not want it to act, or to wait for a login.
@@ -105,19 +102,16 @@ struct Kubeconfig {
 fn kubeconfig(options: &Options) -> Result<Kubeconfig, Failure> {
     const FIELD: &str = "KubeProxyConfiguration.clientConnection.kubeconfig";
     let SourceOptions::Kube(kube) = &options.source else { return Ok(Kubeconfig::default()) };
-    if kube.kubeconfig.is_none() {
-        return Ok(Kubeconfig::default());
-    }
+    let Some(path) = &kube.kubeconfig else { return Ok(Kubeconfig::default()) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("starting a runtime to read the kubeconfig").map_err(Failure::No)?;
-    Ok(match runtime.block_on(look_at(kube)) {
+    let (mistake, not_run) = match runtime.block_on(look_at(kube)) {
         Ok(command) => {
-            let not_run =
-                command.map(|field| format!("{FIELD}: {field} is not run here: whether it gives credentials is not known"));
-            Kubeconfig { mistake: None, not_run }
+            (None, command.map(|field| format!("{FIELD}: {field} is not run here: whether it gives credentials is not known")))
         }
-        Err(error) => Kubeconfig { mistake: Some(format!("{FIELD}: {}", with_causes(&error))), not_run: None },
-    })
+        Err(error) => (Some(format!("{FIELD}: {}", with_causes(&error))), None),
+    };
+    Ok(Kubeconfig { is_missing: !path.exists(), mistake, not_run })
 }
 
 #[expect(clippy::print_stdout, reason = "the answer of a command")]

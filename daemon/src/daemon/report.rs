@@ -139,20 +139,18 @@ impl Reporter {
     /// Conflicts and refusals that began or ended.
     pub(super) fn notices(&self, raised: Vec<Notice>, mut cleared: Vec<Notice>, index: &Index) {
         cleared.retain(|before| !raised.iter().any(|now| now.is_but_moved(before)));
-        for Notice { service: key, reason, message, .. } in raised {
-            tracing::warn!(object = %key, reason, "{message}");
-            self.event(service(&key, index), reason, "NotServed", message);
-        }
-        for Notice { service: key, reason, message, .. } in cleared {
-            tracing::info!(object = %key, reason, "no longer: {message}");
-        }
+        self.begun_and_ended(raised, cleared, "NotServed", index);
     }
 
     /// What a Service takes from somebody by being served.
     pub(super) fn misgivings(&self, News { raised, cleared }: News, index: &Index) {
+        self.begun_and_ended(raised, cleared, "Served", index);
+    }
+
+    fn begun_and_ended(&self, raised: Vec<Notice>, cleared: Vec<Notice>, action: &'static str, index: &Index) {
         for Notice { service: key, reason, message, .. } in raised {
             tracing::warn!(object = %key, reason, "{message}");
-            self.event(service(&key, index), reason, "Served", message);
+            self.event(service(&key, index), reason, action, message);
         }
         for Notice { service: key, reason, message, .. } in cleared {
             tracing::info!(object = %key, reason, "no longer: {message}");

@@ -25,6 +25,11 @@ pub(crate) fn ip(text: &str) -> Option<IpAddr> {
 
 /// The same, and how it is written.
 pub(crate) fn spelt_ip(text: &str) -> Option<(IpAddr, Spelling)> {
+    spelt(text).map(|(address, spelling)| (address.to_canonical(), spelling))
+}
+
+/// The same, but that IPv4-mapped IPv6 stays as it is.
+fn spelt(text: &str) -> Option<(IpAddr, Spelling)> {
     // Nearly all are IPv4 and without leading zeros, and the standard library is quick with those.
     if let Ok(address) = text.parse::<Ipv4Addr>() {
         return Some((IpAddr::V4(address), Spelling::Strict));
@@ -32,9 +37,9 @@ pub(crate) fn spelt_ip(text: &str) -> Option<(IpAddr, Spelling)> {
     if !text.contains(':') {
         return v4(text).map(|address| (IpAddr::V4(address), Spelling::Sloppy));
     }
-    let address = IpAddr::V6(v6(text)?).to_canonical();
-    let is_strict = address.is_ipv6() && text.parse::<Ipv6Addr>().is_ok();
-    Some((address, if is_strict { Spelling::Strict } else { Spelling::Sloppy }))
+    let address = v6(text)?;
+    let is_strict = address.to_ipv4_mapped().is_none() && text.parse::<Ipv6Addr>().is_ok();
+    Some((IpAddr::V6(address), if is_strict { Spelling::Strict } else { Spelling::Sloppy }))
 }
 
 /// A CIDR with its host bits cleared. A mapped IPv6 network of /96 or longer is the IPv4 network it covers.
@@ -46,13 +51,7 @@ pub(crate) fn cidr(text: &str) -> Option<IpNet> {
 pub(crate) fn spelt_cidr(text: &str) -> Option<(IpNet, Spelling)> {
     let (address, digits) = text.split_once('/')?;
     let length = decimal(digits)?;
-    let (address, mut spelling) = if address.contains(':') {
-        let read = v6(address)?;
-        let is_strict = read.to_ipv4_mapped().is_none() && address.parse::<Ipv6Addr>().is_ok();
-        (IpAddr::V6(read), if is_strict { Spelling::Strict } else { Spelling::Sloppy })
-    } else {
-        spelt_ip(address)?
-    };
+    let (address, mut spelling) = spelt(address)?;
     let network = match (address, length.checked_sub(96)) {
         (IpAddr::V6(six), Some(length)) if six.to_ipv4_mapped().is_some() => IpNet::new(six.to_canonical(), length).ok()?,
         _ => IpNet::new(address, length).ok()?,
