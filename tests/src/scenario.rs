@@ -13,7 +13,7 @@ mod report;
 
 use crate::scenario::{
     child::Ending,
-    places::Places,
+    places::Turns,
     report::{Report, circumstances},
 };
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -124,8 +124,8 @@ impl Scenario {
     }
 
     /// Runs in the runner: starts the child and judges how it ended.
-    fn run_apart(self, places: &Places, report: &Report) -> Result<Completion, Failed> {
-        let _place = (!self.waits).then(|| places.take());
+    fn run_apart(self, turns: &Turns, report: &Report) -> Result<Completion, Failed> {
+        let _place = turns.take(self.waits);
         let (limit, start) = (patiently(self.limit), Instant::now());
         let ending = child::run(&[CHILD_ARGUMENT, self.name], limit);
         report.took(self.name, start.elapsed());
@@ -188,12 +188,12 @@ pub fn main(scenarios: &[Scenario]) -> ExitCode {
         Err(error) => return say_failed(&error),
     };
     let mut arguments = Arguments::from_args();
-    let places = Arc::new(Places::new(&mut arguments));
     // Those that wait come first: whatever comes last is waited for.
     let (waiting, working): (Vec<&Scenario>, Vec<&Scenario>) = scenarios.iter().partition(|scenario| scenario.waits);
+    let turns = Arc::new(Turns::new(&mut arguments, waiting.len()));
     let trials = waiting.into_iter().chain(working).map(|&scenario| {
-        let (places, report) = (Arc::clone(&places), Arc::clone(&report));
-        Trial::ignorable_test(scenario.name, move || scenario.run_apart(&places, &report))
+        let (turns, report) = (Arc::clone(&turns), Arc::clone(&report));
+        Trial::ignorable_test(scenario.name, move || scenario.run_apart(&turns, &report))
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     for line in report.last_words() {

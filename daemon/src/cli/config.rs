@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use super::Failure;
 use crate::config::{self, Configuration, Documents, FieldError, Options, Overrides, Settings, SourceOptions};
 use crate::daemon::with_causes;
-use crate::source::kube::try_connect;
+use crate::source::kube::look_at;
 
 /// What to do with a configuration.
 #[derive(Debug, Args)]
@@ -23,7 +23,8 @@ enum Command {
     Default,
     /// Say what a configuration comes to: what it changes, what has no effect, what is wrong
     ///
-    /// The kubeconfig that it names is looked at, too; that it is not on this machine is a warning. Exit code 0: it can be used; 1: it is
+    /// The kubeconfig that it names is looked at, too; that it is not on this machine is a warning. Nothing is run or asked for it, and
+    /// a command in it that gives credentials is only named. Exit code 0: it can be used; 1: it is
     /// wrong; 2: it cannot be read.
     Check {
         /// The file; `-` is standard input
@@ -56,15 +57,18 @@ fn check(file: &Path) -> Result<(), Failure> {
     // The host's name is not the file's business.
     let overrides = Overrides { host_name: "this-node".to_owned(), ..Overrides::default() };
     let settings = documents.judge(&overrides).map_err(|errors| refused(&documents, &errors))?;
-    let kubeconfig = kubeconfig_mistake(&settings.options)?;
+    let Kubeconfig { is_missing, mistake, not_run } = kubeconfig(&settings.options)?;
     let Settings { warnings, remarks, .. } = &settings;
     for warning in warnings {
         println!("warning: {warning}");
     }
     // What comes through a pipe, or names what is not here, is meant for another machine.
-    let is_elsewhere = is_piped || !has_its_kubeconfig(&settings.options);
-    if let Some(mistake) = &kubeconfig {
+    let is_elsewhere = is_piped || is_missing;
+    if let Some(mistake) = &mistake {
         println!("{}: {mistake}", if is_elsewhere { "warning" } else { "error" });
+    }
+    if let Some(not_run) = &not_run {
+        println!("note: {not_run}");
     }
     for remark in remarks {
         println!("note: {remark}");
@@ -78,27 +82,36 @@ fn check(file: &Path) -> Result<(), Failure> {
             println!("  {line}");
         }
     }
-    match kubeconfig {
+    match mistake {
         Some(_) if !is_elsewhere => Err(Failure::No(anyhow::anyhow!("1 error"))),
         _ => Ok(()),
     }
 }
 
-fn has_its_kubeconfig(options: &Options) -> bool {
-    let SourceOptions::Kube(kube) = &options.source else { return true };
-    kube.kubeconfig.as_ref().is_none_or(|path| path.exists())
+/// What there is to say of the kubeconfig that a configuration names.
+#[derive(Debug, Default)]
+struct Kubeconfig {
+    /// There is no such file on this machine.
+    is_missing: bool,
+    /// Why `sheave run` would refuse it on this machine.
+    mistake: Option<String>,
+    /// A command in it is for `sheave run` alone: whoever only looks at a file does not want it to act, or to wait for a login.
+    not_run: Option<String>,
 }
 
-/// What is wrong with the kubeconfig that a configuration names, as `sheave run` would find it on this machine.
-fn kubeconfig_mistake(options: &Options) -> Result<Option<String>, Failure> {
-    let SourceOptions::Kube(kube) = &options.source else { return Ok(None) };
-    if kube.kubeconfig.is_none() {
-        return Ok(None);
-    }
+fn kubeconfig(options: &Options) -> Result<Kubeconfig, Failure> {
+    const FIELD: &str = "KubeProxyConfiguration.clientConnection.kubeconfig";
+    let SourceOptions::Kube(kube) = &options.source else { return Ok(Kubeconfig::default()) };
+    let Some(path) = &kube.kubeconfig else { return Ok(Kubeconfig::default()) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("starting a runtime to read the kubeconfig").map_err(Failure::No)?;
-    let outcome = runtime.block_on(try_connect(kube));
-    Ok(outcome.err().map(|error| format!("KubeProxyConfiguration.clientConnection.kubeconfig: {}", with_causes(&error))))
+    let (mistake, not_run) = match runtime.block_on(look_at(kube)) {
+        Ok(command) => {
+            (None, command.map(|field| format!("{FIELD}: {field} is not run here: whether it gives credentials is not known")))
+        }
+        Err(error) => (Some(format!("{FIELD}: {}", with_causes(&error))), None),
+    };
+    Ok(Kubeconfig { is_missing: !path.exists(), mistake, not_run })
 }
 
 #[expect(clippy::print_stdout, reason = "the answer of a command")]
@@ -138,6 +151,13 @@ mod tests {
                      clusters: [{name: k, cluster: {server: 'http://10.0.0.1:6443'}}]\nusers: [{name: u, user: {}}]\n";
         std::fs::write(&kubeconfig, whole).unwrap();
         assert!(check(&file).is_ok());
+        let ran = directory.path().join("ran");
+        let user = "exec: {apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: touch, args";
+        let whole = whole.replace("user: {}", &format!("user: {{{user}: ['{}']}}}}", ran.display()));
+        std::fs::write(&kubeconfig, &whole).unwrap();
+        assert!(check(&file).is_ok() && !ran.exists(), "who only looks at it runs no command");
+        std::fs::write(&kubeconfig, whole.replace("10.0.0.1", "10.0.0.1:9:9")).unwrap();
+        assert!(is_refused() && !ran.exists(), "everything else counts");
         std::fs::remove_file(&kubeconfig).unwrap();
         write("manifests: /m");
         assert!(check(&file).is_ok(), "nobody reads it");

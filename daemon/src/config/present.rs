@@ -112,14 +112,17 @@ pub fn explained(configuration: &Configuration) -> Vec<String> {
     theirs.chain(ours).filter_map(line).collect()
 }
 
-/// Fields that differ between two that are in force, both as `/configz` tells them, and whose change has an effect.
+/// Fields that differ between two that are in force, both as `/configz` tells them, and whose change has an effect. One that waits for the
+/// next start of the process has none yet.
 #[must_use]
 pub fn changed_fields(before: &Value, after: &Value) -> Vec<String> {
     let documents = [(kube_proxy::API_VERSION, catalogue::KUBE_PROXY), (sheave::API_VERSION, catalogue::SHEAVE)];
     let changed = documents.into_iter().flat_map(|(version, catalogue)| {
         let (mut found, group) = (Vec::new(), group(version));
         differences(catalogue, "", &after[group], &before[group], &mut found);
-        let has_effect = |path: &String| catalogue::find(catalogue, path).is_some_and(|entry| entry.change != Change::None);
+        let has_effect = |path: &String| {
+            catalogue::find(catalogue, path).is_some_and(|entry| matches!(entry.change, Change::Live | Change::Restart))
+        };
         found.into_iter().map(|(path, _)| path).filter(has_effect).collect::<Vec<_>>()
     });
     changed.collect()

@@ -40,8 +40,9 @@ pub(super) fn warnings(configuration: &Configuration, overrides: &Overrides, mod
     sections(kube_proxy, mode, &mut found);
     detection(kube_proxy, cluster_cidrs, &mut found);
     bind_families(kube_proxy, cluster_cidrs, &mut found);
-    node_port_families(kube_proxy, &mut found);
-    loopback_node_ports(kube_proxy, mode, &mut found);
+    let node_ports: Vec<IpNet> = kube_proxy.node_port_addresses.iter().filter_map(|text| address::cidr(text)).collect();
+    node_port_families(&node_ports, &mut found);
+    loopback_node_ports(&node_ports, kube_proxy, mode, &mut found);
     let theirs = found.into_iter().map(|text| format!("{}.{text}", kube_proxy::KIND));
     theirs.chain(unused_servers(&configuration.sheave, overrides)).collect()
 }
@@ -131,23 +132,14 @@ fn bind_families(kube_proxy: &KubeProxyConfiguration, cluster_cidrs: &[IpNet], f
         let Some(other) = ip.filter(|ip| !ip.is_unspecified()).map(Family::of).filter(|other| *other != family) else { continue };
         let follows = field != "bindAddress" && bound.is_some_and(|bound| Family::of(bound) == other);
         let why = if follows { format!("; by default it has the family of bindAddress, {bind_address}") } else { String::new() };
-        found.push(format!("{field}: {text} is {}, and clusterCIDR has {} alone{why}", named(other), named(family)));
+        found.push(format!("{field}: {text} is {other}, and clusterCIDR has {family} alone{why}"));
     }
 }
 
-fn named(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "IPv4",
-        Family::V6 => "IPv6",
-    }
-}
-
-fn node_port_families(kube_proxy: &KubeProxyConfiguration, found: &mut Vec<String>) {
-    let cidrs: Vec<IpNet> = kube_proxy.node_port_addresses.iter().filter_map(|text| address::cidr(text)).collect();
+fn node_port_families(cidrs: &[IpNet], found: &mut Vec<String>) {
     let has = |family| cidrs.iter().any(|net| Family::of(net.addr()) == family);
     for (has_it, not, all) in [(Family::V4, Family::V6, "::/0"), (Family::V6, Family::V4, "0.0.0.0/0")] {
         if has(has_it) && !has(not) {
-            let not = named(not);
             found.push(format!(
                 "nodePortAddresses: no {not} CIDR, so NodePorts are served at every {not} address; write {all} if that is meant"
             ));
@@ -157,8 +149,7 @@ fn node_port_families(kube_proxy: &KubeProxyConfiguration, found: &mut Vec<Strin
 
 /// At loopback addresses kube-proxy serves NodePorts in mode iptables alone, in IPv4, and says of the others no more than a line in its
 /// log. A family that has a CIDR is served at what is left of it, if anything is.
-fn loopback_node_ports(kube_proxy: &KubeProxyConfiguration, mode: Mode, found: &mut Vec<String>) {
-    let cidrs: Vec<IpNet> = kube_proxy.node_port_addresses.iter().filter_map(|text| address::cidr(text)).collect();
+fn loopback_node_ports(cidrs: &[IpNet], kube_proxy: &KubeProxyConfiguration, mode: Mode, found: &mut Vec<String>) {
     let localhost = mode == Mode::Iptables && kube_proxy.iptables.localhost_node_ports != Some(false);
     let served = |net: &IpNet| !is_loopback(net) || (localhost && net.contains(&LOCALHOST));
     for family in Family::ALL {
@@ -168,11 +159,10 @@ fn loopback_node_ports(kube_proxy: &KubeProxyConfiguration, mode: Mode, found: &
             continue;
         }
         let none = none.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let word = named(family);
         let outcome = if some.is_empty() {
-            format!("there is no other {word} CIDR, so no NodePort is served in {word}")
+            format!("there is no other {family} CIDR, so no NodePort is served in {family}")
         } else {
-            format!("the other {word} CIDRs alone count")
+            format!("the other {family} CIDRs alone count")
         };
         let why = match (mode, family) {
             (Mode::Iptables, Family::V4) if localhost => "of loopback addresses 127.0.0.1 alone serves NodePorts".to_owned(),

@@ -130,7 +130,7 @@ impl Misgivings {
     fn judge(&self, service: &Service, index: &Index, table: &ServiceTable) -> Vec<Notice> {
         let mut found = Vec::new();
         let mut note = |reason, field: &str, what: String| {
-            let notice = Notice { service: service.key.clone(), reason, message: format!("{field}: {what}") };
+            let notice = Notice { service: service.key.clone(), reason, subject: None, message: format!("{field}: {what}") };
             if !found.contains(&notice) {
                 found.push(notice);
             }

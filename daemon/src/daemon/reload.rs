@@ -262,12 +262,14 @@ mod tests {
             Follower { file: &file, in_force, control, health: &health, log, told: &mut told }.run().await
         });
         let told = || log.lines().into_iter().filter(|line| line.contains("has changed")).collect::<Vec<_>>();
-        write("clusterCIDR: 10.0.0.0/8\nmode: nftables\nportRange: 1-2\nconntrack: {min: 7, udpTimeout: 7s}");
+        write(
+            "clusterCIDR: 10.0.0.0/8\nmode: nftables\nportRange: 1-2\nlogging: {format: json}\nconntrack: {min: 7, udpTimeout: 7s}",
+        );
         assert!(matches!(heard.recv().await, Some(Control::Options(_))));
         assert_eq!(
             told(),
             ["INFO the configuration has changed: taken over (conntrack.min, conntrack.udpTimeout, mode)"],
-            "portRange has no effect"
+            "portRange has no effect, and logging.format waits for the next start"
         );
         write(
             "hostnameOverride: other\nbindAddress: 10.0.0.1\noomScoreAdj: 7\nbindAddressHardFail: true\n\

@@ -1,6 +1,6 @@
 //! What the loop has to say to people: warnings in the log, Events on the objects. One line per matter, not per sync.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use crate::dataplane::{Commit, Damage, PlaneError};
 use crate::http_server::BindError;
 use crate::model::{Index, ObjectKey, ObjectProblem, Problem, ServiceKey};
 use crate::source::Kind;
+use crate::source::decode::without_places;
 use crate::source::kube::{EventSink, EventSubject, Remark, Severity};
 use crate::table::Notice;
 
@@ -118,10 +119,13 @@ impl Reporter {
         self.say(subject, event, format!("node {} failed to start healthcheck: {error}", self.node));
     }
 
-    /// Fields left out of objects. The index hands out each once.
+    /// Fields left out of objects. The index hands out each once. Of an object only so many have an Event: one of each field before the
+    /// second of any.
     pub(super) fn problems(&self, found: Vec<ObjectProblem>, index: &Index) {
-        for ObjectProblem { kind, key, problem: Problem { field, reason } } in found {
+        for ObjectProblem { kind, key, problem: Problem { field, reason } } in &found {
             tracing::warn!(object = %key, kind = %kind, field, "{reason}");
+        }
+        for ObjectProblem { kind, key, problem: Problem { field, reason } } in in_turn(found) {
             let subject = match kind {
                 Kind::Service | Kind::ForeignService => service(&key, index),
                 Kind::EndpointSlice => other("discovery.k8s.io/v1", "EndpointSlice", key),
@@ -138,22 +142,20 @@ impl Reporter {
     /// Conflicts and refusals that began or ended.
     pub(super) fn notices(&self, raised: Vec<Notice>, mut cleared: Vec<Notice>, index: &Index) {
         cleared.retain(|before| !raised.iter().any(|now| now.is_but_moved(before)));
-        for Notice { service: key, reason, message } in raised {
-            tracing::warn!(object = %key, reason, "{message}");
-            self.event(service(&key, index), reason, "NotServed", message);
-        }
-        for Notice { service: key, reason, message } in cleared {
-            tracing::info!(object = %key, reason, "no longer: {message}");
-        }
+        self.begun_and_ended(raised, cleared, "NotServed", index);
     }
 
     /// What a Service takes from somebody by being served.
     pub(super) fn misgivings(&self, News { raised, cleared }: News, index: &Index) {
-        for Notice { service: key, reason, message } in raised {
+        self.begun_and_ended(raised, cleared, "Served", index);
+    }
+
+    fn begun_and_ended(&self, raised: Vec<Notice>, cleared: Vec<Notice>, action: &'static str, index: &Index) {
+        for Notice { service: key, reason, message, .. } in raised {
             tracing::warn!(object = %key, reason, "{message}");
-            self.event(service(&key, index), reason, "Served", message);
+            self.event(service(&key, index), reason, action, message);
         }
-        for Notice { service: key, reason, message } in cleared {
+        for Notice { service: key, reason, message, .. } in cleared {
             tracing::info!(object = %key, reason, "no longer: {message}");
         }
     }
@@ -255,6 +257,17 @@ struct Event {
     severity: Severity,
     reason: &'static str,
     action: &'static str,
+}
+
+/// The first problem of each field of each object, then the second of each, and so on.
+fn in_turn(mut found: Vec<ObjectProblem>) -> Vec<ObjectProblem> {
+    let mut met = HashMap::new();
+    found.sort_by_cached_key(|ObjectProblem { kind, key, problem }| {
+        let turn = met.entry((*kind, key.clone(), without_places(&problem.field))).or_insert(0_usize);
+        *turn += 1;
+        *turn
+    });
+    found
 }
 
 fn service(key: &ServiceKey, index: &Index) -> EventSubject {

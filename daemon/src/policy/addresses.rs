@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::Context;
 use crate::model::{Family, Service};
-use crate::table::Notice;
+use crate::table::{Notice, Subject};
 
 /// The addresses of `family` in `asked` that may be served, in the order given. Each refused one becomes a notice that names
 /// `field` and the value.
@@ -43,16 +43,18 @@ pub(super) fn note_strangers(
     notices.extend(strangers.into_iter().map(|ip| Notice {
         service: service.key.clone(),
         reason: "KubeProxyIncorrectIPVersion",
+        subject: Some(Subject::Stranger(ip)),
         message: format!(
             "{field}: {ip} is {family}, of which the Service has no ClusterIP, and is not served; give it one, or remove {ip}"
         ),
     }));
 }
 
-fn refused(service: &Service, field: &str, ip: IpAddr, why: &str) -> Notice {
+fn refused(service: &Service, field: &str, ip: IpAddr, why: &'static str) -> Notice {
     Notice {
         service: service.key.clone(),
         reason: "AddressRefused",
+        subject: Some(Subject::Unfit(ip, why)),
         message: format!("{field}: {ip} is {why} and is not served; give the Service another address"),
     }
 }

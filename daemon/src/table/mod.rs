@@ -18,6 +18,6 @@ pub use published::{Follower, Published, PublishedShard, ServiceState};
 pub use service_table::{Committed, ServiceTable};
 pub use slots::{BackendSet, Slot};
 pub use types::{
-    Backend, BackendId, Frontend, FrontendAddress, FrontendKind, HealthCheck, Notice, PortId, Scope, ServicePort, Tenancy,
-    Verdict,
+    Backend, BackendId, Frontend, FrontendAddress, FrontendKind, HealthCheck, Notice, PortId, Scope, ServicePort, Subject,
+    Tenancy, Verdict,
 };

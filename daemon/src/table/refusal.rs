@@ -1,7 +1,7 @@
 //! Why a Service port does not get a frontend it asks for, in words for the person who wrote the Service.
 
 use super::claims::{Claim, Claimant};
-use super::types::{Frontend, FrontendKind, Notice};
+use super::types::{Frontend, FrontendKind, Notice, Subject};
 use crate::model::ServiceKey;
 
 /// A frontend that was not given.
@@ -25,12 +25,14 @@ impl Refusal<'_> {
                 let why = precedence(holder, frontend.kind, loser);
                 let message =
                     format!("{field}: {address} belongs to {}, {why}; choose another address or port", holder.claimant.port);
-                Notice { service, reason: "FrontendConflict", message }
+                let subject = Some(Subject::Held(address, holder.claimant.port.clone()));
+                Notice { service, reason: "FrontendConflict", subject, message }
             }
             Self::ClusterIpOf(owner) => {
+                let subject = address.ip().map(|ip| Subject::ClusterIpOf(ip, owner.clone()));
                 let address = address.ip().map_or_else(|| address.to_string(), |ip| ip.to_string());
                 let message = format!("{field}: {address} is the ClusterIP of {owner} and stays with it; remove it here");
-                Notice { service, reason: "AddressRefused", message }
+                Notice { service, reason: "AddressRefused", subject, message }
             }
         }
     }

@@ -176,8 +176,23 @@ pub struct Notice {
     pub service: ServiceKey,
     /// CamelCase reason as Events use them: `FrontendConflict`, `AddressRefused`.
     pub reason: &'static str,
+    /// What is not served, and why; `None` where it is served.
+    pub subject: Option<Subject>,
     /// One line that names the field and what to do.
     pub message: String,
+}
+
+/// What is not served, and why, whichever field of the Service asks for it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subject {
+    /// A frontend that this Service port has.
+    Held(FrontendAddress, PortId),
+    /// The ClusterIP of this Service.
+    ClusterIpOf(IpAddr, ServiceKey),
+    /// An address of a kind that no Service may have, in the words that follow "is".
+    Unfit(IpAddr, &'static str),
+    /// An address of a family in which the Service has no ClusterIP.
+    Stranger(IpAddr),
 }
 
 impl Notice {
@@ -185,11 +200,7 @@ impl Notice {
     /// and is not served any more than before.
     #[must_use]
     pub fn is_but_moved(&self, other: &Self) -> bool {
-        let refused = |notice: &Self| {
-            let behind_field = notice.message.split_once(": ").map_or(&*notice.message, |(_, behind)| behind);
-            behind_field.split([',', ';']).next().map(str::to_owned)
-        };
-        (&self.service, self.reason) == (&other.service, other.reason) && refused(self) == refused(other)
+        self.subject.is_some() && (&self.service, self.reason, &self.subject) == (&other.service, other.reason, &other.subject)
     }
 }
 

@@ -12,13 +12,13 @@ use std::{net::TcpListener, time::Duration};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let under_traffic = scenarios!("disruption":
-        migrate_from_nftables_with_kube_proxy_running needs ["nftables", "tool:nft"], waiting 90 s;
-        migrate_from_nftables_with_kube_proxy_stopped needs ["nftables", "tool:nft"], waiting 90 s;
-        migrate_from_iptables_nft_with_kube_proxy_running needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], waiting 90 s;
-        migrate_from_iptables_nft_with_kube_proxy_stopped needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], waiting 90 s;
-        migrate_from_iptables_legacy needs ["nftables", "tool:nft", "tool:iptables-legacy-restore"], waiting 90 s;
-        migrate_where_iptables_nft_forwards_by_kube_proxy needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], waiting 120 s;
-        migrate_where_iptables_legacy_forwards_by_kube_proxy needs ["nftables", "tool:nft", "tool:iptables-legacy-restore"], waiting 120 s;
+        migrate_from_nftables_with_kube_proxy_running needs ["nftables", "tool:nft"], within 90 s;
+        migrate_from_nftables_with_kube_proxy_stopped needs ["nftables", "tool:nft"], within 90 s;
+        migrate_from_iptables_nft_with_kube_proxy_running needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], within 90 s;
+        migrate_from_iptables_nft_with_kube_proxy_stopped needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], within 90 s;
+        migrate_from_iptables_legacy needs ["nftables", "tool:nft", "tool:iptables-legacy-restore"], within 90 s;
+        migrate_where_iptables_nft_forwards_by_kube_proxy needs ["nftables", "tool:nft", "tool:iptables-nft-restore"], within 120 s;
+        migrate_where_iptables_legacy_forwards_by_kube_proxy needs ["nftables", "tool:nft", "tool:iptables-legacy-restore"], within 120 s;
     );
     let quiet = scenarios!("migrate":
         ours_decide_while_both_exist needs ["nftables", "tool:nft"];

@@ -25,6 +25,11 @@ pub(crate) fn ip(text: &str) -> Option<IpAddr> {
 
 /// The same, and how it is written.
 pub(crate) fn spelt_ip(text: &str) -> Option<(IpAddr, Spelling)> {
+    spelt(text).map(|(address, spelling)| (address.to_canonical(), spelling))
+}
+
+/// The same, but that IPv4-mapped IPv6 stays as it is.
+fn spelt(text: &str) -> Option<(IpAddr, Spelling)> {
     // Nearly all are IPv4 and without leading zeros, and the standard library is quick with those.
     if let Ok(address) = text.parse::<Ipv4Addr>() {
         return Some((IpAddr::V4(address), Spelling::Strict));
@@ -32,23 +37,29 @@ pub(crate) fn spelt_ip(text: &str) -> Option<(IpAddr, Spelling)> {
     if !text.contains(':') {
         return v4(text).map(|address| (IpAddr::V4(address), Spelling::Sloppy));
     }
-    let address = IpAddr::V6(v6(text)?).to_canonical();
-    let is_strict = address.is_ipv6() && text.parse::<Ipv6Addr>().is_ok();
-    Some((address, if is_strict { Spelling::Strict } else { Spelling::Sloppy }))
+    let address = v6(text)?;
+    let is_strict = address.to_ipv4_mapped().is_none() && text.parse::<Ipv6Addr>().is_ok();
+    Some((IpAddr::V6(address), if is_strict { Spelling::Strict } else { Spelling::Sloppy }))
 }
 
 /// A CIDR with its host bits cleared. A mapped IPv6 network of /96 or longer is the IPv4 network it covers.
 pub(crate) fn cidr(text: &str) -> Option<IpNet> {
-    let (address, length) = text.split_once('/')?;
-    let length = decimal(length)?;
-    if !address.contains(':') {
-        return Ipv4Net::new(v4(address)?, length).ok().map(|net| IpNet::V4(net.trunc()));
+    spelt_cidr(text).map(|(network, _)| network)
+}
+
+/// The same, and how it is written. Host bits are sloppy as well (`IsValidCIDR`).
+pub(crate) fn spelt_cidr(text: &str) -> Option<(IpNet, Spelling)> {
+    let (address, digits) = text.split_once('/')?;
+    let length = decimal(digits)?;
+    let (address, mut spelling) = spelt(address)?;
+    let network = match (address, length.checked_sub(96)) {
+        (IpAddr::V6(six), Some(length)) if six.to_ipv4_mapped().is_some() => IpNet::new(six.to_canonical(), length).ok()?,
+        _ => IpNet::new(address, length).ok()?,
+    };
+    if network.addr() != network.trunc().addr() || (digits.len() > 1 && digits.starts_with('0')) {
+        spelling = Spelling::Sloppy;
     }
-    let address = v6(address)?;
-    match (address.to_ipv4_mapped(), length.checked_sub(96)) {
-        (Some(mapped), Some(length)) => Ipv4Net::new(mapped, length).ok().map(|net| IpNet::V4(net.trunc())),
-        _ => Ipv6Net::new(address, length).ok().map(|net| IpNet::V6(net.trunc())),
-    }
+    Some((network.trunc(), spelling))
 }
 
 /// What is wrong with an address as an endpoint's, in the words that follow "is"; `None` if the API server takes it (`ValidateNonSpecialIP`
@@ -215,6 +226,13 @@ mod tests {
             ("::/0", "::/0"),
         ] {
             assert_eq!(cidr(text).map(|net| net.to_string()).as_deref(), Some(canonical), "{text}");
+        }
+        let spelling = |text| spelt_cidr(text).map(|(_, spelling)| spelling);
+        for text in ["192.168.1.0/24", "0.0.0.0/0", "fd00::/64", "fd00:0000::/8", "10.0.0.1/32", "::/0"] {
+            assert_eq!(spelling(text), Some(Spelling::Strict), "{text}");
+        }
+        for text in ["010.0.0.0/8", "10.0.0.0/08", "10.0.0.1/8", "fd00::1/64", "::ffff:10.0.0.0/104", "fd00::00000/64"] {
+            assert_eq!(spelling(text), Some(Spelling::Sloppy), "{text}");
         }
         for text in ["10.0.0.0", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "::/129", "10.0.0.0/8/8", "::ffff:10.0.0.0/129"] {
             assert_eq!(cidr(text), None, "{text}");

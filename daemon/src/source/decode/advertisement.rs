@@ -2,7 +2,7 @@
 
 use super::field::{Field, List};
 use super::pool::names;
-use super::problems::Problems;
+use super::problems::{Author, Problems};
 use super::wire::{Document, Preference};
 use super::{DecodeError, key, labels};
 use crate::model::load_balancer::{Advertisement, NodePreference};
@@ -11,8 +11,8 @@ use crate::source::Kind;
 /// The bounds of a preference's `weight`.
 const WEIGHTS: std::ops::RangeInclusive<u8> = 1..=100;
 
-pub(super) fn decode(document: Document<'_, impl Sized>) -> Result<Advertisement, DecodeError> {
-    let mut problems = Problems::default();
+pub(super) fn decode(author: Author, document: Document<'_, impl Sized>) -> Result<Advertisement, DecodeError> {
+    let mut problems = Problems::of(author);
     let metadata = problems.take(format_args!("metadata"), document.metadata).unwrap_or_default();
     let key = key(Kind::Advertisement, &metadata)?;
     let spec = problems.take(format_args!("spec"), document.spec).unwrap_or_default();

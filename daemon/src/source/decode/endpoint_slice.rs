@@ -7,7 +7,7 @@ use std::sync::Arc;
 use compact_str::CompactString;
 
 use super::field::{Field, First, List, Text};
-use super::problems::{Problems, cut};
+use super::problems::{Author, Problems, cut};
 use super::service::{port_number, protocol};
 use super::wire::{self, Document};
 use super::{DecodeError, Decoded, address, key, spelling, timestamp};
@@ -17,8 +17,8 @@ use crate::source::{Kind, Object};
 /// A slice without the label, or with an empty one, which is somebody else's as long as it is meant so.
 const OF_NOBODY: &str = "not given: the slice belongs to no Service and is left out";
 
-pub(super) fn decode(document: Document<'_, impl Sized>, names: &mut Interner) -> Result<Decoded, DecodeError> {
-    let mut problems = Problems::default();
+pub(super) fn decode(author: Author, document: Document<'_, impl Sized>, names: &mut Interner) -> Result<Decoded, DecodeError> {
+    let mut problems = Problems::of(author);
     let metadata = problems.take(format_args!("metadata"), document.metadata).unwrap_or_default();
     let key = key(Kind::EndpointSlice, &metadata)?;
     let labels = problems.take(format_args!("metadata.labels"), metadata.labels).unwrap_or_default();

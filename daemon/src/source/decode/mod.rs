@@ -27,10 +27,9 @@ pub(crate) use endpoint_slice::is_of_nobody;
 use field::{Field, Text};
 pub(crate) use peer::decode as peer;
 use problems::Problems;
-pub(crate) use problems::cut;
+pub(crate) use problems::{Author, cut, without_places};
 pub(crate) use service::is_unallocated;
 use wire::{Document, Metadata};
-pub(crate) use wishes::trust_the_server;
 
 use super::{Kind, Object};
 use crate::model::{Interner, ObjectKey, Problem};
@@ -76,30 +75,35 @@ struct Identity {
     created: Option<i64>,
 }
 
-/// Decodes one object of a known kind from JSON.
+/// Decodes one object of a known kind from JSON that somebody wrote.
 ///
 /// # Errors
 /// Bytes that are not JSON, or an object without a name.
 pub fn from_json(kind: Kind, bytes: &[u8], names: &mut Interner) -> Result<Decoded, DecodeError> {
     match wire::read::<Field<Document<'_>>>(bytes)? {
-        Field::Is(document) => object(kind, document, names),
+        Field::Is(document) => object(Author::Person, kind, document, names),
         Field::Absent => Err(DecodeError::NotAnObject { found: "null" }),
         Field::Wrong(found) => Err(DecodeError::NotAnObject { found }),
     }
 }
 
 /// Decodes a document as the given kind; its own `kind` is not looked at, since the items of a list do not carry one.
-pub(crate) fn object(kind: Kind, document: Document<'_, impl Sized>, names: &mut Interner) -> Result<Decoded, DecodeError> {
+pub(crate) fn object(
+    author: Author,
+    kind: Kind,
+    document: Document<'_, impl Sized>,
+    names: &mut Interner,
+) -> Result<Decoded, DecodeError> {
     Ok(match kind {
-        Kind::Service => Decoded::Object(Object::Service(Box::new(service::decode(document)?))),
-        Kind::ForeignService => Decoded::Object(Object::ForeignService(Box::new(service::decode(document)?))),
-        Kind::EndpointSlice => return endpoint_slice::decode(document, names),
-        Kind::Node => Decoded::Object(Object::Node(Box::new(node::decode(document, names)?))),
-        Kind::ServiceCidr => Decoded::Object(Object::ServiceCidr(Box::new(node::decode_service_cidr(document, names)?))),
+        Kind::Service => Decoded::Object(Object::Service(Box::new(service::decode(author, document)?))),
+        Kind::ForeignService => Decoded::Object(Object::ForeignService(Box::new(service::decode(author, document)?))),
+        Kind::EndpointSlice => return endpoint_slice::decode(author, document, names),
+        Kind::Node => Decoded::Object(Object::Node(Box::new(node::decode(author, document, names)?))),
+        Kind::ServiceCidr => Decoded::Object(Object::ServiceCidr(Box::new(node::decode_service_cidr(author, document, names)?))),
         Kind::Peer => Decoded::Object(Object::Peer(Box::new(peer(&document, names)?))),
         Kind::Namespace => Decoded::Object(Object::Namespace(Box::new(peer::decode_namespace(&document, names)?))),
-        Kind::AddressPool => Decoded::Object(Object::AddressPool(Box::new(pool::decode(document)?))),
-        Kind::Advertisement => Decoded::Object(Object::Advertisement(Box::new(advertisement::decode(document)?))),
+        Kind::AddressPool => Decoded::Object(Object::AddressPool(Box::new(pool::decode(author, document)?))),
+        Kind::Advertisement => Decoded::Object(Object::Advertisement(Box::new(advertisement::decode(author, document)?))),
     })
 }
 

@@ -1,15 +1,15 @@
 //! Our Node, and ServiceCIDRs.
 
 use super::field::Field;
-use super::problems::{Problems, cut};
+use super::problems::{Author, Problems, cut};
 use super::service::networks;
 use super::wire::Document;
 use super::{DecodeError, address, key};
 use crate::model::{Interner, Node, NodeAddress, NodeAddressKind, ServiceCidr};
 use crate::source::Kind;
 
-pub(super) fn decode(document: Document<'_, impl Sized>, names: &mut Interner) -> Result<Node, DecodeError> {
-    let mut problems = Problems::default();
+pub(super) fn decode(author: Author, document: Document<'_, impl Sized>, names: &mut Interner) -> Result<Node, DecodeError> {
+    let mut problems = Problems::of(author);
     let metadata = problems.take(format_args!("metadata"), document.metadata).unwrap_or_default();
     let key = key(Kind::Node, &metadata)?;
     let labels = problems.take(format_args!("metadata.labels"), metadata.labels).unwrap_or_default();
@@ -58,8 +58,12 @@ fn addresses(status: super::wire::Status<'_>, problems: &mut Problems) -> Vec<No
     addresses
 }
 
-pub(super) fn decode_service_cidr(document: Document<'_, impl Sized>, names: &mut Interner) -> Result<ServiceCidr, DecodeError> {
-    let mut problems = Problems::default();
+pub(super) fn decode_service_cidr(
+    author: Author,
+    document: Document<'_, impl Sized>,
+    names: &mut Interner,
+) -> Result<ServiceCidr, DecodeError> {
+    let mut problems = Problems::of(author);
     let metadata = problems.take(format_args!("metadata"), document.metadata).unwrap_or_default();
     let key = key(Kind::ServiceCidr, &metadata)?;
     let spec = problems.take(format_args!("spec"), document.spec).unwrap_or_default();

@@ -10,7 +10,7 @@ use compact_str::CompactString;
 
 use super::address::{self, Spelling};
 use super::field::{Field, List, Text};
-use super::problems::{Path, Problems, cut};
+use super::problems::{Author, Path, Problems, cut};
 use super::wire::{self, Document};
 use super::{DecodeError, key, labels, timestamp};
 use crate::model::load_balancer::{AddressPool, AddressRange, PoolCounts, ServiceAllocation};
@@ -26,8 +26,8 @@ const NOBODYS: [(IpAddr, IpAddr, &str); 6] = [
     (IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), IpAddr::V6(Ipv6Addr::from_bits(u128::MAX)), "multicast addresses"),
 ];
 
-pub(super) fn decode(document: Document<'_, impl Sized>) -> Result<AddressPool, DecodeError> {
-    let mut problems = Problems::default();
+pub(super) fn decode(author: Author, document: Document<'_, impl Sized>) -> Result<AddressPool, DecodeError> {
+    let mut problems = Problems::of(author);
     let metadata = problems.take(format_args!("metadata"), document.metadata).unwrap_or_default();
     let key = key(Kind::AddressPool, &metadata)?;
     let path = format_args!("metadata.labels");

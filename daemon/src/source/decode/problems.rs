@@ -45,9 +45,20 @@ impl fmt::Display for Cut<'_> {
     }
 }
 
+/// Who answers for an object, which decides what is worth a word to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Author {
+    /// A person, in a file.
+    Person,
+    /// An API server. It knows all values of its own release, so that one that is not known here is of a later Kubernetes, and every node
+    /// would complain of it; a cloud may read what we do not; and objects still have addresses as they were once written.
+    Server,
+}
+
 /// The problems of one object, in the order in which they were met.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Problems {
+    author: Author,
     met: Vec<Problem>,
     /// How many were met of each field, whatever its places in lists: `spec.ports[].port`. There are as many as fields are read.
     fields: Vec<(String, usize)>,
@@ -59,7 +70,21 @@ pub(super) struct Problems {
 pub(super) type Path<'a> = fmt::Arguments<'a>;
 
 impl Problems {
+    pub(super) fn of(author: Author) -> Self {
+        Self { author, met: Vec::new(), fields: Vec::new(), scratch: String::new() }
+    }
+
+    /// Notes what only a person can have got wrong: where an API server has let it in, nobody hears of it.
+    pub(super) fn note_to_person(&mut self, field: Path<'_>, reason: impl Into<String>) {
+        if self.author == Author::Person {
+            self.note(field, reason);
+        }
+    }
+
     /// Notes one. The path is written out only if it will be kept.
+    ///
+    /// Cold, so that [`Self::take`], which each of a million endpoints goes through several times, is a comparison where it stands.
+    #[cold]
     pub(super) fn note(&mut self, field: Path<'_>, reason: impl Into<String>) {
         if self.count(field) <= MOST_OF_A_FIELD {
             self.met.push(Problem { field: field.to_string(), reason: reason.into() });
@@ -79,6 +104,7 @@ impl Problems {
     }
 
     /// The value of a field; one of the wrong type is noted and left out.
+    #[inline]
     pub(super) fn take<'de, T: Shape<'de>>(&mut self, field: Path<'_>, value: Field<T>) -> Option<T> {
         match value {
             Field::Is(value) => Some(value),
@@ -101,6 +127,7 @@ impl Problems {
     }
 
     /// The value of an element of a list, where null is not nothing but a hole.
+    #[inline]
     pub(super) fn element<'de, T: Shape<'de>>(&mut self, field: Path<'_>, value: Field<T>) -> Option<T> {
         if let Field::Absent = value {
             self.note(field, format!("is null, not {}: ignored", T::WANTED));
@@ -115,12 +142,20 @@ impl Problems {
 
     /// All of them, with a line at the end for each field that has too many.
     pub(super) fn into_vec(self) -> Vec<Problem> {
-        let Self { mut met, fields, scratch: _ } = self;
+        let Self { mut met, fields, author: _, scratch: _ } = self;
         for (field, count) in fields.into_iter().filter(|(_, count)| *count > MOST_OF_A_FIELD) {
             met.push(Problem { field, reason: format!("{} more problems with this field", count - MOST_OF_A_FIELD) });
         }
         met
     }
+}
+
+/// The name of a field, whatever its places in lists: `spec.ports[].port` of `spec.ports[7].port`.
+pub(crate) fn without_places(field: &str) -> String {
+    let mut name = String::with_capacity(field.len());
+    // A String takes everything.
+    _ = fmt::Write::write_str(&mut WithoutPlaces(&mut name), field);
+    name
 }
 
 /// Leaves the numbers out of `ports[7]`, which has them in brackets.

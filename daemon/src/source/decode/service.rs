@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use super::field::{Field, List, Text};
-use super::problems::{Problems, cut};
+use super::problems::{Author, Problems, cut};
 use super::source_ranges::source_ranges;
 use super::wire::{Document, Port, SessionAffinityConfig};
 use super::{DecodeError, Identity, address, request, spelling, wishes};
@@ -32,8 +32,8 @@ struct ClusterIps {
     families: SmallVec<[Family; 2]>,
 }
 
-pub(super) fn decode(document: Document<'_, impl Sized>) -> Result<Service, DecodeError> {
-    let mut problems = Problems::default();
+pub(super) fn decode(author: Author, document: Document<'_, impl Sized>) -> Result<Service, DecodeError> {
+    let mut problems = Problems::of(author);
     let mut metadata = problems.take(format_args!("metadata"), document.metadata).unwrap_or_default();
     let Identity { key, uid, created } = Identity::read(Kind::Service, &mut metadata, &mut problems)?;
     spelling::note_no_label(format_args!("metadata.name"), key.name(), &mut problems);
@@ -214,7 +214,7 @@ pub(super) fn networks(field: &str, list: Field<List<Text<'_>>>, problems: &mut 
     for (place, text) in list.into_iter().enumerate() {
         let path = format_args!("{field}[{place}]");
         let Some(text) = problems.element(path, text) else { continue };
-        match address::cidr(text.trim()) {
+        match spelling::cidr(path, text.trim(), problems) {
             Some(network) => networks.push(network),
             None => problems.note(path, format!("{:?} is not a CIDR: ignored", cut(&text))),
         }
@@ -307,7 +307,7 @@ fn ports(list: Field<List<Port<'_>>>, kind: ServiceType, served: bool, problems:
                 );
             }
             if is_open && kind == ServiceType::NodePort {
-                problems.note(format_args!("spec.ports[{place}].nodePort"), UNALLOCATED);
+                problems.note_to_person(format_args!("spec.ports[{place}].nodePort"), UNALLOCATED);
             }
             ports.push(spec);
         }

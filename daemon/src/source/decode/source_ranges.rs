@@ -1,7 +1,7 @@
 //! `spec.loadBalancerSourceRanges`, and the annotation that came before it.
 //!
 //! What cannot be read is no filter, as for kube-proxy. So a list of which nothing is left keeps nobody out, the opposite of what its
-//! author meant: that is said in plain words, and first, since of many problems only some are told.
+//! author meant: that is said in plain words, and before each of them is named.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use super::address;
 use super::field::{Field, List, Text};
 use super::problems::{Problems, cut};
 use super::service::networks;
-use crate::model::{Family, Problem};
+use crate::model::Family;
 
 const FIELD: &str = "spec.loadBalancerSourceRanges";
 const ANNOTATION: &str = "metadata.annotations[service.beta.kubernetes.io/load-balancer-source-ranges]";
@@ -50,11 +50,6 @@ fn unfiltered(ranges: &[IpNet], families: &[Family], vips: &[IpAddr]) -> Option<
     families.iter().copied().filter(|_| !ranges.is_empty()).find(|family| is_open(family) && counts(family))
 }
 
-/// Whether this problem is none where a cloud may be at work, which is where an API server let the object in.
-pub(super) fn is_a_clouds(problem: &Problem) -> bool {
-    problem.field == ANNOTATION && problem.reason == UNREAD
-}
-
 /// What it means that entries cannot be read, where somebody is let in by that. Ranges of one family filter nobody of the other, so it
 /// matters which of the two an entry was meant for: one that is no text may have been for either.
 fn opened(list: &Field<List<Text<'_>>>, families: &[Family]) -> Option<String> {
@@ -82,7 +77,7 @@ fn note_annotation(annotation: Field<Text<'_>>, field_is_given: bool, problems: 
     let path = format_args!("{ANNOTATION}");
     let Some(text) = problems.take(path, annotation).filter(|text| !text.trim().is_empty()) else { return };
     if !field_is_given {
-        problems.note(path, UNREAD);
+        problems.note_to_person(path, UNREAD);
     }
     for entry in text.split(',').filter(|entry| address::cidr(entry.trim()).is_none()) {
         problems.note(path, format!("{:?} is not a CIDR", cut(entry)));

@@ -1,13 +1,12 @@
 //! What an API server refuses for how it is written, and a service proxy reads all the same: said, and served.
 
+use std::fmt::Display;
 use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 use super::address::{self, Spelling};
 use super::problems::{Path, Problems, cut};
-use crate::model::Problem;
-
-/// Between an address as it is written and as it is read.
-const REFUSED: &str = "is a spelling that an API server refuses; it is read as";
 
 /// An address, as kube-proxy reads it.
 pub(super) fn ip(path: Path<'_>, text: &str, problems: &mut Problems) -> Option<IpAddr> {
@@ -16,16 +15,19 @@ pub(super) fn ip(path: Path<'_>, text: &str, problems: &mut Problems) -> Option<
     Some(address)
 }
 
-/// Of an address that has been read.
-pub(super) fn note_sloppy(path: Path<'_>, text: &str, (address, spelling): (IpAddr, Spelling), problems: &mut Problems) {
-    if spelling == Spelling::Sloppy {
-        problems.note(path, format!("{:?} {REFUSED} {address}", cut(text)));
-    }
+/// A network, likewise.
+pub(super) fn cidr(path: Path<'_>, text: &str, problems: &mut Problems) -> Option<IpNet> {
+    let (network, spelling) = address::spelt_cidr(text)?;
+    note_sloppy(path, text, (network, spelling), problems);
+    Some(network)
 }
 
-/// Whether this is what objects still carry from the days when API servers took it.
-pub(super) fn is_of_old(problem: &Problem) -> bool {
-    problem.reason.contains(REFUSED)
+/// Of what has been read. Objects still carry it from the days when API servers took it.
+pub(super) fn note_sloppy(path: Path<'_>, text: &str, (read, spelling): (impl Display, Spelling), problems: &mut Problems) {
+    if spelling == Spelling::Sloppy {
+        let refused = "is a spelling that an API server refuses; it is read as";
+        problems.note_to_person(path, format!("{:?} {refused} {read}", cut(text)));
+    }
 }
 
 /// The name of a Service or of a port, which is a label of RFC 1123 (`IsDNS1123Label` of `k8s.io/apimachinery`). An empty one is none.

@@ -23,6 +23,23 @@ fn service(value: &Value) -> Service {
     }
 }
 
+/// The same, as an API server sends it.
+fn sent_service(value: &Value) -> Service {
+    match sent(Kind::Service, value) {
+        Object::Service(service) => *service,
+        other => panic!("not a Service: {other:?}"),
+    }
+}
+
+fn sent(kind: Kind, value: &Value) -> Object {
+    let text = value.to_string();
+    let Ok(Field::Is(document)) = wire::read::<Field<Document<'_>>>(text.as_bytes()) else { panic!("no object: {text}") };
+    match object(Author::Server, kind, document, &mut Interner::default()).expect("decodes") {
+        Decoded::Object(object) => object,
+        other @ Decoded::NotOurs { .. } => panic!("not ours: {other:?}"),
+    }
+}
+
 fn slice(value: &Value) -> EndpointSlice {
     match decoded(Kind::EndpointSlice, value) {
         Decoded::Object(Object::EndpointSlice(slice)) => *slice,
@@ -168,24 +185,22 @@ fn cluster_ips_that_no_service_can_have_are_left_out() {
 #[test]
 fn addresses_and_ranges_of_upstreams_bad_ip_test() {
     // kube-proxy v1.36.2, pkg/proxy/nftables: TestBadIPs.
-    let service = service(&with_spec(
+    let value = with_spec(
         json!({"type": "LoadBalancer", "clusterIP": "172.30.0.041", "externalIPs": ["192.168.099.011", "10.0.0.300"],
                "loadBalancerSourceRanges": ["203.0.113.000/025", " 10.0.0.0/8 ", "10.0.0.0"], "ports": [{"port": 80}]}),
         json!({"loadBalancer": {"ingress": [{"ip": "001.002.003.004"}]}}),
-    ));
+    );
+    let service = service(&value);
     assert_eq!(service.cluster_ips[0].to_string(), "172.30.0.41");
     assert_eq!(service.external_ips, ["192.168.99.11".parse::<std::net::IpAddr>().unwrap()]);
     assert_eq!(service.vips, ["1.2.3.4".parse::<std::net::IpAddr>().unwrap()]);
     assert_eq!(service.source_ranges, ["203.0.113.0/25".parse().unwrap(), "10.0.0.0/8".parse().unwrap()]);
-    let by_server = |mut object: Object| {
-        trust_the_server(&mut object);
-        let Object::Service(service) = object else { panic!("it was one") };
-        service
-    };
     let first = &service.problems[0];
     let sloppy = r#"spec.clusterIP: "172.30.0.041" is a spelling that an API server refuses; it is read as 172.30.0.41"#;
-    assert_eq!((first.to_string().as_str(), service.problems.len()), (sloppy, 5));
-    let service = by_server(Object::Service(Box::new(service)));
+    assert_eq!((first.to_string().as_str(), service.problems.len()), (sloppy, 6));
+    let sloppy = r#"spec.loadBalancerSourceRanges[0]: "203.0.113.000/025" is a spelling that an API server refuses; it is read as 203.0.113.0/25"#;
+    assert!(said(&service.problems).contains(&sloppy.to_owned()), "{:?}", service.problems);
+    let service = sent_service(&value);
     assert_eq!(fields(&service.problems), ["spec.loadBalancerSourceRanges[2]", "spec.externalIPs[1]"]);
     assert_eq!(service.problems[1].reason, r#""10.0.0.300" is not an IP address: ignored"#);
 }
@@ -203,9 +218,7 @@ fn names_and_addresses_that_an_api_server_refuses_are_said_and_served() {
     value["ports"] = json!([{"name": "-bad", "port": 80}]);
     let slice = slice(&value);
     assert_eq!((slice.endpoints.len(), fields(&slice.problems)), (3, vec!["ports[0].name", "endpoints", "endpoints"]));
-    let mut object = Object::EndpointSlice(Box::new(slice));
-    trust_the_server(&mut object);
-    let Object::EndpointSlice(slice) = object else { panic!("it was one") };
+    let Object::EndpointSlice(slice) = sent(Kind::EndpointSlice, &value) else { panic!("it was one") };
     assert_eq!(fields(&slice.problems), ["ports[0].name"]);
 }
 
@@ -254,12 +267,7 @@ fn the_annotation_of_source_ranges_is_judged_and_not_obeyed() {
     let told = |annotation: &str, spec: Value, by_server: bool| {
         let mut value = with_spec(spec, json!({}));
         value["metadata"]["annotations"] = json!({"service.beta.kubernetes.io/load-balancer-source-ranges": annotation});
-        let mut object = Object::Service(Box::new(service(&value)));
-        if by_server {
-            trust_the_server(&mut object);
-        }
-        let Object::Service(service) = object else { unreachable!("it was one") };
-        said(&service.problems)
+        said(&if by_server { sent_service(&value) } else { service(&value) }.problems)
     };
     let path = "metadata.annotations[service.beta.kubernetes.io/load-balancer-source-ranges]";
     let unread = format!(
@@ -356,12 +364,19 @@ fn cluster_ips_follow_ip_families() {
 #[test]
 fn a_traffic_distribution_that_an_api_server_let_in_is_not_complained_of() {
     let spec = json!({"trafficDistribution": "PreferSameRack", "ports": [{"port": 80, "targetPort": 99_999}]});
-    let service = service(&with_spec(spec, json!({})));
-    assert_eq!(service.problems.len(), 2);
-    let mut object = Object::Service(Box::new(service));
-    trust_the_server(&mut object);
-    let Object::Service(service) = object else { unreachable!("it was one") };
-    assert_eq!(service.problems.len(), 1, "{:?}", service.problems);
+    let value = with_spec(spec, json!({}));
+    assert_eq!(service(&value).problems.len(), 2);
+    let problems = sent_service(&value).problems;
+    assert_eq!(problems.len(), 1, "{problems:?}");
+}
+
+/// Objects of a cluster that is older than the strictness of API servers.
+#[test]
+fn what_an_api_server_let_in_is_not_counted_either() {
+    let mut ips: Vec<_> = (1..=40).map(|n| json!(format!("192.168.001.{n}"))).collect();
+    ips.push(json!("10.0.0.300"));
+    let value = with_spec(json!({"externalIPs": ips}), json!({}));
+    assert_eq!(said(&sent_service(&value).problems), [r#"spec.externalIPs[40]: "10.0.0.300" is not an IP address: ignored"#]);
 }
 
 #[test]

@@ -2,40 +2,13 @@
 //!
 //! Nothing here is read by a service proxy. Where traffic goes is said by the slices' addresses, ports and hints alone.
 
-use super::Object;
 use super::field::{Field, Text};
 use super::problems::{Path, Problems, cut};
-use super::service::{is_unallocated, port_number};
-use super::source_ranges;
-use super::spelling;
+use super::service::port_number;
 use super::wire::TargetPort;
 
 /// What an operator has to know about all of them.
 const WHAT_COUNTS: &str = "traffic goes by the hints of the EndpointSlices";
-
-const DISTRIBUTION: &str = "spec.trafficDistribution";
-
-/// Takes back what was said of a value that an API server has let in, which knows them all: one that is not known here is of a later
-/// Kubernetes, and every node would complain of it. Likewise of what a cloud may read, and of addresses as they were once written.
-pub(crate) fn trust_the_server(object: &mut Object) {
-    let problems = match object {
-        Object::Service(service) | Object::ForeignService(service) => &mut service.problems,
-        Object::EndpointSlice(slice) => &mut slice.problems,
-        // A server lets in whatever the schema of a custom resource does, and others are not examined.
-        Object::Node(_)
-        | Object::ServiceCidr(_)
-        | Object::Peer(_)
-        | Object::Namespace(_)
-        | Object::AddressPool(_)
-        | Object::Advertisement(_) => return,
-    };
-    problems.retain(|problem| {
-        problem.field != DISTRIBUTION
-            && !source_ranges::is_a_clouds(problem)
-            && !is_unallocated(problem)
-            && !spelling::is_of_old(problem)
-    });
-}
 
 /// `spec.trafficDistribution` (KEP-4444, KEP-3015) and the annotation before it (KEP-2433), by both of its names.
 pub(super) fn note_unknown(
@@ -44,12 +17,12 @@ pub(super) fn note_unknown(
     distribution: Field<Text<'_>>,
     problems: &mut Problems,
 ) {
-    let path = format_args!("{DISTRIBUTION}");
+    let path = format_args!("spec.trafficDistribution");
     match problems.take(path, distribution).as_deref() {
         None | Some("" | "PreferClose" | "PreferSameZone" | "PreferSameNode") => {}
         Some(other) => {
             let known = "neither PreferSameZone (or PreferClose) nor PreferSameNode";
-            problems.note(path, format!("{:?} is {known}: ignored, {WHAT_COUNTS}", cut(other)));
+            problems.note_to_person(path, format!("{:?} is {known}: ignored, {WHAT_COUNTS}", cut(other)));
         }
     }
     let mode = format_args!("metadata.annotations[service.kubernetes.io/topology-mode]");

@@ -197,6 +197,20 @@ pub async fn try_connect(options: &KubeOptions) -> Result<(), ConnectError> {
     clients(&config, urls).map(drop)
 }
 
+/// The same, but that the command is not run by which the kubeconfig's user is to get credentials. Returns the field that names it, if one
+/// does: whether it would give any is not known then.
+///
+/// # Errors
+/// Those of [`connect`].
+pub async fn look_at(options: &KubeOptions) -> Result<Option<&'static str>, ConnectError> {
+    let (mut config, urls) = sought(options).await?;
+    let user = &mut config.auth_info;
+    let exec = user.exec.take().map(|_| "users[].user.exec");
+    let provider = user.auth_provider.take().map(|_| "users[].user.auth-provider");
+    clients(&config, urls)?;
+    Ok(exec.or(provider))
+}
+
 /// Credentials, and where to go with them.
 async fn sought(options: &KubeOptions) -> Result<(Config, Vec<Uri>), ConnectError> {
     let config = match &options.kubeconfig {

@@ -21,7 +21,7 @@ use crate::model::ObjectKey;
 const WAITING: usize = 256;
 /// At most this many a second; client-go's default for everything it does.
 const PER_SECOND: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
-/// Of one object and reason so many notes have an Event each; what is said beyond them counts as the last of those once more.
+/// Of one object and reason so many notes have an Event each. What is said beyond them is in the log.
 const NOTES_OF_ONE: usize = 16;
 /// So many notes are known again when they are repeated. Then all begin anew, as after a restart.
 const NOTES: usize = 512;
@@ -120,7 +120,8 @@ impl<R> Default for Recorders<R> {
 }
 
 impl<R> Recorders<R> {
-    fn of(&mut self, subject: &EventSubject, reason: &'static str, note: &str, new: impl FnOnce() -> R) -> &R {
+    /// `None` for a note beyond the bound.
+    fn of(&mut self, subject: &EventSubject, reason: &'static str, note: &str, new: impl FnOnce() -> R) -> Option<&R> {
         if self.notes >= NOTES {
             *self = Self::default();
         }
@@ -129,10 +130,11 @@ impl<R> Recorders<R> {
             if known.len() < NOTES_OF_ONE {
                 known.push((note.to_owned(), new()));
                 self.notes += 1;
+                return known.len() - 1;
             }
-            known.len() - 1
+            NOTES_OF_ONE
         });
-        &known[place].1
+        known.get(place).map(|(_, recorder)| recorder)
     }
 }
 
@@ -142,7 +144,6 @@ async fn post(servers: Arc<ApiServers>, reporter: Reporter, mut remarks: Receive
     let mut pace = interval(Duration::from_secs(1) / PER_SECOND.get());
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while let Some(Remark { subject, severity, reason, action, note }) = remarks.recv().await {
-        pace.tick().await;
         // The series it counts are this process's; after a change of server they begin anew, which does no harm.
         let (now, _) = servers.current();
         if now != place {
@@ -150,6 +151,11 @@ async fn post(servers: Arc<ApiServers>, reporter: Reporter, mut remarks: Receive
         }
         let note = shortened(note);
         let recorder = recorders.of(&subject, reason, &note, || Recorder::new(servers.client(), reporter.clone()));
+        let Some(recorder) = recorder else {
+            debug!("event on {} dropped: it has {NOTES_OF_ONE} of reason {reason}", subject.key);
+            continue;
+        };
+        pace.tick().await;
         let event =
             Event { type_: severity.into(), reason: reason.into(), note: Some(note), action: action.into(), secondary: None };
         match timeout(
@@ -205,15 +211,16 @@ mod tests {
         let mut of = |service: usize, note: usize| {
             let key = ObjectKey::new("default", &format!("web-{service}"));
             let subject = EventSubject { api_version: "v1", kind: "Service", key, uid: None };
-            *recorders.of(&subject, "InvalidField", &note.to_string(), || {
+            let recorder = recorders.of(&subject, "InvalidField", &note.to_string(), || {
                 made += 1;
                 made
-            })
+            });
+            recorder.copied()
         };
-        assert_eq!([of(0, 7), of(0, 8), of(0, 7), of(1, 7), of(0, 8)], [1, 2, 1, 3, 2]);
-        let last = (0..1_000).map(|note| of(0, 1_000 + note)).last();
-        assert_eq!(last, Some(NOTES_OF_ONE + 1), "the last that has one of its own");
-        assert_eq!(of(0, 7), 1, "the first is known all the same");
+        assert_eq!([of(0, 7), of(0, 8), of(0, 7), of(1, 7), of(0, 8)], [1, 2, 1, 3, 2].map(Some));
+        let posted = (0..1_000).filter_map(|note| of(0, 1_000 + note)).count();
+        assert_eq!(posted, NOTES_OF_ONE - 2, "nothing is counted as what it is not");
+        assert_eq!([of(0, 7), of(0, 1_999)], [Some(1), None], "the first is known all the same");
         for service in 0..10 * NOTES {
             of(service, 0);
         }

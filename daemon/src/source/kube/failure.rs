@@ -158,6 +158,11 @@ impl Failure {
         }
     }
 
+    /// It wants to be left alone, see [`Self::retry_after`].
+    pub(super) fn is_throttling(&self) -> bool {
+        matches!(self, Self::Refused { code: 429, .. })
+    }
+
     /// How long the server wants to be left alone.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {

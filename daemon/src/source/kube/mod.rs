@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::connect::parse as parse_url;
-pub use self::connect::{ApiServers, ConnectError, KubeOptions, Timing, connect, try_connect};
+pub use self::connect::{ApiServers, ConnectError, KubeOptions, Timing, connect, look_at, try_connect};
 pub use self::events::{EventSink, EventSubject, Remark, Severity};
 pub use self::health::{Health, StreamHealth, StreamState};
 pub use self::meter::{Asked, Meter};

@@ -745,12 +745,13 @@ async fn a_server_that_comes_back_from_a_backup_is_asked_how_far_it_has_counted(
         away(),
         // Who may not ask goes on all the same.
         (VERSION, answer("403 Forbidden", &status(403, "Forbidden", "no"))),
-        ("&resourceVersion=33", stream([bookmark(34)], End::Hold)),
+        ("&resourceVersion=33", stream([bookmark(34)], End::Clean)),
+        ("&resourceVersion=34", stream([bookmark(35)], End::Hold)),
     ])
     .await;
     let patient = Timing { silence: Duration::from_secs(3_600), ..options(&[]).timing };
     let mut watch = Watch::with(Kind::Service, KubeOptions { timing: patient, ..options(&[&server.url]) }).await;
-    watch.tells("listing +gone listed @900 listing +kept listed @30 @31 @32 @33 @34").await;
+    watch.tells("listing +gone listed @900 listing +kept listed @30 @31 @32 @33 @34 @35").await;
     let mut asked = Vec::new();
     for _ in 0..13 {
         asked.push(server.request().await);
@@ -761,6 +762,33 @@ async fn a_server_that_comes_back_from_a_backup_is_asked_how_far_it_has_counted(
         asked[3]
     );
     assert!(asked[4].contains(STREAMING) && !asked[4].contains("resourceVersion="), "from the store: {}", asked[4]);
+}
+
+/// One that has only just started refuses everything for some seconds: that is no answer to the question.
+#[tokio::test]
+async fn a_server_that_refuses_at_first_is_asked_again_how_far_it_has_counted() {
+    let forbidden = || answer("403 Forbidden", &status(403, "Forbidden", "not yet"));
+    let mut server = Server::start([
+        (STREAMING, stream([event("ADDED", service("gone", 5)), end_of_list(900)], End::Clean)),
+        (ANY, answer("503 Service Unavailable", &json!({}))),
+        (VERSION, forbidden()),
+        ("&resourceVersion=900", forbidden()),
+        (VERSION, answer("429 Too Many Requests\r\nRetry-After: 0", &json!({}))),
+        (VERSION, answer("200 OK", &page(&[], 30, ""))),
+        (STREAMING, stream([event("ADDED", service("kept", 6)), end_of_list(30)], End::Hold)),
+    ])
+    .await;
+    let mut watch = Watch::of(Kind::Service, &[&server.url]).await;
+    let mut asked = Vec::new();
+    for _ in 0..7 {
+        asked.push(server.request().await);
+    }
+    for (place, expected) in
+        [STREAMING, "&resourceVersion=900", VERSION, "&resourceVersion=900", VERSION, VERSION, STREAMING].into_iter().enumerate()
+    {
+        assert!(asked[place].contains(expected), "request {place} of {asked:#?}");
+    }
+    watch.tells("listing +gone listed @900 listing +kept listed @30").await;
 }
 
 #[tokio::test]
@@ -780,6 +808,29 @@ async fn what_is_no_api_server_is_told_as_that() {
     let told: Vec<_> = log.lines().into_iter().filter(|line| line.starts_with("WARN")).collect();
     let expected = r#"answers with something that is not JSON ("<!DOCTYPE html>"): is this an API server?"#;
     assert!(told.len() == 1 && told[0].contains(expected), "{told:?}");
+}
+
+/// A proxy before the API server that has forgotten who we are: no request fails, and nothing comes any more.
+#[tokio::test]
+async fn a_watch_that_a_login_page_answers_has_failed() {
+    let sign_in = "<!DOCTYPE html>\n<html><body>Sign in</body></html>";
+    let mut proxy = Server::start([
+        (STREAMING, stream([event("ADDED", service("a", 5)), end_of_list(9)], End::Cut)),
+        (ANY, Answer { head: "200 OK".into(), chunks: vec![sign_in.into()], end: End::Clean }),
+    ])
+    .await;
+    let next = Server::start([
+        (VERSION, answer("200 OK", &page(&[], 9, ""))),
+        ("&resourceVersion=9", stream([bookmark(10)], End::Hold)),
+    ])
+    .await;
+    let mut watch = Watch::of(Kind::Service, &[&proxy.url, &next.url]).await;
+    watch.tells("listing +a listed @9 @10").await;
+    assert_eq!(watch.health.streams()[0].failures, 1, "and it was seen");
+    for expected in [STREAMING, "&resourceVersion=9"] {
+        assert!(proxy.request().await.contains(expected));
+    }
+    assert!(proxy.requests.try_recv().is_err(), "it is not asked a second time");
 }
 
 #[tokio::test]

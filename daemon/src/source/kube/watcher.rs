@@ -16,6 +16,7 @@
 //! its beginning is followed by a list, which such a server refuses ("Too large resource version"), and then by one from its store.
 //! Somebody who restores a backup stops the server for it: after an outage it is asked first how far it has counted (`restored`).
 
+mod pause;
 mod restored;
 
 use std::sync::Arc;
@@ -42,7 +43,7 @@ use super::split::{Items, Lines};
 use crate::model::Interner;
 use crate::source::decode::field::{Field, Text};
 use crate::source::decode::wire::{self, Document, Metadata};
-use crate::source::decode::{self, Decoded};
+use crate::source::decode::{self, Author, Decoded};
 use crate::source::{Change, Mark};
 
 /// A server may ask for more patience than this, and does not get it: a wrong number must not stop a watch for a day.
@@ -165,6 +166,7 @@ impl Watcher {
             let listed_in_pages = phase == Phase::Begin && paged;
             let failure = match step {
                 Ok(next) => {
+                    let pause = pause::after_success((phase, next), paged, start.elapsed(), &mut backoff);
                     phase = next;
                     if listed_in_pages
                         && std::mem::take(&mut self.refused)
@@ -172,12 +174,7 @@ impl Watcher {
                     {
                         info!("API server {} does not stream lists: it is asked for pages from now on", server.url);
                     }
-                    if start.elapsed() >= SETTLED {
-                        backoff.reset();
-                    } else if !listed_in_pages {
-                        // A server that accepts a watch only to end it is not asked again at once.
-                        sleep(backoff.next()).await;
-                    }
+                    sleep(pause).await;
                     continue;
                 }
                 Err(failure) => failure,
@@ -296,6 +293,8 @@ impl Watcher {
                     debug!("watch of {} has said nothing at all ({failure}): listing again", self.resource.stream);
                     return Ok(Phase::Begin);
                 }
+                // Somebody else answers in the place of the API server, and no request fails.
+                Err(failure @ Failure::NotJson { .. }) => return Err(failure),
                 Err(failure) => {
                     debug!("watch of {} broke: {failure}", self.resource.stream);
                     return Ok(Phase::Resume);
@@ -391,11 +390,8 @@ impl Watcher {
     fn applied(&mut self, document: Document<'_>) -> Option<Change> {
         let kind = self.resource.kind;
         let name = document.metadata.get().and_then(|metadata| decode::key(kind, metadata).ok());
-        match decode::object(kind, document, &mut self.names) {
-            Ok(Decoded::Object(mut object)) => {
-                decode::trust_the_server(&mut object);
-                Some(Change::Applied(object))
-            }
+        match decode::object(Author::Server, kind, document, &mut self.names) {
+            Ok(Decoded::Object(object)) => Some(Change::Applied(object)),
             // It may have been ours a moment ago.
             Ok(Decoded::NotOurs { key, problems }) => {
                 for problem in problems {

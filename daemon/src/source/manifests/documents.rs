@@ -33,6 +33,13 @@ pub(super) struct Documents<'a> {
     pub(super) warnings: Vec<String>,
 }
 
+/// The first [`MOST_NAMED`] of what there is to say, and how many more there are.
+#[derive(Default)]
+struct Named {
+    lines: Vec<String>,
+    beyond: usize,
+}
+
 /// Reads a file. Of a key that an object has twice the last one counts, as for an API server that is not asked to be strict and as in
 /// our own configuration, and a warning names it: so a slip of the hand costs neither the document nor its neighbours, and means
 /// the same before and after a restart.
@@ -63,27 +70,20 @@ fn strictly(json: bool, bytes: &[u8]) -> Result<Vec<Field<Manifest<'_>>>, ParseE
 fn leniently<'a>(json: bool, bytes: &[u8], first: &ParseError) -> Result<Documents<'a>, ParseError> {
     let trees = trees(json, bytes)?;
     let mut list = Vec::with_capacity(trees.len());
-    let (mut repeated, mut beyond, mut number) = (Vec::new(), 0, 0);
+    let (mut repeated, mut number) = (Named::default(), 0);
     for tree in trees {
         number += usize::from(tree != Tree::Null);
         let mut paths = Vec::new();
         let document = tree.into_json("", &mut |path| paths.push(path)).unwrap_or(Value::Null);
         for path in paths {
-            if repeated.len() < MOST_NAMED {
-                repeated.push(format!(
-                    "{} of document {number}{}",
-                    path.trim_start_matches('.'),
-                    title(document["kind"].as_str(), document["metadata"]["name"].as_str())
-                ));
-            } else {
-                beyond += 1;
-            }
+            repeated.push(|| {
+                let title = title(document["kind"].as_str(), document["metadata"]["name"].as_str());
+                format!("{} of document {number}{title}", path.trim_start_matches('.'))
+            });
         }
         list.push(Field::deserialize(document).map_err(|error| ParseError::of_json(&error, bytes))?);
     }
-    if beyond > 0 {
-        repeated.push(format!("and {beyond} more"));
-    }
+    let repeated = repeated.into_lines(|beyond| format!("and {beyond} more"));
     let place = first.place.map(|(line, column)| format!("line {line}, column {column}: ")).unwrap_or_default();
     let warning = format!("{place}said twice, the last one counts: {}", repeated.join(", "));
     Ok(Documents { list, warnings: vec![warning] })
@@ -97,23 +97,40 @@ fn trees(json: bool, bytes: &[u8]) -> Result<Vec<Tree>, ParseError> {
     Ok(serde_saphyr::from_str_multiple_with_options(text(bytes)?, yaml_options(DuplicateKeyPolicy::LastWins))?)
 }
 
-/// Of a file that has been understood already. What a [`Tree`] cannot hold is in none of these fields.
+/// Of a file that has been understood already. Nothing is said of a document with a value that a [`Tree`] cannot hold, a number beyond 64 bits, nor
+/// of what follows it where it is JSON.
 fn misspelt_fields(json: bool, bytes: &[u8]) -> Vec<String> {
-    let (mut warnings, mut beyond, mut number) = (Vec::new(), 0, 0);
-    for tree in trees(json, bytes).unwrap_or_default() {
-        number += usize::from(tree != Tree::Null);
-        misspelt::in_document(&tree, number, &mut |warning| {
-            if warnings.len() < MOST_NAMED {
-                warnings.push(warning);
-            } else {
-                beyond += 1;
-            }
-        });
+    let (mut warnings, mut number) = (Named::default(), 0);
+    let mut look = |tree: Option<Tree>| {
+        number += usize::from(tree != Some(Tree::Null));
+        let Some(tree) = tree else { return };
+        misspelt::in_document(&tree, number, &mut |warning| warnings.push(|| warning));
+    };
+    if json {
+        serde_json::Deserializer::from_slice(bytes).into_iter().map(Result::ok).for_each(&mut look);
+    } else {
+        let (mut rest, options) = (bytes, yaml_options(DuplicateKeyPolicy::LastWins));
+        serde_saphyr::read_with_options(&mut rest, options).map(Result::ok).for_each(&mut look);
     }
-    if beyond > 0 {
-        warnings.push(format!("{beyond} more fields that are not read for their case"));
+    warnings.into_lines(|beyond| format!("{beyond} more fields that are not read for their case"))
+}
+
+impl Named {
+    fn push(&mut self, line: impl FnOnce() -> String) {
+        if self.lines.len() < MOST_NAMED {
+            self.lines.push(line());
+        } else {
+            self.beyond += 1;
+        }
     }
-    warnings
+
+    /// With a last line for those beyond, if there are any.
+    fn into_lines(mut self, rest: impl FnOnce(usize) -> String) -> Vec<String> {
+        if self.beyond > 0 {
+            self.lines.push(rest(self.beyond));
+        }
+        self.lines
+    }
 }
 
 /// ` (Service web)`, as far as that can be said.

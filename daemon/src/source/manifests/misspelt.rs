@@ -17,7 +17,14 @@ struct Fields(&'static [(&'static str, Fields)]);
 /// A field that is read as it is, or in which nothing is looked for.
 const PLAIN: Fields = Fields(&[]);
 
-const METADATA: Fields = Fields(&[("name", PLAIN), ("namespace", PLAIN), ("labels", PLAIN), ("annotations", PLAIN)]);
+const METADATA: Fields = Fields(&[
+    ("name", PLAIN),
+    ("namespace", PLAIN),
+    ("uid", PLAIN),
+    ("creationTimestamp", PLAIN),
+    ("labels", PLAIN),
+    ("annotations", PLAIN),
+]);
 
 const SERVICE: Fields = Fields(&[
     ("apiVersion", PLAIN),
@@ -191,7 +198,10 @@ fn within(tree: &Tree, Fields(fields): &Fields, path: &str, say: &mut impl FnMut
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::source::decode::wire;
 
     #[test]
     fn only_a_name_that_differs_by_case_is_suspected() {
@@ -226,6 +236,88 @@ mod tests {
             let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
             let (_, spec) = fields.iter().find(|(name, _)| *name == "spec").expect("all have one");
             is_the_schemas(schema, spec, plural);
+        }
+    }
+
+    /// The fields of an object on the wire, and what they are here: `within` leads to them, and `other` are not of these kinds, or are
+    /// nobody's to write.
+    fn held<'a, T: serde::Deserialize<'a>>(of: &[&Fields], within: &[&str], other: &[&str]) {
+        let mut listed = BTreeSet::new();
+        for Fields(top) in of {
+            let mut fields = *top;
+            for step in within {
+                let found = fields.iter().find(|(name, _)| name == step);
+                let Some((_, Fields(next))) = found else { panic!("no {step} in {within:?}") };
+                fields = next;
+            }
+            listed.extend(fields.iter().map(|(name, _)| *name));
+        }
+        listed.extend(other);
+        assert_eq!(listed, fields_of::<T>(), "{within:?}");
+    }
+
+    /// What serde's derived code asks for.
+    fn fields_of<'a, T: serde::Deserialize<'a>>() -> BTreeSet<&'static str> {
+        struct Asked<'f>(&'f mut BTreeSet<&'static str>);
+
+        impl<'de> serde::Deserializer<'de> for Asked<'_> {
+            type Error = serde::de::value::Error;
+
+            fn deserialize_struct<V: serde::de::Visitor<'de>>(
+                self,
+                _name: &'static str,
+                fields: &'static [&'static str],
+                _visitor: V,
+            ) -> Result<V::Value, Self::Error> {
+                self.0.extend(fields);
+                Err(serde::de::Error::custom("only asked"))
+            }
+
+            fn deserialize_any<V: serde::de::Visitor<'de>>(self, _visitor: V) -> Result<V::Value, Self::Error> {
+                Err(serde::de::Error::custom("no object"))
+            }
+
+            serde::forward_to_deserialize_any! {
+                bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct newtype_struct seq
+                tuple tuple_struct map enum identifier ignored_any
+            }
+        }
+
+        let mut fields = BTreeSet::new();
+        assert!(T::deserialize(Asked(&mut fields)).is_err());
+        assert!(!fields.is_empty(), "it is an object");
+        fields
+    }
+
+    #[test]
+    fn what_is_read_is_what_is_listed_here() {
+        let (service, slice, pool, advertisement) = (&SERVICE, &ENDPOINT_SLICE, &ADDRESS_POOL, &ADVERTISEMENT);
+        let status = ["items", "code", "reason", "message", "details"];
+        held::<wire::Document<'_>>(&[service, slice, pool, advertisement], &[], &status);
+        held::<wire::Metadata<'_>>(
+            &[service],
+            &["metadata"],
+            &["resourceVersion", "continue", "deletionTimestamp", "generation"],
+        );
+        let of_nodes = ["podCIDR", "podCIDRs", "taints", "cidrs", "unschedulable"];
+        held::<wire::Spec<'_>>(&[service, pool, advertisement], &["spec"], &of_nodes);
+        held::<wire::ServiceAllocation<'_>>(&[pool], &["spec", "serviceAllocation"], &[]);
+        held::<wire::Preference<'_>>(&[advertisement], &["spec", "preferredNodeSelectors"], &[]);
+        held::<wire::LabelSelector<'_>>(&[advertisement], &["spec", "nodeSelectors"], &[]);
+        held::<wire::Expression<'_>>(&[advertisement], &["spec", "nodeSelectors", "matchExpressions"], &[]);
+        held::<wire::SessionAffinityConfig>(&[service], &["spec", "sessionAffinityConfig"], &[]);
+        held::<wire::ClientIp>(&[service], &["spec", "sessionAffinityConfig", "clientIP"], &[]);
+        held::<wire::Port<'_>>(&[service], &["spec", "ports"], &[]);
+        let of_others = ["addresses", "conditions", "assignedIPv4", "assignedIPv6", "availableIPv4", "availableIPv6"];
+        held::<wire::Status<'_>>(&[service], &["status"], &of_others);
+        held::<wire::LoadBalancer<'_>>(&[service], &["status", "loadBalancer"], &[]);
+        held::<wire::Ingress<'_>>(&[service], &["status", "loadBalancer", "ingress"], &[]);
+        held::<wire::Port<'_>>(&[slice], &["ports"], &["nodePort", "targetPort"]);
+        held::<wire::Endpoint<'_>>(&[slice], &["endpoints"], &[]);
+        held::<wire::Conditions>(&[slice], &["endpoints", "conditions"], &[]);
+        held::<wire::Hints<'_>>(&[slice], &["endpoints", "hints"], &[]);
+        for hint in ["forZones", "forNodes"] {
+            held::<wire::Named<'_>>(&[slice], &["endpoints", "hints", hint], &[]);
         }
     }
 

@@ -6,7 +6,7 @@ use super::kinds::{self, Recognised};
 use crate::model::{Interner, ObjectKey, Problem, Service, ServiceType};
 use crate::source::decode::field::{Field, Text};
 use crate::source::decode::wire::{Document, Labels, Manifest, Port};
-use crate::source::decode::{self, Decoded};
+use crate::source::decode::{self, Author, Decoded};
 use crate::source::{Kind, Object};
 
 /// What one file says.
@@ -124,7 +124,7 @@ impl Reader<'_> {
             let key = ObjectKey::new("", &peer.name);
             self.parsed.objects.push((Kind::Peer, key, Object::Peer(Box::new(peer))));
         }
-        match decode::object(kind, document, self.names) {
+        match decode::object(Author::Person, kind, document, self.names) {
             Ok(Decoded::Object(mut object)) => {
                 match problems_of(&mut object) {
                     Some(problems) => problems.extend(slips),

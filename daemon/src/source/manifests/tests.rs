@@ -649,6 +649,12 @@ fn a_field_that_is_none_but_for_its_case_is_named() {
             "spec.ports[0].nodeport of document 2 (Service web) is not read: did you mean nodePort?",
         ]
     );
+    let first = "kind: ConfigMap\ndata: {much: 123456789012345678901234567890}\n---\n";
+    assert_eq!(said(false, &format!("{first}{text}")).len(), 2, "a document costs its neighbours nothing");
+    let metadata = "{name: web, UID: u, creationtimestamp: '2026-11-21T01:23:48Z'}";
+    let told =
+        said(false, &format!("kind: Service\nmetadata: {metadata}\nspec: {{clusterIP: 10.0.0.1, ports: [{{port: 80}}]}}\n"));
+    assert_eq!(told.len(), 2, "{told:?}");
     let slice = r#"{"kind": "EndpointSlice", "metadata": {"name": "web-a", "labels": {"kubernetes.io/service-name": "web"}}, "addressType": "IPv4",
         "endpoints": [{"addresses": ["10.1.0.1"]}, {"addresses": ["10.1.0.2"], "conditions": {"Ready": false}}], "ports": [{"Port": 80}]}"#;
     let fields = |path: &str| {

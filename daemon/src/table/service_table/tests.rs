@@ -1,6 +1,6 @@
 use crate::model::{Family, Protocol, TrafficPolicy};
 use crate::table::fixtures::{at, id, ip, key, port, reasons, service};
-use crate::table::{AddressUse, FrontendAddress, FrontendKind, Notice, Scope, ServiceTable};
+use crate::table::{AddressUse, FrontendAddress, FrontendKind, Notice, Scope, ServiceTable, Subject};
 
 mod properties;
 
@@ -21,6 +21,7 @@ fn the_older_service_keeps_a_contested_frontend() {
     let conflict = Notice {
         service: key("young"),
         reason: "FrontendConflict",
+        subject: Some(Subject::Held(at(VIP, 80), id("old", ""))),
         message:
             "spec.externalIPs: 192.0.2.1:80/TCP belongs to default/old/TCP (IPv4), which is older; choose another address or port"
                 .to_owned(),
@@ -277,7 +278,8 @@ fn hairpins_follow_the_last_use_of_an_address() {
 
 #[test]
 fn what_policy_refused_is_raised_and_cleared_too() {
-    let notice = Notice { service: key("web"), reason: "AddressRefused", message: "spec.externalIPs: 127.0.0.1".to_owned() };
+    let message = "spec.externalIPs: 127.0.0.1".to_owned();
+    let notice = Notice { service: key("web"), reason: "AddressRefused", subject: None, message };
     let mut table = ServiceTable::default();
     let mut staged = service(1, []);
     staged.as_mut().unwrap().0.notices.push(notice.clone());

@@ -9,7 +9,7 @@ use crate::dataplane::{Commit, Damage, Dataplane, PlaneError};
 use crate::model::{EndpointSlice, Index, ObjectKey, ObjectProblem, Problem, samples};
 use crate::source::kube::{EventSink, Severity};
 use crate::source::{Change, Kind, Mark, Object};
-use crate::table::{Delta, Notice, ServiceTable};
+use crate::table::{Delta, Notice, ServiceTable, Subject};
 
 /// A plane without a kernel that refuses as often as it is told.
 pub(super) struct Stubborn {
@@ -188,13 +188,11 @@ fn commits_that_keep_failing_are_an_event_on_the_node() {
 #[test]
 fn a_refusal_that_only_moves_to_another_field_is_not_told_as_ended() {
     let (log, _until) = Log::capture();
-    let notice = |message: &str| Notice {
+    let refused = |field: &str, ip: &str| Notice {
         service: ObjectKey::new("default", "api"),
         reason: "AddressRefused",
-        message: message.to_owned(),
-    };
-    let refused = |field: &str, ip: &str| {
-        notice(&format!("{field}: {ip} is the ClusterIP of default/web and stays with it; remove it here"))
+        subject: Some(Subject::ClusterIpOf(ip.parse().unwrap(), ObjectKey::new("default", "web"))),
+        message: format!("{field}: {ip} in words that nobody takes apart"),
     };
     let before = vec![refused("spec.externalIPs", "172.30.0.10"), refused("spec.externalIPs", "172.30.0.11")];
     let now = vec![refused("status.loadBalancer.ingress", "172.30.0.10")];
@@ -218,4 +216,27 @@ fn objects_are_told_by_their_kubernetes_kinds() {
         assert!(line.contains(kind), "{kind} in {line}");
     }
     assert_eq!(lines.len(), kinds.len());
+}
+
+/// Of one object only so many problems have an Event, and there each field has its first before any has its second.
+#[test]
+fn each_field_of_an_object_is_told_before_one_is_told_twice() {
+    let (events, mut remarks) = EventSink::recording();
+    let found = [
+        "spec.externalIPs[0]",
+        "spec.externalIPs[1]",
+        "spec.externalIPs[2]",
+        "spec.type",
+        "spec.ports[7].port",
+        "spec.ports[8].port",
+    ];
+    let problem = |field: &str| ObjectProblem {
+        kind: Kind::Service,
+        key: ObjectKey::new("default", "web"),
+        problem: Problem { field: field.into(), reason: "is odd".into() },
+    };
+    Reporter::with_events(events, "n".into()).problems(found.map(problem).into(), &Index::default());
+    let told: Vec<_> = std::iter::from_fn(|| remarks.try_recv().ok()).map(|remark| remark.note).collect();
+    let expected = [0, 3, 4, 1, 5, 2].map(|place| format!("{}: is odd", found[place]));
+    assert_eq!(told, expected);
 }

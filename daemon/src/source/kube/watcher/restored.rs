@@ -12,24 +12,22 @@ impl Watcher {
     /// while what was deleted from its store is served. It costs one request for one object, after an outage only.
     pub(super) async fn resume_unless_restored(&mut self, server: &Server) -> Result<Phase, Failure> {
         match self.version_of(server).await {
-            Ok(version) => {
-                self.was_away = false;
-                if self.gone_back_to(&version).is_some() {
-                    debug!("{} is at version {version}, before the last one seen: listing again", self.resource.stream);
-                    // A list not older than the last version would be refused.
-                    self.from_store = true;
-                    return Ok(Phase::Begin);
-                }
+            Ok(version) if self.gone_back_to(&version).is_some() => {
+                debug!("{} is at version {version}, before the last one seen: listing again", self.resource.stream);
+                // A list not older than the last version would be refused.
+                self.from_store = true;
+                return Ok(Phase::Begin);
             }
-            Err(failure) if failure.is_the_servers() => return Err(failure),
+            Ok(_) => {}
+            Err(failure) if failure.is_the_servers() || failure.is_throttling() => return Err(failure),
             Err(Failure::Closed) => return Err(Failure::Closed),
             // Who may watch need not be allowed to ask this: the silence of the watch will tell.
-            Err(failure) => {
-                self.was_away = false;
-                debug!("version of {} is not known ({failure})", self.resource.stream);
-            }
+            Err(failure) => debug!("version of {} is not known ({failure})", self.resource.stream),
         }
-        self.stream(server, Progress::Watching).await
+        let step = self.stream(server, Progress::Watching).await;
+        // One that refuses the watch as well may only just have started, and is asked again.
+        self.was_away &= step.is_err();
+        step
     }
 
     /// How far the store of the server has counted.

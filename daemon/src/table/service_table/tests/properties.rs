@@ -128,7 +128,12 @@ fn operation() -> impl Strategy<Value = Operation> {
         let desired = (ports, any::<bool>()).prop_map(move |((p, q), refused)| Desired {
             ports: p.into_iter().chain(q).collect(),
             notices: refused
-                .then(|| Notice { service: key(service), reason: "AddressRefused", message: "loopback".to_owned() })
+                .then(|| Notice {
+                    service: key(service),
+                    reason: "AddressRefused",
+                    subject: None,
+                    message: "loopback".to_owned(),
+                })
                 .into_iter()
                 .collect(),
         });
