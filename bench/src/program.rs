@@ -1,7 +1,7 @@
 //! Programs of other people: whether there is one, who it says it is, and what it said last.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -94,6 +94,9 @@ fn ask(program: &Path, name: &str, version: fn(&str) -> Option<String>) -> Resul
     {
         return Ok(version);
     }
+    if is_foreign(program) {
+        bail!("it cannot be run: it has no #! line and is no program for this kind of machine");
+    }
     match said.lines().chain(complained.lines()).find(|line| !line.trim().is_empty()) {
         Some(line) => bail!("it is not {name}: `--version` printed {line:?} ({status})"),
         None => bail!("it is not {name}: `--version` printed nothing ({status})"),
@@ -108,6 +111,20 @@ fn unstartable(error: sheave_lab::Error) -> anyhow::Error {
         return anyhow!("it cannot be run: the interpreter or loader that it asks for is not there");
     }
     error.context("it cannot be run")
+}
+
+/// Whether the kernel has nothing to run it with. execvp(3) hands such a file to a shell, whose complaints help nobody.
+fn is_foreign(program: &Path) -> bool {
+    let (Ok(head), Ok(own)) = (head(program), head(Path::new("/proc/self/exe"))) else { return false };
+    // ELF, class and byte order; e_machine.
+    let is_alike = head.get(..6) == own.get(..6) && head.get(18..20) == own.get(18..20);
+    !head.starts_with(b"#!") && !is_alike
+}
+
+fn head(program: &Path) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    fs::File::open(program)?.take(20).read_to_end(&mut head)?;
+    Ok(head)
 }
 
 /// Of a process that has ended, and with it all that could still write.

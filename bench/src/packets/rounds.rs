@@ -130,11 +130,12 @@ pub(super) fn run(sites: &mut [Site], plan: Plan, audience: &impl Audience) -> R
             let site = &mut sites[cell.site];
             // Not always at the same moment of whatever else has a period.
             let lasting = plan.effort.lasting.mul_f64(random.random_range(0.95..1.05));
-            match site.measure(cell.subject, cell.measure, Effort { lasting, ..plan.effort }) {
+            let effort = Effort { lasting, ..plan.effort };
+            let measured = site.measure(cell.subject, cell.measure, effort);
+            // First, for it is the better explanation; and rules that nobody keeps any more would go on to answer.
+            match site.ensure_running().and(measured) {
                 Ok(seen) => record.take(round, cell, &seen),
                 Err(error) => {
-                    // That it has ended is the better explanation.
-                    let error = site.ensure_running().err().unwrap_or(error);
                     if !site.is_of_a_peer() {
                         audience.seen(&record);
                         return Err(error);

@@ -121,7 +121,7 @@ fn a_program_that_cannot_be_one_is_refused_before_anything_is_built() {
         (place("").as_str(), "it is a directory"),
         (plain.as_str(), "it is not executable (chmod +x)"),
         (place("lost").as_str(), "it cannot be run: the interpreter or loader that it asks for is not there"),
-        (place("garbage").as_str(), "it cannot be run"),
+        (place("garbage").as_str(), "it cannot be run: it has no #! line and is no program for this kind of machine"),
         (other.as_str(), "`--version` printed \"sheave 0.1.0\" (exit status: 0)"),
         (silent.as_str(), "`--version` printed nothing (exit status: 3)"),
     ] {
