@@ -92,7 +92,7 @@ fn measure(
     work: impl FnOnce(&Daemon, &Session) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     rights::ensure_sufficient()?;
-    let daemon = Daemon::beside_this()?;
+    let daemon = Daemon::beside_this().map_err(Refusal::of)?;
     rights::enter_sandbox()?;
     scratch::remove_abandoned();
     let session = Session::begin(benchmark, destination, daemon.commit.clone())?;

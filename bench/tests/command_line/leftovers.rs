@@ -98,7 +98,7 @@ fn interrupt(name: &str, signal: Signal) {
     run.signal(signal);
     assert_eq!(run.exit_code(), Some(128 + signal as i32));
     assert_eq!(run.running(), BTreeSet::new(), "they outlived the bench");
-    assert_eq!(run.files(), [PathBuf::new(); 0]);
+    assert!(run.files().is_empty(), "{:?}", run.files());
     run.ensure_kept();
 }
 
@@ -144,7 +144,7 @@ fn a_killed_run_leaves_no_process_and_the_next_one_removes_its_files() {
     }
     assert_eq!(run.files().len(), 1, "nobody was there to remove it");
     run_beside(&run);
-    assert_eq!(run.files(), [PathBuf::new(); 0]);
+    assert!(run.files().is_empty(), "{:?}", run.files());
 }
 
 /// A short run with the same place for files.

@@ -163,7 +163,7 @@ fn await_measurements(run: &mut Child, kept: &Path) {
     let read = || -> Option<Value> { serde_json::from_str(&fs::read_to_string(kept).ok()?).ok() };
     let deadline = Instant::now() + Duration::from_secs(120);
     while read().is_none_or(|results| results["measurements"].as_array().is_none_or(Vec::is_empty)) {
-        assert!(run.try_wait().unwrap().is_none(), "it ended by itself");
+        assert!(run.try_wait().expect("asking for its end").is_none(), "it ended by itself");
         assert!(Instant::now() < deadline, "no round within two minutes");
         std::thread::sleep(Duration::from_millis(50));
     }
