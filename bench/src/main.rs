@@ -6,15 +6,19 @@
 mod allocations;
 mod compare;
 mod daemon;
+mod interrupt;
 mod listeners;
 mod machine;
 mod packets;
 mod peer;
 mod probe;
+mod program;
 mod progress;
 mod proxy;
+mod refusal;
 mod report;
 mod results;
+mod rights;
 mod room;
 mod scratch;
 mod session;
@@ -25,10 +29,10 @@ mod table;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use daemon::Daemon;
+use refusal::Refusal;
 use session::{Destination, Session};
 
 /// Benchmarks of sheave, beside the budgets they are held to.
@@ -60,17 +64,23 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("sheave-bench: {error:#}"));
-            ExitCode::FAILURE
+            if Refusal::is_behind(&error) { ExitCode::from(Refusal::EXIT_CODE) } else { ExitCode::FAILURE }
         }
     }
 }
 
 fn run(command: &Command) -> anyhow::Result<()> {
     match command {
-        Command::Compare(asked) => measure("compare", &asked.destination, |daemon, run| compare::measure(asked, daemon, run)),
+        Command::Compare(asked) => {
+            asked.ensure_possible()?;
+            measure("compare", &asked.destination, |daemon, run| compare::measure(asked, daemon, run))
+        }
         Command::Memory(asked) => measure("memory", &asked.destination, |daemon, run| sync::memory::measure(asked, daemon, run)),
         Command::Sync(asked) => measure("sync", &asked.destination, |daemon, run| sync::measure(asked, daemon, run)),
-        Command::Packets(asked) => measure("packets", &asked.destination, |daemon, run| packets::measure(asked, daemon, run)),
+        Command::Packets(asked) => {
+            asked.ensure_possible()?;
+            measure("packets", &asked.destination, |daemon, run| packets::measure(asked, daemon, run))
+        }
         Command::Report(asked) => report::write(asked),
     }
 }
@@ -81,9 +91,10 @@ fn measure(
     destination: &Destination,
     work: impl FnOnce(&Daemon, &Session) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let daemon = Daemon::beside_this()?;
-    // While there is one thread: the kernel moves only the one that asks into a user namespace.
-    sheave_lab::enter_sandbox().context("the bench needs namespaces of its own")?;
+    rights::ensure_sufficient()?;
+    let daemon = Daemon::beside_this().map_err(Refusal::of)?;
+    rights::enter_sandbox()?;
+    scratch::remove_abandoned();
     let session = Session::begin(benchmark, destination, daemon.commit.clone())?;
     let outcome = work(&daemon, &session);
     session.end(outcome)
@@ -92,4 +103,14 @@ fn measure(
 /// Progress and errors; stdout is for the result alone. A closed stderr is nothing to fail for.
 fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    /// What a subcommand understands of a command line.
+    pub(crate) fn parse<A: clap::Args>(arguments: &[&str]) -> Result<A, String> {
+        let command = A::augment_args(clap::Command::new("sheave-bench").no_binary_name(true));
+        let matches = command.try_get_matches_from(arguments).map_err(|error| error.to_string())?;
+        A::from_arg_matches(&matches).map_err(|error| error.to_string())
+    }
 }
