@@ -13,6 +13,7 @@ mod peer;
 mod probe;
 mod progress;
 mod proxy;
+mod refusal;
 mod report;
 mod results;
 mod room;
@@ -29,6 +30,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use daemon::Daemon;
+use refusal::Refusal;
 use session::{Destination, Session};
 
 /// Benchmarks of sheave, beside the budgets they are held to.
@@ -60,7 +62,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("sheave-bench: {error:#}"));
-            ExitCode::FAILURE
+            if Refusal::is_behind(&error) { ExitCode::from(Refusal::EXIT_CODE) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -81,6 +83,7 @@ fn measure(
     destination: &Destination,
     work: impl FnOnce(&Daemon, &Session) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let destination = destination.claim(benchmark)?;
     let daemon = Daemon::beside_this()?;
     // While there is one thread: the kernel moves only the one that asks into a user namespace.
     sheave_lab::enter_sandbox().context("the bench needs namespaces of its own")?;
@@ -92,4 +95,14 @@ fn measure(
 /// Progress and errors; stdout is for the result alone. A closed stderr is nothing to fail for.
 fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    /// What a subcommand understands of a command line.
+    pub(crate) fn parse<A: clap::Args>(arguments: &[&str]) -> Result<A, String> {
+        let command = A::augment_args(clap::Command::new("sheave-bench").no_binary_name(true));
+        let matches = command.try_get_matches_from(arguments).map_err(|error| error.to_string())?;
+        A::from_arg_matches(&matches).map_err(|error| error.to_string())
+    }
 }

@@ -20,8 +20,24 @@ impl Samples {
         self.0[rank - 1]
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     pub(crate) fn max(&self) -> Duration {
         self.percentile(100)
+    }
+}
+
+/// How many samples a figure of this name must be made of to be held to a budget; none at all for what is no percentile.
+///
+/// By nearest rank, the 99th percentile of fewer than a hundred is simply the slowest of them. A median that half a dozen chance events
+/// move is none either.
+pub(crate) fn samples_for(figure: &str) -> u32 {
+    match figure {
+        tail if tail.contains("_p99_") => 100,
+        middle if middle.contains("_p50_") => 10,
+        _ => 0,
     }
 }
 
@@ -60,6 +76,14 @@ mod tests {
     fn one_slow_sample_of_a_hundred_is_the_maximum_and_not_the_99th_percentile() {
         let outlier = samples((0..99).map(|_| 1).chain([1_000]));
         assert_eq!((outlier.percentile(99), outlier.max()), (Duration::from_millis(1), Duration::from_millis(1_000)));
+    }
+
+    #[test]
+    fn a_percentile_is_held_to_a_budget_where_it_is_one() {
+        assert_eq!(["change_p50_ms", "service_add_p99_ms", "cold_sync_ms"].map(samples_for), [10, 100, 0]);
+        let enough = u64::from(samples_for("change_p99_ms"));
+        assert!(samples(1..=enough).percentile(99) < samples(1..=enough).max());
+        assert_eq!(samples(1..enough).percentile(99), samples(1..enough).max());
     }
 
     #[test]

@@ -3,5 +3,6 @@
 mod compare;
 mod daemon;
 mod packets;
+mod report;
 mod stand_in;
 mod sync;
