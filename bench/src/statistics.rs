@@ -29,14 +29,16 @@ impl Samples {
     }
 }
 
-/// How many samples a figure of this name must be made of to be held to a budget; none at all for what is no percentile.
-///
-/// By nearest rank, the 99th percentile of fewer than a hundred is simply the slowest of them. A median that half a dozen chance events
-/// move is none either.
+/// Samples that a 99th percentile needs: by nearest rank, that of fewer is simply the slowest of them.
+pub(crate) const FOR_P99: u32 = 100;
+/// Samples that a median needs, so that it takes more than a few chance events to move it.
+const FOR_P50: u32 = 10;
+
+/// How many samples a figure of this name must be made of to be held to a budget: none for what is no percentile.
 pub(crate) fn samples_for(figure: &str) -> u32 {
     match figure {
-        tail if tail.contains("_p99_") => 100,
-        middle if middle.contains("_p50_") => 10,
+        tail if tail.contains("_p99_") => FOR_P99,
+        middle if middle.contains("_p50_") => FOR_P50,
         _ => 0,
     }
 }

@@ -64,9 +64,9 @@ fn without_verdict(text: &mut String, legend: &[Legend]) {
         let Some(why) = unjudged else { continue };
         reasons.entry(why).or_default().push(name);
     }
-    for (why, names) in reasons {
-        let said = format!("no verdict on {}: {why}", names.join(", "));
-        let _ = write!(text, "\n{}\n", wrapped(&said, WIDTH).join("\n"));
+    let lines = |(why, names): (&str, Vec<&str>)| wrapped(&format!("no verdict on {}: {why}", names.join(", ")), WIDTH);
+    for (nth, line) in reasons.into_iter().flat_map(lines).enumerate() {
+        let _ = writeln!(text, "{}{line}", if nth == 0 { "\n" } else { "" });
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where the time of a sync goes.
 
 use crate::results::Measurement;
+use crate::statistics::FOR_P99;
 
 use super::number::{count, digits, with_unit};
 use super::plot::{Bar, Drawing, Plot};
@@ -66,7 +67,7 @@ pub(super) fn section(runs: &Runs) -> Option<Section<'_>> {
         title: "Where the time of a sync goes",
         lead: "First what a daemon did, a process of its own (docs/performance.md says from when to when); then every operation in process, \
                on one thread, from the JSON of an object to the kernel's acknowledgement: percentiles of the whole and means of the \
-               stages, in milliseconds, and then what it took besides, on average. Elements and bytes are what the kernel is sent; what \
+               stages, in milliseconds, and then what it took besides, on average. What was done fewer than a hundred times has no p99. Elements and bytes are what the kernel is sent; what \
                it has more in memory is a difference of the whole machine, below zero where others gave more back."
             .to_owned(),
         exhibits,
@@ -110,7 +111,8 @@ fn figures(clusters: &[Cluster<'_>]) -> Table {
 fn times(cluster: &Cluster<'_>) -> Table {
     let mut table = Table::new(cluster.describe(), ["operation", "p50", "p99"].into_iter().chain(STAGES));
     for operation in cluster.operations() {
-        let percentiles = ["p50_ms", "p99_ms"].map(|name| operation.values.get(name).copied());
+        let value = |name: &str| operation.values.get(name).copied();
+        let percentiles = [value("p50_ms"), value("p99_ms").filter(|_| value("times") >= Some(FOR_P99.into()))];
         let stages = STAGES.map(|stage| stage_of(operation, stage));
         let cells = percentiles.into_iter().chain(stages).map(|value| Cell::number(value.map(digits).unwrap_or_default()));
         table.rows.push(std::iter::once(Cell::words(&operation.name)).chain(cells).collect());

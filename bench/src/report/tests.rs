@@ -154,6 +154,23 @@ fn a_first_packet_is_judged_from_few_services_to_many() {
 }
 
 #[test]
+fn a_percentile_of_too_few_is_left_blank_and_what_it_took_stands_below() {
+    let mut run = sync();
+    let mut often = run["measurements"][0].clone();
+    often["name"] = json!("one endpoint changed");
+    often["values"]["times"] = json!(100);
+    often["values"]["allocations"] = json!(61.8);
+    often["values"]["cpu_ms"] = json!(0.0412);
+    run["measurements"].as_array_mut().unwrap().push(often);
+    let text = markdown::of(&sections(&runs(&[run])));
+    assert!(
+        text.contains("| cold sync | 400 |  | 100 |") && text.contains("| one endpoint changed | 400 | 410 | 100 |"),
+        "{text}"
+    );
+    assert!(text.contains("| one endpoint changed | 100 | 0.041 | 62 |"), "{text}");
+}
+
+#[test]
 fn rates_stand_beside_latencies() {
     let text = markdown::of(&sections(&runs(&[packets([10, 30_000], 5)])));
     let table = text.split("Questions and connections per second, 30,000 Services").nth(1).unwrap_or_else(|| panic!("{text}"));

@@ -6,8 +6,7 @@ use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Measurement, Results, SCHEMA};
 
@@ -48,6 +47,8 @@ const SAID: [Said; 4] = [
         values: &["programmed_ms", "change_p50_ms"],
     },
 ];
+/// Of where something was measured, what is a number.
+const SIZES: [&str; 4] = ["services", "endpoints", "endpoints_per_service", "changes"];
 /// Of a matrix, which has no figures: of one of its sizes, and of what its sizes come to.
 const SWEEP: &str = "sweep";
 const GROWTH: &str = "growth";
@@ -134,11 +135,8 @@ impl Results {
             ensure!(self.figure(figure).is_some(), "{figure}: missing");
         }
         for (place, row) in self.measurements.iter().enumerate().filter(|(_, row)| !row.at.contains_key(GROWTH)) {
-            let missing = |names: &[&'static str], there: &dyn Fn(&str) -> bool| names.iter().copied().find(|name| !there(name));
-            let at = missing(said.at, &|name| row.at.contains_key(name)).map(|name| format!("at.{name}"));
-            let value = missing(said.values, &|name| row.values.contains_key(name)).map(|name| format!("values.{name}"));
-            if let Some(name) = at.or(value) {
-                anyhow::bail!("measurements[{place}].{name}: missing");
+            if let Some(name) = row.missing(said) {
+                bail!("measurements[{place}].{name}: missing");
             }
         }
         Ok(())
@@ -149,8 +147,9 @@ impl Measurement {
     fn ensure_sound(&self) -> Result<()> {
         let Self { name: _, at, values, samples } = self;
         for (name, place) in at {
-            if let Value::Number(number) = place {
-                ensure_number(&format!("at.{name}"), number.as_f64().unwrap_or(f64::NAN))?;
+            match place.as_f64() {
+                Some(number) => ensure_number(&format!("at.{name}"), number)?,
+                None => ensure!(!SIZES.contains(&name.as_str()), "at.{name}: {place} is no number"),
             }
         }
         for (name, value) in values {
@@ -160,6 +159,13 @@ impl Measurement {
             values.iter().try_for_each(|value| ensure_number(&format!("samples.{name}"), *value))?;
         }
         Ok(())
+    }
+
+    /// The first of what every such measurement says and this one does not.
+    fn missing(&self, said: &Said) -> Option<String> {
+        let at = said.at.iter().find(|name| !self.at.contains_key(**name)).map(|name| format!("at.{name}"));
+        let value = || said.values.iter().find(|name| !self.values.contains_key(**name)).map(|name| format!("values.{name}"));
+        at.or_else(value)
     }
 }
 

@@ -66,37 +66,56 @@ const GAP: usize = 2;
 /// Measurements made in the same space of questions, and the columns that say where in it.
 struct Block<'m> {
     rows: &'m [Measurement],
+    /// The same for all of them, the name among it: said once, above.
+    same: Vec<String>,
+    /// Whether the name is a column, too.
+    named: bool,
     differing: Vec<&'m str>,
 }
 
 /// Measurements that follow each other and were made in the same space of questions are one table, or several of the same rows if it
 /// would be too wide.
 pub(super) fn write(text: &mut String, measurements: &[Measurement]) {
-    for rows in measurements.chunk_by(|one, next| one.at.keys().eq(next.at.keys())) {
-        let Some(first) = rows.first() else { continue };
-        // What is the same for all of them is said once, above.
-        let (same, differing): (Vec<_>, Vec<_>) =
-            first.at.iter().partition(|(name, value)| rows.iter().all(|row| row.at.get(*name) == Some(*value)));
-        let mut same: Vec<(&str, String)> = same.into_iter().map(|(name, value)| (name.as_str(), plain(value))).collect();
-        same.sort_by_key(|(name, _)| place(AT, name));
-        let mut differing: Vec<&str> = differing.into_iter().map(|(name, _)| name.as_str()).collect();
-        differing.sort_by_key(|name| place(AT, name));
-        let mut above: Vec<String> = same.into_iter().map(|(name, value)| format!("{name} {value}")).collect();
-        let block = Block { rows, differing };
-        for columns in block.tables() {
-            let unit = unit(&columns);
-            above.extend(unit.map(|(_, said)| format!("in {said}")));
-            text.push('\n');
-            if !above.is_empty() {
-                let _ = writeln!(text, "{}", above.join(", "));
+    for block in measurements.chunk_by(|one, next| one.at.keys().eq(next.at.keys())) {
+        // Names that have several rows each stand above them.
+        let by_name = || block.chunk_by(|one, next| one.name == next.name);
+        let tables: Vec<&[Measurement]> = if by_name().all(|rows| rows.len() > 1) { by_name().collect() } else { vec![block] };
+        for block in tables.into_iter().map(Block::of) {
+            let mut above = block.same.clone();
+            for columns in block.tables() {
+                let unit = unit(&columns);
+                above.extend(unit.map(|(_, said)| format!("in {said}")));
+                text.push('\n');
+                if !above.is_empty() {
+                    let _ = writeln!(text, "{}", above.join(", "));
+                }
+                block.align(text, &block.cells(&columns, unit));
+                above.clear();
             }
-            align(text, &block.cells(&columns, unit));
-            above.clear();
         }
     }
 }
 
 impl<'m> Block<'m> {
+    fn of(rows: &'m [Measurement]) -> Self {
+        let first = rows.first();
+        let mut names: Vec<&str> = first.into_iter().flat_map(|row| row.at.keys()).map(String::as_str).collect();
+        names.sort_by_key(|name| place(AT, name));
+        let at = |name: &str| first.and_then(|row| row.at.get(name));
+        let (same, differing): (Vec<_>, Vec<_>) =
+            names.into_iter().partition(|name| rows.iter().all(|row| row.at.get(*name) == at(name)));
+        let name =
+            first.filter(|first| rows.len() > 1 && rows.iter().all(|row| row.name == first.name)).map(|first| first.name.clone());
+        let named = name.is_none();
+        let same = same.into_iter().filter_map(|name| Some(format!("{name} {}", plain(at(name)?))));
+        Self { rows, same: name.into_iter().chain(same).collect(), named, differing }
+    }
+
+    /// Columns before the values.
+    fn leading(&self) -> usize {
+        usize::from(self.named) + self.differing.len()
+    }
+
     /// The columns of each table: all in one if they fit, or else answers first.
     fn tables(&self) -> Vec<Vec<&'m str>> {
         let mut names: Vec<&str> = self.rows.iter().flat_map(|row| row.values.keys()).map(String::as_str).collect();
@@ -132,14 +151,29 @@ impl<'m> Block<'m> {
     /// With a head; without the rows that have none of these values.
     fn cells(&self, columns: &[&str], unit: Option<(&str, &str)>) -> Vec<Vec<String>> {
         let short = |name: &&str| name.strip_suffix(unit.map_or("", |(ending, _)| ending)).unwrap_or(name).to_owned();
-        let head = std::iter::once("what".to_owned()).chain(self.differing.iter().map(|name| (*name).to_owned()));
+        let head = self.named.then(|| "what".to_owned()).into_iter().chain(self.differing.iter().map(|name| (*name).to_owned()));
         let mut cells: Vec<Vec<String>> = vec![head.chain(columns.iter().map(short)).collect()];
         for row in self.rows.iter().filter(|row| columns.iter().any(|name| row.values.contains_key(*name))) {
             let at = self.differing.iter().map(|name| row.at.get(*name).map(plain).unwrap_or_default());
             let values = columns.iter().map(|name| row.values.get(*name).map(|value| number(name, *value)).unwrap_or_default());
-            cells.push(std::iter::once(row.name.clone()).chain(at).chain(values).collect());
+            cells.push(self.named.then(|| row.name.clone()).into_iter().chain(at).chain(values).collect());
         }
         cells
+    }
+
+    /// Words to the left, numbers to the right.
+    fn align(&self, text: &mut String, rows: &[Vec<String>]) {
+        let widths = widths(rows);
+        let number = |cell: &String| cell.parse::<f64>().is_ok();
+        let words = |column: usize| column < self.leading() && !rows.iter().skip(1).any(|row| number(&row[column]));
+        let left: Vec<bool> = (0..widths.len()).map(words).collect();
+        for row in rows {
+            let cells = row.iter().zip(widths.iter().zip(&left));
+            let cells =
+                cells.map(|(cell, (width, left))| if *left { format!("{cell:<width$}") } else { format!("{cell:>width$}") });
+            let line = cells.collect::<Vec<_>>().join(&" ".repeat(GAP));
+            let _ = writeln!(text, "{}", line.trim_end());
+        }
     }
 }
 
@@ -164,19 +198,6 @@ fn widths(rows: &[Vec<String>]) -> Vec<usize> {
     (0..columns).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect()
 }
 
-/// The first column to the left, numbers to the right.
-fn align(text: &mut String, rows: &[Vec<String>]) {
-    let widths = widths(rows);
-    for row in rows {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
-            0 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        let line = cells.collect::<Vec<_>>().join(&" ".repeat(GAP));
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,13 +209,30 @@ mod tests {
     }
 
     #[test]
-    fn measurements_of_one_kind_share_a_head() {
-        let cold = |services: u32| {
-            Measurement::new("cold sync").at("plane", "nftables").at("services", services).value("kernel_ms", f64::from(services))
+    fn what_is_the_same_is_said_once_and_words_stand_to_the_left() {
+        let cold = |name: &str, services: u32| {
+            Measurement::new(name).at("plane", "nftables").at("services", services).value("kernel_ms", f64::from(services))
         };
-        let text = written(&[cold(10), cold(50_000), Measurement::new("removed").value("p99_ms", 0.25)]);
-        let expected = "\nplane nftables\nwhat       services  kernel_ms\ncold sync        10       10.0\ncold sync     50000      50000\n\nwhat     p99_ms\nremoved   0.250\n";
-        assert_eq!(text, expected);
+        let text = written(&[cold("cold sync", 10), cold("removed", 50_000)]);
+        assert_eq!(
+            text,
+            "\nplane nftables\nwhat       services  kernel_ms\ncold sync        10       10.0\nremoved       50000      50000\n"
+        );
+        let text = written(&[cold("cold sync", 10), cold("cold sync", 50_000)]);
+        assert_eq!(text, "\ncold sync, plane nftables\nservices  kernel_ms\n      10       10.0\n   50000      50000\n");
+    }
+
+    #[test]
+    fn names_with_several_rows_each_have_tables_of_their_own() {
+        let packet = |name: &str, subject: &str| Measurement::new(name).at("subject", subject).value("p50_us", 17.0);
+        let text = written(&[
+            packet("first", "a pod"),
+            packet("first", "the node"),
+            packet("later", "a pod"),
+            packet("later", "the node"),
+        ]);
+        let table = |name: &str| format!("\n{name}\nsubject   p50_us\na pod       17.0\nthe node    17.0\n");
+        assert_eq!(text, table("first") + &table("later"));
     }
 
     /// Every name that an operation has, in no order.

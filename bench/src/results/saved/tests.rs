@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::results::Verdict;
@@ -66,6 +66,7 @@ fn what_no_run_can_say_is_refused_with_its_field() {
     refused("/measurements/0/values/kernel_ms", json!(-377), "measurements[0]: values.kernel_ms");
     refused("/measurements/0/values/kernel_ms", json!("long"), "measurements[0].values.kernel_ms: invalid type");
     refused("/measurements/0/at/services", json!(-1), "measurements[0]: at.services");
+    refused("/measurements/0/at/services", json!("many"), "at.services: \"many\" is no number");
     refused("/measurements/0", json!({"name": "x", "samples": {"latency_us": [1.0, -1.0]}}), "samples.latency_us");
     refused("/measurements", json!([]), "measurements: there are none");
     refused("/legend/0/name", json!("not_there"), "not_there: named, and not there");
