@@ -24,25 +24,22 @@ use sheave_tests::apiserver::load::Shape;
 use tempfile::NamedTempFile;
 
 use crate::daemon::{Daemon, Plane};
-use crate::peer::{KubeProxy, Mode};
+use crate::peer::Peer;
+use crate::program;
 use crate::progress::Progress;
 use crate::proxy::Server;
+use crate::refusal::Refusal;
 use crate::room::Room;
 use crate::session::{Destination, Session};
 use crate::{say, scratch};
 use contender::{Plan, Seen};
-use control_plane::Programs;
+use control_plane::{API_SERVER, ETCD, Programs};
 
 /// What to compare.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The kube-proxy to compare with; without, it is stock nft with the same rules
-    #[arg(long, value_name = "FILE")]
-    kube_proxy: Option<PathBuf>,
-
-    /// Its mode
-    #[arg(long, value_name = "MODE", default_value = "nftables", requires = "kube_proxy")]
-    kube_proxy_mode: Mode,
+    #[command(flatten)]
+    peer: Peer,
 
     /// A real API server, in place of the double
     #[arg(long, value_name = "FILE", requires = "etcd")]
@@ -80,11 +77,26 @@ enum Other {
 }
 
 impl Arguments {
-    fn other(&self) -> Result<Other> {
-        if let Some(program) = &self.kube_proxy {
-            return Ok(Other::KubeProxy(Server::KubeProxy(KubeProxy::identify(program, self.kube_proxy_mode)?)));
+    /// Looks at all that can be known before anything is begun.
+    ///
+    /// # Errors
+    /// A size that does not fit, and a program that cannot be run.
+    pub(crate) fn ensure_possible(&self) -> Result<()> {
+        self.room().ensure_for(self.plan().shape)?;
+        self.peer.ensure_runnable()?;
+        for (option, program) in [(API_SERVER, &self.kube_apiserver), (ETCD, &self.etcd)] {
+            program.iter().try_for_each(|program| program::ensure_runnable(option, program))?;
         }
-        stock::ensure_there()?;
+        if self.peer.kube_proxy.is_none() {
+            stock::ensure_there().map_err(Refusal::of)?;
+        }
+        Ok(())
+    }
+
+    fn other(&self) -> Result<Other> {
+        if let Some(peer) = self.peer.identify()? {
+            return Ok(Other::KubeProxy(Server::KubeProxy(peer)));
+        }
         say("no --kube-proxy was given: sheave is compared with stock nft, which loads the rules that sheave made");
         Ok(Other::Stock(scratch::file().context("making a file for sheave's rules")?))
     }
@@ -97,8 +109,9 @@ impl Arguments {
 
     /// What the contenders take one after the other, as if they were there together: each has the whole of an API server beside it.
     fn room(&self) -> Room {
-        let also = [(self.kube_proxy.is_some(), Room::KUBE_PROXY), (self.kube_apiserver.is_some(), Room::CONTROL_PLANE)];
-        also.into_iter().filter(|(there, _)| *there).fold(Room::BENCH, |room, (_, other)| room.and(other))
+        let other = if self.peer.kube_proxy.is_some() { Room::KUBE_PROXY } else { Room::NFT };
+        let both = Room::BENCH.and(other);
+        if self.kube_apiserver.is_some() { both.and(Room::CONTROL_PLANE) } else { both }
     }
 
     fn plan(&self) -> Plan {
@@ -133,7 +146,7 @@ impl Other {
 /// Runs all of it.
 ///
 /// # Errors
-/// Missing rights, a size that does not fit, a peer that is none, and whatever does not come out as it must.
+/// A peer that is none, and whatever does not come out as it must.
 pub(crate) fn measure(arguments: &Arguments, daemon: &Daemon, session: &Session) -> Result<()> {
     let plan = arguments.plan();
     let Plan { shape, changes } = plan;
@@ -141,7 +154,6 @@ pub(crate) fn measure(arguments: &Arguments, daemon: &Daemon, session: &Session)
     let programs = arguments.programs()?;
     let programs = programs.as_ref();
     let api_server = programs.map_or_else(|| "double".to_owned(), |programs| format!("kube-apiserver {}", programs.version));
-    arguments.room().ensure_for(shape)?;
     let Shape { services, endpoints_per_service, .. } = shape;
 
     let progress = Progress::new(2);
@@ -188,20 +200,11 @@ fn meaning(ratio: &str, other: &Other) -> &'static str {
 mod tests {
     use std::time::Duration;
 
-    use clap::Parser;
-
     use super::*;
     use crate::statistics::Samples;
 
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        arguments: Arguments,
-    }
-
     fn parse(arguments: &[&str]) -> Result<Arguments, String> {
-        let line = ["compare"].iter().chain(arguments);
-        Cli::try_parse_from(line).map(|cli| cli.arguments).map_err(|error| error.to_string())
+        crate::tests::parse(arguments)
     }
 
     fn seen(milliseconds: u64, rss_mb: Option<f64>) -> Seen {
@@ -227,19 +230,27 @@ mod tests {
     #[test]
     fn room_is_made_for_whoever_is_there() {
         let room = |arguments: &[&str]| parse(arguments).unwrap().room();
-        assert_eq!(room(&[]), Room::BENCH);
+        assert_eq!(room(&[]), Room::BENCH.and(Room::NFT));
         assert_eq!(room(&["--kube-proxy", "/x"]), Room::BENCH.and(Room::KUBE_PROXY));
         let all = room(&["--kube-proxy", "/x", "--kube-apiserver", "/x", "--etcd", "/x"]);
         assert_eq!(all, Room::BENCH.and(Room::KUBE_PROXY).and(Room::CONTROL_PLANE));
     }
 
     #[test]
-    fn sizes_and_modes_are_judged() {
-        for bad in [["--services", "0"], ["--changes", "0"], ["--endpoints-per-service", "many"], ["--kube-proxy-mode", "ipvs"]] {
+    fn sizes_and_programs_are_judged() {
+        for bad in [["--services", "0"], ["--changes", "0"], ["--endpoints-per-service", "many"], ["--etcd", "/x"]] {
             assert!(parse(&bad).is_err(), "{bad:?}");
         }
-        let arguments = parse(&["--kube-proxy", "/x", "--kube-proxy-mode", "ipvs"]).unwrap();
-        assert_eq!(arguments.kube_proxy_mode, Mode::Ipvs);
-        assert!(arguments.other().err().unwrap().to_string().contains("no such file"));
+        let error = |arguments: &[&str]| parse(arguments).unwrap().ensure_possible().unwrap_err();
+        for arguments in [
+            ["--kube-proxy", "/x", "--kube-apiserver", "/bin/sh", "--etcd", "/bin/sh"],
+            ["--kube-proxy", "/bin/sh", "--kube-apiserver", "/x", "--etcd", "/bin/sh"],
+            ["--kube-proxy", "/bin/sh", "--kube-apiserver", "/bin/sh", "--etcd", "/x"],
+        ] {
+            let error = error(&arguments);
+            assert!(Refusal::is_behind(&error) && error.to_string().ends_with("/x: there is no such file"), "{error}");
+        }
+        let error = error(&["--services", "1000001", "--endpoints-per-service", "1"]);
+        assert!(Refusal::is_behind(&error) && error.to_string().starts_with("1000001 Services are more than"), "{error}");
     }
 }

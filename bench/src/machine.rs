@@ -81,14 +81,33 @@ impl Versions {
     }
 }
 
+/// What this process may do, a bit for each capability (`CapEff` of proc_pid_status(5)).
+pub(crate) fn effective_capabilities() -> u64 {
+    own_mask("CapEff")
+}
+
+/// Whether this process was begun with a signal ignored, as by nohup (`SigIgn`).
+pub(crate) fn ignores(signal: i32) -> bool {
+    own_mask("SigIgn") & 1 << (signal - 1) != 0
+}
+
+fn own_mask(field: &str) -> u64 {
+    value(&read("/proc/self/status"), field).and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or_default()
+}
+
+/// Who a process is a child of. `None` for one that is gone.
+pub(crate) fn parent(process: u32) -> Option<u32> {
+    value(&read(&format!("/proc/{process}/status")), "PPid")?.parse().ok()
+}
+
 /// The load average of the last minute: others at work are the usual reason for a bad percentile.
 pub(crate) fn load_average() -> f64 {
     read("/proc/loadavg").split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default()
 }
 
-/// What can be had without swapping, in MB (`MemAvailable`).
-pub(crate) fn available_memory_mb() -> Option<u64> {
-    kibibytes(&read("/proc/meminfo"), "MemAvailable").map(|kib| kib * 1024 / 1_000_000)
+/// What can be had on this machine without swapping, in bytes (`MemAvailable`).
+pub(crate) fn available_memory() -> Option<u64> {
+    kibibytes(&read("/proc/meminfo"), "MemAvailable").map(|kib| kib * 1024)
 }
 
 /// The most memory a process ever had resident, in MB of 10^6 bytes (`VmHWM`). `None` for one that is gone.

@@ -6,16 +6,19 @@
 mod allocations;
 mod compare;
 mod daemon;
+mod interrupt;
 mod listeners;
 mod machine;
 mod packets;
 mod peer;
 mod probe;
+mod program;
 mod progress;
 mod proxy;
 mod refusal;
 mod report;
 mod results;
+mod rights;
 mod room;
 mod scratch;
 mod session;
@@ -26,7 +29,6 @@ mod table;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use daemon::Daemon;
@@ -69,10 +71,16 @@ fn main() -> ExitCode {
 
 fn run(command: &Command) -> anyhow::Result<()> {
     match command {
-        Command::Compare(asked) => measure("compare", &asked.destination, |daemon, run| compare::measure(asked, daemon, run)),
+        Command::Compare(asked) => {
+            asked.ensure_possible()?;
+            measure("compare", &asked.destination, |daemon, run| compare::measure(asked, daemon, run))
+        }
         Command::Memory(asked) => measure("memory", &asked.destination, |daemon, run| sync::memory::measure(asked, daemon, run)),
         Command::Sync(asked) => measure("sync", &asked.destination, |daemon, run| sync::measure(asked, daemon, run)),
-        Command::Packets(asked) => measure("packets", &asked.destination, |daemon, run| packets::measure(asked, daemon, run)),
+        Command::Packets(asked) => {
+            asked.ensure_possible()?;
+            measure("packets", &asked.destination, |daemon, run| packets::measure(asked, daemon, run))
+        }
         Command::Report(asked) => report::write(asked),
     }
 }
@@ -84,9 +92,10 @@ fn measure(
     work: impl FnOnce(&Daemon, &Session) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let destination = destination.claim(benchmark)?;
-    let daemon = Daemon::beside_this()?;
-    // While there is one thread: the kernel moves only the one that asks into a user namespace.
-    sheave_lab::enter_sandbox().context("the bench needs namespaces of its own")?;
+    rights::ensure_sufficient()?;
+    let daemon = Daemon::beside_this().map_err(Refusal::of)?;
+    rights::enter_sandbox()?;
+    scratch::remove_abandoned();
     let session = Session::begin(benchmark, destination, daemon.commit.clone())?;
     let outcome = work(&daemon, &session);
     session.end(outcome)

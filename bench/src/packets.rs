@@ -24,20 +24,22 @@ mod subject;
 mod tcp;
 mod udp;
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use sheave_tests::apiserver::load::Shape;
 
 use crate::daemon::{Daemon, Plane};
-use crate::peer::{KubeProxy, Mode};
+use crate::peer::Peer;
 use crate::progress::Progress;
 use crate::proxy::Server;
+use crate::refusal::Refusal;
 use crate::room::{self, Room};
 use crate::say;
 use crate::session::{Destination, Session};
 
-use rounds::Plan;
+use rounds::{Audience, Plan, Record};
 use site::{Effort, Site};
 use source_ports::SourcePorts;
 
@@ -50,7 +52,7 @@ pub(crate) struct Arguments {
 
     /// Numbers of Services, each in a network of its own
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "10,1000,10000,30000",
-        value_parser = clap::value_parser!(u32).range(1..=SERVICES_MAX))]
+        value_parser = clap::value_parser!(u32).range(1..))]
     services: Vec<u32>,
 
     /// Endpoints of each Service
@@ -77,31 +79,54 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N")]
     processor: Option<usize>,
 
-    /// A kube-proxy to measure beside sheave, on the same objects
-    #[arg(long, value_name = "FILE")]
-    kube_proxy: Option<PathBuf>,
-
-    /// Its mode
-    #[arg(long, value_name = "MODE", default_value = "nftables", requires = "kube_proxy")]
-    kube_proxy_mode: Mode,
+    #[command(flatten)]
+    peer: Peer,
 
     #[command(flatten)]
     pub(crate) destination: Destination,
 }
 
-/// What the address plan of the load holds.
-const SERVICES_MAX: i64 = 500_000;
-/// Memory of a Service and of an endpoint in API server double, daemon and kernel together: 255 MB were seen for 30,000 of three.
+/// Memory of a Service and of an endpoint in API server double, daemon and kernel together. An estimate, on the safe side.
 const SERVICE_BYTES: f64 = 6_000.0;
 const ENDPOINT_BYTES: f64 = 1_000.0;
 
 impl Arguments {
+    /// Looks at all that can be known before anything is begun.
+    ///
+    /// # Errors
+    /// A size that does not fit, a program that cannot be run, and a processor that cannot be had.
+    pub(crate) fn ensure_possible(&self) -> Result<()> {
+        for services in self.sizes() {
+            let endpoints_per_service = self.endpoints_per_service.into();
+            Shape { services, endpoints_per_service, ..Shape::default() }.check().map_err(Refusal::of)?;
+        }
+        self.ensure_memory()?;
+        self.peer.ensure_runnable()?;
+        ensure_processor(self.processor).map_err(Refusal::of)
+    }
+
+    /// Each once, the smallest first.
+    fn sizes(&self) -> BTreeSet<u32> {
+        self.services.iter().copied().collect()
+    }
+
+    /// Each once.
+    fn planes(&self) -> Vec<Plane> {
+        let mut planes = Vec::new();
+        for plane in &self.plane {
+            if !planes.contains(plane) {
+                planes.push(*plane);
+            }
+        }
+        planes
+    }
+
     /// Whose rules are measured.
     fn servers(&self, daemon: &Daemon) -> Result<Vec<Server>> {
-        let mut servers: Vec<Server> =
-            self.plane.iter().map(|plane| Server::Sheave { daemon: daemon.clone(), plane: *plane }).collect();
-        match &self.kube_proxy {
-            Some(program) => servers.push(Server::KubeProxy(KubeProxy::identify(program, self.kube_proxy_mode)?)),
+        let own = |plane| Server::Sheave { daemon: daemon.clone(), plane };
+        let mut servers: Vec<Server> = self.planes().into_iter().map(own).collect();
+        match self.peer.identify()? {
+            Some(peer) => servers.push(Server::KubeProxy(peer)),
             None => say("no --kube-proxy was given: sheave is compared with pods that are addressed directly only"),
         }
         Ok(servers)
@@ -110,18 +135,18 @@ impl Arguments {
     /// What all networks take together: each is there until the end.
     fn bytes(&self) -> f64 {
         let each = f64::from(self.endpoints_per_service);
-        let of_size = |services: &u32| {
-            let services = f64::from(*services);
+        let of_size = |services: u32| {
+            let services = f64::from(services);
             let whoever = services * (SERVICE_BYTES + ENDPOINT_BYTES * each);
-            let own = self.plane.iter().map(|_| whoever);
-            let peer = self.kube_proxy.iter().map(|_| whoever + Room::KUBE_PROXY.of(services * each));
+            let own = self.planes().into_iter().map(|_| whoever);
+            let peer = self.peer.kube_proxy.iter().map(|_| whoever + Room::KUBE_PROXY.of(services * each));
             own.chain(peer).sum::<f64>()
         };
-        self.services.iter().map(of_size).sum()
+        self.sizes().into_iter().map(of_size).sum()
     }
 
     fn ensure_memory(&self) -> Result<()> {
-        let sizes = self.services.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        let sizes = self.sizes().iter().map(u32::to_string).collect::<Vec<_>>().join(",");
         room::ensure_available(&format!("all networks of --services {sizes} together"), self.bytes())
     }
 }
@@ -129,32 +154,11 @@ impl Arguments {
 /// Runs all of it.
 ///
 /// # Errors
-/// Missing rights, a size that does not fit, and whatever does not come out as it must: a bench of something broken is no bench.
+/// A peer that is none, and whatever does not come out as it must: a bench of something broken is no bench.
 pub(crate) fn measure(arguments: &Arguments, daemon: &Daemon, session: &Session) -> Result<()> {
     let servers = arguments.servers(daemon)?;
-    arguments.ensure_memory()?;
-    conntrack::ensure_room(SourcePorts::total())?;
-    ensure_processor(arguments.processor)?;
-    let mut sizes = arguments.services.clone();
-    sizes.sort_unstable();
-    sizes.dedup();
-
-    let endpoints = arguments.endpoints_per_service;
-    let building = Progress::new(1 + sizes.len() * servers.len());
-    building.begin("a network without rules");
-    let mut sites = vec![Site::bare(endpoints)?];
-    building.done();
-    for &services in &sizes {
-        for server in &servers {
-            building.begin(&format!("{services} Services, {}", server.name()));
-            sites.push(
-                Site::ruled(server, services, endpoints).with_context(|| format!("{services} Services, {}", server.name()))?,
-            );
-            building.done();
-        }
-    }
-    drop(building);
-
+    conntrack::ensure_room(SourcePorts::total()).map_err(Refusal::of)?;
+    let mut sites = build(&servers, arguments, session)?;
     let cells = rounds::cells(&sites).len();
     let lasting = rounds::slot(arguments.seconds_per_round, cells);
     let effort = Effort { lasting, clients: arguments.clients, processor: arguments.processor };
@@ -162,15 +166,73 @@ pub(crate) fn measure(arguments: &Arguments, daemon: &Daemon, session: &Session)
     say(&format!("{} rounds of {cells} slots of {:.0} ms", plan.rounds, lasting.as_secs_f64() * 1e3));
     let legend: Vec<_> = sites.iter().map(results::Rules::of).collect();
     let progress = Progress::new(cells * usize::try_from(plan.rounds).unwrap_or(usize::MAX));
-    let record = rounds::run(
-        &mut sites,
-        plan,
-        |round| progress.begin(&format!("round {} of {}", round + 1, plan.rounds)),
-        || progress.done(),
-        |record| session.replace(results::measurements(record, &legend)),
-    )?;
+    let onlooker = Onlooker { rounds: plan.rounds, progress, legend: &legend, session };
+    let record = rounds::run(&mut sites, plan, &onlooker)?;
     results::add_figures(session, &record, &legend);
     Ok(())
+}
+
+/// Builds all networks, the small ones first. A kube-proxy that serves some sizes and not a larger one is left out from there on; one
+/// that does not serve the first is an error, before anybody waits for rounds without it.
+fn build(servers: &[Server], arguments: &Arguments, session: &Session) -> Result<Vec<Site>> {
+    let (endpoints, sizes) = (arguments.endpoints_per_service, arguments.sizes());
+    let progress = Progress::new(1 + sizes.len() * servers.len());
+    progress.begin("a network without rules");
+    let mut sites = vec![Site::bare(endpoints)?];
+    progress.done();
+    let mut peer_is_lost = false;
+    for services in sizes {
+        for server in servers {
+            let what = format!("{services} Services, {}", server.name());
+            let is_peer = matches!(server, Server::KubeProxy(_));
+            if is_peer && peer_is_lost {
+                session.leave_out(what);
+                continue;
+            }
+            progress.begin(&what);
+            match Site::ruled(server, services, endpoints).context(what) {
+                Ok(site) => sites.push(site),
+                Err(error) if is_peer && sites.iter().any(Site::is_of_a_peer) => {
+                    session.leave_out(format!("{error:#}"));
+                    peer_is_lost = true;
+                }
+                Err(error) => return Err(error),
+            }
+            progress.done();
+        }
+    }
+    Ok(sites)
+}
+
+/// Shows and keeps what rounds bring.
+struct Onlooker<'a> {
+    rounds: u32,
+    progress: Progress,
+    legend: &'a [results::Rules],
+    session: &'a Session,
+}
+
+impl Audience for Onlooker<'_> {
+    fn round_begins(&self, round: u32) {
+        self.progress.begin(&format!("round {} of {}", round + 1, self.rounds));
+    }
+
+    fn slot_done(&self) {
+        self.progress.done();
+    }
+
+    fn site_lost(&self, site: usize, error: &anyhow::Error) {
+        let whose = self.legend.get(site).map(ToString::to_string).unwrap_or_default();
+        self.session.leave_out(format!("the rest of {whose}: {error:#}"));
+    }
+
+    fn seen(&self, record: &Record) {
+        let measurements = results::measurements(record, self.legend);
+        // Nothing takes no place of something that an earlier run has kept.
+        if !measurements.is_empty() {
+            self.session.replace(measurements);
+        }
+    }
 }
 
 /// Tries on a thread that ends: this one is to stay free.
@@ -186,25 +248,16 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
 
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        arguments: Arguments,
-    }
-
     fn parse(arguments: &[&str]) -> Result<Arguments, String> {
-        let line = ["packets"].iter().chain(arguments);
-        Cli::try_parse_from(line).map(|cli| cli.arguments).map_err(|error| error.to_string())
+        crate::tests::parse(arguments)
     }
 
     #[test]
     fn sizes_are_a_list_and_each_is_judged() {
         assert_eq!(parse(&["--services", "10,30000"]).unwrap().services, [10, 30_000]);
-        for bad in ["0", "10,", "10,many", "500001", "-1"] {
+        for bad in ["0", "10,", "10,many", "-1"] {
             assert!(parse(&["--services", bad]).is_err(), "{bad}");
         }
         for bad in ["0", "nan", "inf", "-1", "1e9"] {
@@ -220,18 +273,21 @@ mod tests {
     }
 
     #[test]
-    fn a_mode_without_a_kube_proxy_is_refused() {
-        assert!(parse(&["--kube-proxy-mode", "iptables"]).unwrap_err().contains("--kube-proxy"));
-        let arguments = parse(&["--kube-proxy", "/x", "--kube-proxy-mode", "iptables"]).unwrap();
-        assert_eq!(arguments.kube_proxy_mode, Mode::Iptables);
+    fn what_is_asked_for_twice_is_measured_once_and_takes_room_once() {
+        let twice = parse(&["--services", "1000,10,1000", "--plane", "nftables,nftables"]).unwrap();
+        assert_eq!((twice.sizes().into_iter().collect::<Vec<_>>(), twice.planes().len()), (vec![10, 1_000], 1));
+        assert_eq!(twice.bytes(), parse(&["--services", "10,1000"]).unwrap().bytes());
     }
 
     #[test]
     fn what_does_not_fit_is_told_before_anything_is_built() {
-        let sizes = vec!["500000"; 2_000].join(",");
-        let error = parse(&["--services", &sizes, "--endpoints-per-service", "100"]).unwrap().ensure_memory().unwrap_err();
-        assert!(error.to_string().contains("MB are available"), "{error}");
-        assert!(parse(&[]).unwrap().ensure_memory().is_ok(), "the defaults fit every machine that can run the tests");
+        let sizes = (500_000..502_000).map(|services| services.to_string()).collect::<Vec<_>>().join(",");
+        let error = |arguments: &[&str]| parse(arguments).unwrap().ensure_possible().unwrap_err();
+        let memory = error(&["--services", &sizes]);
+        assert!(Refusal::is_behind(&memory) && memory.to_string().contains("MB are available"), "{memory}");
+        let addresses = error(&["--services", "10,100000", "--endpoints-per-service", "100"]);
+        assert!(Refusal::is_behind(&addresses) && addresses.to_string().starts_with("10000000 endpoints are"), "{addresses}");
+        assert!(parse(&[]).unwrap().ensure_possible().is_ok(), "the defaults fit every machine that can run the tests");
         let (alone, beside) = (parse(&[]).unwrap().bytes(), parse(&["--kube-proxy", "/x"]).unwrap().bytes());
         assert!(beside > 2.0 * alone, "a kube-proxy takes more than what is measured beside it: {beside}");
     }

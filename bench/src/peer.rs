@@ -1,17 +1,29 @@
-//! kube-proxy, if one was given: whether it is one, and how it is told to serve.
+//! kube-proxy, if one was given: how it is asked for, and how it is told to serve.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use clap::ValueEnum;
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
 use serde_json::json;
-use sheave_lab::Namespace;
 use tempfile::NamedTempFile;
 
+use crate::program::{self, kubernetes_version};
 use crate::scratch;
+
+/// Which one, on the command line of whatever compares with it.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Peer {
+    /// A kube-proxy to measure beside sheave, on the same objects. A script that starts one should end in `exec`: memory and processor
+    /// time are those of this program, and all that it starts ends with it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kube_proxy: Option<PathBuf>,
+
+    /// Its mode
+    #[arg(long, value_name = "MODE", default_value = "nftables", requires = "kube_proxy")]
+    pub(crate) kube_proxy_mode: Mode,
+}
 
 /// A program that says that it is kube-proxy.
 #[derive(Clone, Debug)]
@@ -39,8 +51,28 @@ pub(crate) enum Access<'a> {
     Kubeconfig(&'a Path),
 }
 
-/// For printing a version.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// As on the command line.
+const OPTION: &str = "--kube-proxy";
+
+impl Peer {
+    /// Whether there is such a program, if one was asked for.
+    ///
+    /// # Errors
+    /// If it cannot be run.
+    pub(crate) fn ensure_runnable(&self) -> Result<()> {
+        self.kube_proxy.iter().try_for_each(|program| program::ensure_runnable(OPTION, program))
+    }
+
+    /// Asks it who it is.
+    ///
+    /// # Errors
+    /// If it is not there, cannot be run, does not answer, or is something else.
+    pub(crate) fn identify(&self) -> Result<Option<KubeProxy>> {
+        let Some(program) = &self.kube_proxy else { return Ok(None) };
+        let (program, version) = program::identify(OPTION, program, "kube-proxy", kubernetes_version)?;
+        Ok(Some(KubeProxy { program, version, mode: self.kube_proxy_mode }))
+    }
+}
 
 impl Mode {
     pub(crate) fn name(self) -> &'static str {
@@ -53,15 +85,6 @@ impl Mode {
 }
 
 impl KubeProxy {
-    /// Asks the program who it is, in a namespace of its own: nobody knows yet what it does.
-    ///
-    /// # Errors
-    /// If it is not there, cannot be run, does not answer, or is something else.
-    pub(crate) fn identify(program: &Path, mode: Mode) -> Result<Self> {
-        let version = ask("--kube-proxy", program, "kube-proxy", kubernetes_version)?;
-        Ok(Self { program: program.to_owned(), version, mode })
-    }
-
     /// The command that serves a node, and the configuration file that it reads; the file must stay until it has ended.
     ///
     /// Its requests to the API server double are told to be JSON, which is what that one speaks. The limits on conntrack are left
@@ -96,49 +119,26 @@ impl KubeProxy {
     }
 }
 
-/// Asks a program for its version, in a namespace of its own: nobody knows yet what it does. `option` named it, `version` finds it in
-/// what it should print.
-///
-/// # Errors
-/// If it is not there, cannot be run, does not answer, or is something else.
-pub(crate) fn ask(option: &str, program: &Path, name: &str, version: fn(&str) -> Option<String>) -> Result<String> {
-    let shown = format!("{option} {}", program.display());
-    ensure!(program.is_file(), "{shown}: there is no such file");
-    let mut command = Command::new(program);
-    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let place = Namespace::new("peer")?;
-    let mut process = place.spawn(command).with_context(|| format!("{shown}: it cannot be run"))?;
-    let status = process.wait(PATIENCE).with_context(|| format!("{shown}: `--version` does not end"))?;
-    let output = process.child().stdout.take().context("the program's output")?;
-    let said = std::io::read_to_string(output).unwrap_or_default();
-    match version(&said) {
-        Some(version) if status.success() => Ok(version),
-        _ => bail!("{shown} is not {name}: `--version` printed {:?} ({status})", said.lines().next().unwrap_or_default()),
-    }
-}
-
-/// "Kubernetes v1.36.2" is what every component of Kubernetes prints.
-pub(crate) fn kubernetes_version(said: &str) -> Option<String> {
-    let version = said.trim().strip_prefix("Kubernetes ")?;
-    (version.starts_with('v') && !version.contains(char::is_whitespace)).then(|| version.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parse(arguments: &[&str]) -> Result<Peer, String> {
+        crate::tests::parse(arguments)
+    }
+
     #[test]
-    fn a_version_is_kubernetes_own_and_nothing_else() {
-        assert_eq!(kubernetes_version("Kubernetes v1.36.2\n").as_deref(), Some("v1.36.2"));
-        for other in ["", "sheave 0.1.0", "Kubernetes", "Kubernetes 1.36", "Kubernetes v1 and more", "v1.36.2"] {
-            assert_eq!(kubernetes_version(other), None, "{other}");
-        }
+    fn a_mode_is_one_of_a_kube_proxy() {
+        assert!(parse(&["--kube-proxy-mode", "iptables"]).unwrap_err().contains("--kube-proxy"));
+        assert!(parse(&["--kube-proxy", "/x", "--kube-proxy-mode", "userspace"]).is_err());
+        assert_eq!(parse(&["--kube-proxy", "/x", "--kube-proxy-mode", "ipvs"]).unwrap().kube_proxy_mode, Mode::Ipvs);
     }
 
     #[test]
     fn what_is_not_there_is_said_to_be_missing() {
-        let error = KubeProxy::identify(Path::new("/nowhere/kube-proxy"), Mode::Nftables).unwrap_err();
+        let error = parse(&["--kube-proxy", "/nowhere/kube-proxy"]).unwrap().ensure_runnable().unwrap_err();
         assert_eq!(error.to_string(), "--kube-proxy /nowhere/kube-proxy: there is no such file");
+        parse(&[]).unwrap().ensure_runnable().unwrap();
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::proxy::{NODE, Proxy};
 
-/// The pod behind it. Far from the load's own pods, which begin at 10.128.0.0.
+/// The pod behind it. The load's own begin at 10.128.0.0; a load of some millions has an endpoint here, too, which nobody asks.
 pub(crate) const POD: Ipv4Addr = Ipv4Addr::new(10, 180, 0, 1);
 /// Its ClusterIP, of the double's first ServiceCIDR and below those of the load.
 pub(crate) const IP: Ipv4Addr = Ipv4Addr::new(10, 96, 7, 7);
@@ -18,7 +18,7 @@ pub(crate) const PORT: u16 = 80;
 pub(crate) const ATTEMPT: Duration = Duration::from_millis(10);
 /// The load's own: that of a real API server called `default` comes some time after the server is ready.
 const NAMESPACE: &str = "load";
-/// Beyond this, something is broken rather than slow: kube-proxy wants half a minute for 30,000 Services.
+/// Beyond this, something is broken rather than slow, even where all rules are written as one text.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The Service.
@@ -58,5 +58,5 @@ pub(crate) fn await_through(proxy: &mut Proxy, mut attempt: impl FnMut() -> Resu
 /// # Errors
 /// Always, with what the proxy said last.
 pub(crate) fn give_up(proxy: &Proxy) -> Result<Instant> {
-    bail!("no packet to {IP}:{PORT} came where it must within {PATIENCE:?}; the proxy said:\n{}", proxy.last_words())
+    bail!("no packet to {IP}:{PORT} came where it must within {PATIENCE:?}; the proxy {}", proxy.last_words())
 }

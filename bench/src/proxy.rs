@@ -15,6 +15,7 @@ use tempfile::NamedTempFile;
 use crate::daemon::{Daemon, Plane};
 use crate::machine;
 use crate::peer::{Access, KubeProxy};
+use crate::program;
 use log::Log;
 pub(crate) use log::Sync;
 
@@ -25,7 +26,7 @@ pub(crate) enum Server {
     KubeProxy(KubeProxy),
 }
 
-/// It, serving. Dropping it kills it; its rules go with their namespace.
+/// It, serving. Dropping it kills it and all that it started; its rules go with their namespace.
 pub(crate) struct Proxy {
     process: Process,
     /// When it was spawned.
@@ -70,9 +71,9 @@ impl Server {
         }
         // Ctrl-C at a terminal goes to the whole group: the bench is to end first, and the kernel ends the proxy with it.
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let program = command.get_program().to_string_lossy().into_owned();
+        let name = command.get_program().to_string_lossy().into_owned();
         let started = Instant::now();
-        let mut process = node.spawn(command).with_context(|| format!("starting {program}"))?;
+        let mut process = node.spawn_contained(command).with_context(|| format!("starting {name}"))?;
         let log = Log::follow(process.child().stderr.take().context("it has no log")?)?;
         Ok(Proxy { process, started, log, _configuration: configuration })
     }
@@ -84,7 +85,7 @@ impl Proxy {
         let ended = self.process.child().try_wait().context("asking for the proxy's end")?;
         if let Some(status) = ended {
             self.log.await_end(LAST_WORDS);
-            bail!("the proxy ended ({status}):\n{}", self.last_words());
+            bail!("the proxy ended ({status}) and {}", self.last_words());
         }
         Ok(())
     }
@@ -94,7 +95,7 @@ impl Proxy {
     pub(crate) fn ensure_wrote(&self, server: &Server, services: u32) -> Result<()> {
         let Server::Sheave { .. } = server else { return Ok(()) };
         let synced = self.log.await_services(services.into(), PATIENCE);
-        ensure!(synced >= services.into(), "the daemon wrote {synced} Services of {services}:\n{}", self.last_words());
+        ensure!(synced >= services.into(), "the daemon wrote {synced} Services of {services}; it {}", self.last_words());
         Ok(())
     }
 
@@ -102,7 +103,7 @@ impl Proxy {
     pub(crate) fn next_sync(&mut self) -> Result<Sync> {
         let Some(sync) = self.log.next_sync(PATIENCE) else {
             self.ensure_running()?;
-            bail!("no sync within {PATIENCE:?}; the daemon said:\n{}", self.last_words());
+            bail!("no sync within {PATIENCE:?}; the daemon {}", self.last_words());
         };
         Ok(sync)
     }
@@ -115,22 +116,23 @@ impl Proxy {
     /// Processor time of sheave's loop so far: taking in objects, and syncs.
     pub(crate) fn loop_time(&self) -> Result<Duration> {
         let time = machine::thread_time(self.process.id(), "sync");
-        time.with_context(|| format!("the daemon's loop has ended:\n{}", self.last_words()))
+        time.with_context(|| format!("the daemon's loop has ended; it {}", self.last_words()))
     }
 
     /// Peak and present memory in MB, without that of programs it starts.
     pub(crate) fn memory(&self) -> Result<(f64, f64)> {
         let id = self.process.id();
         let memory = machine::peak_rss_mb(id).zip(machine::rss_mb(id));
-        memory.with_context(|| format!("the proxy has ended:\n{}", self.last_words()))
+        memory.with_context(|| format!("the proxy has ended and {}", self.last_words()))
     }
 
     /// Processor time so far, with that of programs it started and that have ended.
     pub(crate) fn processor_time(&self) -> Result<Duration> {
-        machine::process_time(self.process.id()).with_context(|| format!("the proxy has ended:\n{}", self.last_words()))
+        machine::process_time(self.process.id()).with_context(|| format!("the proxy has ended and {}", self.last_words()))
     }
 
+    /// What it said last, as it stands behind its name.
     pub(crate) fn last_words(&self) -> String {
-        self.log.last_words()
+        program::said(&self.log.last_words())
     }
 }

@@ -1,24 +1,23 @@
 //! A run under way: what it has found so far, and where that goes, however it ends.
 //!
-//! Everything that a run makes in the kernel belongs to namespaces and processes that end with this one, so an interrupt needs no
-//! orderly way back through whatever waits: what has been measured is written, and the process ends.
+//! See [`interrupt`] for an end from outside.
 
 mod place;
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::results::{Held, Measurement, Profile, Results};
-use crate::{machine, say, scratch, table};
+use crate::{interrupt, machine, say, table};
 use place::Place;
 
-/// Exit code after SIGINT, as shells have it.
-const INTERRUPTED: i32 = 128 + 2;
+/// For an interrupt to end the process.
+const ENDING: Duration = Duration::from_secs(30);
 
 /// Where results go.
 #[derive(Clone, Debug, Default, Args)]
@@ -86,7 +85,8 @@ impl Session {
         }
         let shared = Shared { destination, results: Mutex::new(Some(results)), left_out: Mutex::default() };
         let session = Self(Arc::new(shared));
-        session.watch_for_interrupts()?;
+        let interrupted = session.clone();
+        interrupt::watch(move |by| interrupted.interrupted(by))?;
         Ok(session)
     }
 
@@ -107,6 +107,10 @@ impl Session {
 
     /// Something is not measured, and the rest is none the worse for it: the run goes on, is whole, and fails at its end.
     pub(crate) fn leave_out(&self, what: String) {
+        // What fails once everything is being ended is nobody's news.
+        if self.lock().is_some() {
+            say(&format!("left out: {what}"));
+        }
         self.0.left_out.lock().unwrap_or_else(PoisonError::into_inner).push(what);
     }
 
@@ -118,7 +122,11 @@ impl Session {
     pub(crate) fn end(&self, outcome: Result<()>) -> Result<()> {
         let cut_off = outcome.is_err();
         let outcome = outcome.and_then(|()| self.ensure_all());
-        let Some(results) = self.take(cut_off) else { return outcome };
+        let Some(results) = self.take(cut_off) else {
+            // An interrupt has taken them. It has ended whatever this waited for, ends this process next, and has the last word.
+            std::thread::sleep(ENDING);
+            return outcome;
+        };
         // A run that has measured nothing replaces nothing.
         if outcome.is_err() && is_empty(&results) {
             return outcome;
@@ -177,34 +185,21 @@ impl Session {
         self.0.results.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn watch_for_interrupts(&self) -> Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("making a runtime")?;
-        let (mut interrupt, mut terminate) = {
-            let _entered = runtime.enter();
-            let listen = |kind| signal(kind).context("listening for signals");
-            (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?)
-        };
-        let session = self.clone();
-        let watch = move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-            });
-            // Gone already: the run ended at the same moment, and says so itself.
-            let Some(results) = session.take(true) else { return };
-            say("\nsheave-bench: interrupted; namespaces, rules and processes go with this one");
-            if !is_empty(&results)
-                && let Err(error) = session.deliver(&results)
-            {
-                say(&format!("sheave-bench: {error:#}"));
-            }
-            scratch::remove();
-            std::process::exit(INTERRUPTED);
-        };
-        std::thread::Builder::new().name("interrupts".into()).spawn(watch).context("watching for interrupts")?;
-        Ok(())
+    /// Hands out what there is, and says whether there was anything to hand out: otherwise the run ended at the same moment, and says so
+    /// itself.
+    fn interrupted(&self, by: &str) -> bool {
+        let Some(results) = self.take(true) else { return false };
+        // The terminal shows ^C, or a bar, on that line.
+        let line = if std::io::stderr().is_terminal() { "\n" } else { "" };
+        if is_empty(&results) {
+            say(&format!("{line}sheave-bench: interrupted by {by}, nothing measured yet"));
+            return true;
+        }
+        say(&format!("{line}sheave-bench: interrupted by {by}; this is what was measured until then"));
+        if let Err(error) = self.deliver(&results) {
+            say(&format!("sheave-bench: {error:#}"));
+        }
+        true
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         a_stopped_server_breaks_a_tcp_flow;
         machines_that_are_cut_off_come_back;
         nothing_outlives_a_killed_process;
+        what_a_contained_process_starts_ends_with_it needs ["tool:setsid"];
     )
     .to_vec()
 }
@@ -335,6 +336,28 @@ fn be_killed() -> anyhow::Result<()> {
     loop {
         std::thread::park();
     }
+}
+
+/// Also what has left for a session of its own. And a contained process finds itself in `/proc`.
+fn what_a_contained_process_starts_ends_with_it() -> anyhow::Result<()> {
+    let lab = Lab::new()?;
+    let mut command = Command::new("sh");
+    command.args(["-c", "setsid sleep 1000 & (sleep 1000 &) ; cat /proc/$$/comm; exec sleep 1000"]).stdout(Stdio::piped());
+    let mut first = lab.node().spawn_contained(command)?;
+    let mut out = std::io::BufReader::new(first.child().stdout.take().context("a pipe")?);
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut out, &mut line)?;
+    ensure!(line.trim() == "sh", "`{line}`");
+    let own = fs::read_link(format!("/proc/{}/ns/pid", first.id()))?;
+    ensure!(own != fs::read_link("/proc/self/ns/pid")?, "{}", own.display());
+    let of_it = || {
+        let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+        all.filter(|process| fs::read_link(process.path().join("ns/pid")).is_ok_and(|namespace| namespace == own)).count()
+    };
+    ensure!(of_it() >= 3, "itself and two others: {}", of_it());
+    drop(first);
+    ensure!(of_it() == 0, "{} have outlived it", of_it());
+    Ok(())
 }
 
 /// Whether a process exists and is no zombie.

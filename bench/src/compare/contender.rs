@@ -106,7 +106,7 @@ fn all_programmed(server: &Server, shape: Shape, answered: Instant, proxy: &mut 
         proxy.ensure_running()?;
         std::thread::sleep(COUNT_EVERY);
     }
-    bail!("fewer than {wanted} virtual servers within {PATIENCE:?}; the proxy said:\n{}", proxy.last_words())
+    bail!("fewer than {wanted} virtual servers within {PATIENCE:?}; the proxy {}", proxy.last_words())
 }
 
 fn virtual_servers(listed: &str) -> usize {

@@ -22,7 +22,7 @@ use sheave_tests::apiserver::load::Shape;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-use crate::peer::{ask, kubernetes_version};
+use crate::program::{self, identify, kubernetes_version};
 use crate::proxy::NODE_ADDRESS;
 use crate::scratch;
 
@@ -46,13 +46,19 @@ pub(super) struct ControlPlane {
     directory: TempDir,
 }
 
-const ETCD: &str = "http://127.0.0.1:2379";
+/// What names them on the command line.
+pub(super) const API_SERVER: &str = "--kube-apiserver";
+pub(super) const ETCD: &str = "--etcd";
+
+const ETCD_URL: &str = "http://127.0.0.1:2379";
 const PORT: &str = "6443";
 /// All ClusterIPs of the load are in it; a range for the flag may not be wider.
 const CLUSTER_IPS: &str = "10.96.0.0/12";
 /// Until it is ready.
 const PATIENCE: Duration = Duration::from_secs(90);
 const ASK_EVERY: Duration = Duration::from_millis(100);
+/// For one answer. A server that takes longer has stopped to answer.
+const ANSWER: Duration = Duration::from_secs(30);
 /// Objects that are created at once.
 const AT_ONCE: usize = 16;
 /// Of a log, when something fails.
@@ -61,9 +67,9 @@ const LAST_LINES: usize = 12;
 impl Programs {
     /// Asks both who they are.
     pub(super) fn identify(api_server: &Path, etcd: &Path) -> Result<Self> {
-        let version = ask("--kube-apiserver", api_server, "kube-apiserver", kubernetes_version)?;
-        ask("--etcd", etcd, "etcd", etcd_version)?;
-        Ok(Self { api_server: api_server.to_owned(), etcd: etcd.to_owned(), version })
+        let (api_server, version) = identify(API_SERVER, api_server, "kube-apiserver", kubernetes_version)?;
+        let (etcd, _) = identify(ETCD, etcd, "etcd", etcd_version)?;
+        Ok(Self { api_server, etcd, version })
     }
 }
 
@@ -85,16 +91,15 @@ impl ControlPlane {
             let client = runtime.block_on(client(&kubeconfig(directory.path())))?;
             let deadline = Instant::now() + PATIENCE;
             loop {
-                let ready = runtime.block_on(client.request_text(request("GET", "/readyz", "application/json", Vec::new())?));
-                let Err(unready) = ready else { return Ok(client) };
+                let Err(unready) = runtime.block_on(ask_ready(&client, deadline)) else { return Ok(client) };
                 for (process, name) in [(&mut etcd, "etcd"), (&mut api_server, "kube-apiserver")] {
                     if let Some(status) = process.child().try_wait().with_context(|| format!("asking for the end of {name}"))? {
-                        bail!("{name} ended ({status}):\n{}", last_words(directory.path(), name));
+                        bail!("{name} ended ({status}) and {}", last_words(directory.path(), name));
                     }
                 }
                 if Instant::now() > deadline {
                     let said = last_words(directory.path(), "kube-apiserver");
-                    bail!("kube-apiserver is not ready within {PATIENCE:?} ({unready}); it said:\n{said}");
+                    bail!("kube-apiserver is not ready within {PATIENCE:?} ({unready:#}); it {said}");
                 }
                 std::thread::sleep(ASK_EVERY);
             }
@@ -168,10 +173,19 @@ async fn create(client: Client, document: String) -> Result<()> {
     created.map(drop).with_context(|| format!("creating {} in {path}", object["metadata"]["name"]))
 }
 
+/// Whether it is ready, if it says so before the deadline.
+async fn ask_ready(client: &Client, deadline: Instant) -> Result<()> {
+    let question = client.request_text(request("GET", "/readyz", "application/json", Vec::new())?);
+    let answer = tokio::time::timeout_at(deadline.into(), question).await.context("it does not answer")?;
+    answer.map(drop).context("its last answer")
+}
+
 async fn client(kubeconfig: &Path) -> Result<Client> {
     let file = Kubeconfig::read_from(kubeconfig).context("reading the kubeconfig")?;
     let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
-    Client::try_from(config.context("understanding the kubeconfig")?).context("making a client")
+    let mut config = config.context("understanding the kubeconfig")?;
+    config.read_timeout = Some(ANSWER);
+    Client::try_from(config).context("making a client")
 }
 
 fn request(method: &str, path: &str, content_type: &str, body: Vec<u8>) -> Result<Request<Vec<u8>>> {
@@ -231,9 +245,9 @@ fn etcd_command(programs: &Programs, directory: &Path) -> Command {
     // Nothing of it is to outlive the run, so it need not reach the disk (etcd 3.5 and later).
     command.arg("--data-dir").arg(directory.join("etcd")).arg("--unsafe-no-fsync=true").args([
         "--listen-client-urls",
-        ETCD,
+        ETCD_URL,
         "--advertise-client-urls",
-        ETCD,
+        ETCD_URL,
         "--listen-peer-urls",
         "http://127.0.0.1:0",
     ]);
@@ -244,7 +258,7 @@ fn api_server_command(programs: &Programs, directory: &Path) -> Command {
     let mut command = Command::new(&programs.api_server);
     let file = |flag: &str, name: &str| format!("{flag}={}", directory.join(name).display());
     command
-        .args(["--bind-address=127.0.0.1".to_owned(), format!("--secure-port={PORT}"), format!("--etcd-servers={ETCD}")])
+        .args(["--bind-address=127.0.0.1".to_owned(), format!("--secure-port={PORT}"), format!("--etcd-servers={ETCD_URL}")])
         .args([format!("--advertise-address={NODE_ADDRESS}"), format!("--service-cluster-ip-range={CLUSTER_IPS}")])
         .args([file("--tls-cert-file", "server.crt"), file("--tls-private-key-file", "server.key")])
         .args([file("--service-account-key-file", "accounts.key"), file("--service-account-signing-key-file", "accounts.key")])
@@ -260,18 +274,19 @@ fn logged(node: &Namespace, mut command: Command, directory: &Path, name: &str) 
     let again = log.try_clone().with_context(|| format!("making the log of {name}"))?;
     command.stdin(Stdio::null()).stdout(log).stderr(again);
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    node.spawn(command).with_context(|| format!("starting {name}"))
+    node.spawn_contained(command).with_context(|| format!("starting {name}"))
 }
 
 fn log(directory: &Path, name: &str) -> PathBuf {
     directory.join(format!("{name}.log"))
 }
 
+/// As they stand behind its name.
 fn last_words(directory: &Path, name: &str) -> String {
     let text = fs::read(log(directory, name)).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+    program::said(&lines[lines.len().saturating_sub(LAST_LINES)..].join("\n"))
 }
 
 #[cfg(test)]
@@ -298,6 +313,18 @@ mod tests {
             assert!(Path::new(path).is_file(), "{file}: {path}");
         }
         Kubeconfig::read_from(kubeconfig(directory.path())).unwrap();
+    }
+
+    #[test]
+    fn a_server_that_never_answers_is_told_as_one() {
+        let silent = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap()).parse().unwrap();
+        let error = runtime.block_on(async {
+            let client = Client::try_from(kube::Config::new(url)).unwrap();
+            ask_ready(&client, Instant::now() + Duration::from_millis(50)).await.unwrap_err()
+        });
+        assert!(error.to_string().starts_with("it does not answer"), "{error}");
     }
 
     #[test]

@@ -29,7 +29,7 @@ struct Changed {
     values: [String; 2],
 }
 
-/// Whether nft is there at all: better now than after the other measurements.
+/// Whether nft is there at all.
 pub(super) fn ensure_there() -> Result<()> {
     let status = Command::new("nft").arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     let there = status.context("running nft, which sheave is to be compared with, since there is no --kube-proxy")?;
@@ -43,7 +43,7 @@ pub(super) fn list(node: &Namespace, into: &NamedTempFile) -> Result<()> {
     let mut command = Command::new("nft");
     command.args(["list", "table", "inet", TABLE]).stdin(Stdio::null()).stdout(output).stderr(Stdio::inherit());
     // The lab's process: listing takes seconds, and is not to outlive an interrupted run.
-    let status = node.spawn(command)?.child().wait().context("waiting for nft")?;
+    let status = node.spawn_contained(command)?.child().wait().context("waiting for nft")?;
     ensure!(status.success(), "nft list table failed ({status})");
     Ok(())
 }
@@ -65,6 +65,7 @@ pub(super) fn run(ruleset: &NamedTempFile, changes: u32) -> Result<Seen> {
         script.write_all(changed.script(change).as_bytes()).context("writing a script for nft")?;
         script.seek(SeekFrom::Start(0)).context("rewinding a script for nft")?;
         let begun = Instant::now();
+        // Not contained: making a PID namespace takes long enough to be seen in a change.
         let mut process = place.spawn(nft(script)?)?;
         ensure_done(process.child().wait().context("waiting for nft")?)?;
         durations.push(begun.elapsed());

@@ -1,6 +1,7 @@
 //! What was seen, as measurements of the common envelope.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::results::Measurement;
 use crate::session::Session;
@@ -31,6 +32,13 @@ impl Rules {
             None => ("none".to_owned(), 0),
         };
         Self { name, services, subjects: site.subjects().collect() }
+    }
+}
+
+impl fmt::Display for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, services, subjects: _ } = self;
+        write!(f, "{services} Services, {name}")
     }
 }
 

@@ -3,7 +3,7 @@
 //! A machine with others on it is slow for seconds, and then is not. What is compared must therefore be measured close together,
 //! and not always in the same order: a ratio is taken within one round, and of all rounds' ratios the middle one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -96,36 +96,59 @@ pub(super) struct Plan {
     pub(super) effort: Effort,
 }
 
-/// Runs all rounds. `begin` is told of each round, `done` of each slot, and `complete` what there is after each round.
-pub(super) fn run(
-    sites: &mut [Site],
-    plan: Plan,
-    begin: impl Fn(u32),
-    done: impl Fn(),
-    complete: impl Fn(&Record),
-) -> Result<Record> {
+/// Who is told how it goes.
+pub(super) trait Audience {
+    /// A round begins; the first is 0.
+    fn round_begins(&self, round: u32);
+
+    /// Something was measured once more.
+    fn slot_done(&self);
+
+    /// A kube-proxy has failed: its network is not visited any more.
+    fn site_lost(&self, site: usize, error: &anyhow::Error);
+
+    /// There is more to see, after each round and when the last one was cut off.
+    fn seen(&self, record: &Record);
+}
+
+/// Runs all rounds.
+///
+/// # Errors
+/// If sheave or the network without rules fails: the others are compared with them.
+pub(super) fn run(sites: &mut [Site], plan: Plan, audience: &impl Audience) -> Result<Record> {
     let mut record = Record::default();
     let mut cells = cells(sites);
+    let mut lost = BTreeSet::new();
     let mut random = StdRng::seed_from_u64(plan.seed);
     for round in 0..plan.rounds {
-        begin(round);
+        audience.round_begins(round);
         cells.shuffle(&mut random);
         for &cell in &cells {
+            if lost.contains(&cell.site) {
+                continue;
+            }
             let site = &mut sites[cell.site];
             // Not always at the same moment of whatever else has a period.
             let lasting = plan.effort.lasting.mul_f64(random.random_range(0.95..1.05));
-            match site.measure(cell.subject, cell.measure, Effort { lasting, ..plan.effort }) {
+            let effort = Effort { lasting, ..plan.effort };
+            let measured = site.measure(cell.subject, cell.measure, effort);
+            // First, for it is the better explanation; and rules that nobody keeps any more would go on to answer.
+            match site.ensure_running().and(measured) {
                 Ok(seen) => record.take(round, cell, &seen),
                 Err(error) => {
-                    // The better explanation, if there is one.
-                    site.ensure_running()?;
-                    return Err(error);
+                    if !site.is_of_a_peer() {
+                        audience.seen(&record);
+                        return Err(error);
+                    }
+                    audience.site_lost(cell.site, &error);
+                    lost.insert(cell.site);
                 }
             }
-            done();
+            audience.slot_done();
         }
+        cells.retain(|cell| !lost.contains(&cell.site));
         record.rounds += 1;
-        complete(&record);
+        audience.seen(&record);
     }
     Ok(record)
 }

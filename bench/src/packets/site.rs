@@ -46,7 +46,7 @@ pub(super) struct Effort {
 
 /// A SYN to an address that is not programmed is lost; the next attempt must not wait for its retransmission.
 const ATTEMPT: Duration = Duration::from_millis(20);
-/// Beyond this, something is broken rather than slow: kube-proxy wants half a minute for 30,000 Services.
+/// Beyond this, something is broken rather than slow, even where all rules are written as one text.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 impl Site {
@@ -111,6 +111,11 @@ impl Site {
         Ok(seen)
     }
 
+    /// Whether its rules are those of somebody else: whoever brings a kube-proxy may bring one that fails, and loses it alone.
+    pub(super) fn is_of_a_peer(&self) -> bool {
+        matches!(self.rules, Some((Server::KubeProxy(_), _)))
+    }
+
     /// Whether the proxy still serves.
     pub(super) fn ensure_running(&mut self) -> Result<()> {
         self.proxy.as_mut().map_or(Ok(()), Proxy::ensure_running)
@@ -138,7 +143,7 @@ impl Site {
                 }
                 if begun > deadline {
                     let words = self.proxy.as_ref().map(Proxy::last_words).unwrap_or_default();
-                    bail!("{subject}: no answer at {to} within {PATIENCE:?}; the proxy said:\n{words}");
+                    bail!("{subject}: no answer at {to} within {PATIENCE:?}; the proxy {words}");
                 }
                 // A refusal comes at once: the proxy needs the processor more.
                 std::thread::sleep(ATTEMPT.saturating_sub(begun.elapsed()));

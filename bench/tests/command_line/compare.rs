@@ -1,33 +1,20 @@
-//! `sheave-bench compare` from its command line: what it compares with, how it refuses, and what it leaves behind.
+//! `sheave-bench compare` from its command line: what it compares with, and how it refuses.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::geteuid;
 use serde_json::Value;
 
-use crate::stand_in::{self, daemon, error_of, script};
+use crate::stand_in::{self, daemon, error_of, kube_proxy, refusal_of, script};
 
 /// Small, and quick even in a debug build.
 const SMALL: [&str; 8] = ["--services", "10", "--endpoints-per-service", "3", "--changes", "2", "--output", "json"];
 
 fn bench(arguments: &[&str]) -> Command {
     stand_in::bench("compare", arguments)
-}
-
-/// A kube-proxy that reads the command line and the configuration which one gets, and serves by other means.
-fn kube_proxy(directory: &Path, mode: &str) -> String {
-    let body = format!(
-        r#"[ "$1" = --version ] && exec echo Kubernetes v1.36.2
-[ "$1" = --config ] && grep -q '"mode":"{mode}"' "$2" && [ "$3" = --master ] && [ "$5" = --hostname-override ] || exit 1
-exec {} run --source kube --api-server "$4" --node-name "$6" --cluster-cidr 10.128.0.0/9"#,
-        daemon().display()
-    );
-    script(&directory.join("kube-proxy"), &body)
 }
 
 fn result(command: &mut Command) -> Value {
@@ -47,13 +34,6 @@ fn ensure_positive(of: &Value, names: &[&str]) {
     for name in names {
         assert!(of[name].as_f64().is_some_and(|value| value > 0.0), "{name}: {of:#}");
     }
-}
-
-/// Processes of this name in all of the machine.
-fn processes(name: &str) -> BTreeSet<i32> {
-    let all = fs::read_dir("/proc").expect("a /proc").flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let called = |process: &i32| fs::read_to_string(format!("/proc/{process}/comm")).is_ok_and(|comm| comm.trim() == name);
-    all.filter(called).collect()
 }
 
 #[test]
@@ -95,10 +75,10 @@ fn a_real_api_server_takes_the_place_of_the_double() {
 fn an_api_server_needs_its_etcd_and_both_must_be_what_they_say() {
     let directory = tempfile::tempdir().unwrap();
     let [server, etcd] = control_plane(directory.path());
-    assert!(error_of(&bench(&["--kube-apiserver", &server]).output().unwrap()).contains("--etcd"));
-    let error = error_of(&bench(&["--kube-apiserver", &server, "--etcd", &server]).output().unwrap());
+    assert!(refusal_of(&bench(&["--kube-apiserver", &server]).output().unwrap()).contains("--etcd"));
+    let error = refusal_of(&bench(&["--kube-apiserver", &server, "--etcd", &server]).output().unwrap());
     assert!(error.contains("is not etcd"), "{error}");
-    let error = error_of(&bench(&["--kube-apiserver", &etcd, "--etcd", &etcd]).output().unwrap());
+    let error = refusal_of(&bench(&["--kube-apiserver", &etcd, "--etcd", &etcd]).output().unwrap());
     assert!(error.contains("is not kube-apiserver"), "{error}");
 }
 
@@ -116,7 +96,7 @@ fn an_api_server_that_ends_is_told_with_its_last_words() {
 #[test]
 fn a_kube_proxy_is_compared_on_the_same_objects() {
     let directory = tempfile::tempdir().unwrap();
-    let peer = kube_proxy(directory.path(), "iptables");
+    let peer = kube_proxy(directory.path(), "iptables", "", &daemon());
     let results = result(bench(&SMALL).args(["--kube-proxy", &peer, "--kube-proxy-mode", "iptables"]));
     let all = ["programmed_ms", "start_cpu_ms", "change_p50_ms", "change_p99_ms", "change_cpu_ms", "peak_rss_mb", "rss_mb"];
     ensure_positive(values(&results, "sheave nftables"), &all);
@@ -125,39 +105,78 @@ fn a_kube_proxy_is_compared_on_the_same_objects() {
 }
 
 #[test]
-fn a_peer_that_is_no_kube_proxy_is_refused_before_anything_is_built() {
+fn a_program_that_cannot_be_one_is_refused_before_anything_is_built() {
     let directory = tempfile::tempdir().unwrap();
+    let place = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
     let other = script(&directory.path().join("other"), "echo sheave 0.1.0");
-    for (peer, said) in [("/nowhere/kube-proxy", "there is no such file"), (other.as_str(), "is not kube-proxy")] {
-        let error = error_of(&bench(&["--kube-proxy", peer]).output().unwrap());
-        assert!(error.contains(peer) && error.contains(said), "{peer}: {error}");
+    let silent = script(&directory.path().join("silent"), "exit 3");
+    let plain = place("plain");
+    fs::write(&plain, "no program").unwrap();
+    fs::write(place("lost"), "#!/nowhere/interpreter\n").unwrap();
+    fs::set_permissions(place("lost"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(place("garbage"), [0x7f, 1, 2, 3]).unwrap();
+    fs::set_permissions(place("garbage"), fs::Permissions::from_mode(0o755)).unwrap();
+    for (program, said) in [
+        ("/nowhere/kube-proxy", "there is no such file"),
+        (place("").as_str(), "it is a directory"),
+        (plain.as_str(), "it is not executable (chmod +x)"),
+        (place("lost").as_str(), "it cannot be run: the interpreter or loader that it asks for is not there"),
+        (place("garbage").as_str(), "it cannot be run: it has no #! line and is no program for this kind of machine"),
+        (other.as_str(), "`--version` printed \"sheave 0.1.0\" (exit status: 0)"),
+        (silent.as_str(), "`--version` printed nothing (exit status: 3)"),
+    ] {
+        for options in [vec!["--kube-proxy", program], vec!["--kube-apiserver", program, "--etcd", program]] {
+            let error = refusal_of(&bench(&options).output().unwrap());
+            assert!(error.contains(&format!("{} {program}: ", options[0])) && error.contains(said), "{options:?}: {error}");
+        }
     }
+}
+
+/// `--kube-proxy NAME` is a file of this directory, as `--kube-proxy ./NAME` is; what a shell would find in PATH is only pointed to.
+#[test]
+fn a_bare_name_is_a_file_of_this_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    script(&directory.path().join("of-this-directory"), "echo here it is");
+    let error = refusal_of(&bench(&["--kube-proxy", "of-this-directory"]).current_dir(directory.path()).output().unwrap());
+    assert!(error.contains("printed \"here it is\""), "{error}");
+    let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap());
+    let error = refusal_of(&bench(&["--kube-proxy", "of-this-directory"]).env("PATH", path).output().unwrap());
+    let found = directory.path().join("of-this-directory");
+    assert!(error.contains(&format!("there is no such file here; did you mean {}?", found.display())), "{error}");
 }
 
 #[test]
 fn without_kube_proxy_and_nft_there_is_nothing_to_compare_with() {
     let directory = tempfile::tempdir().unwrap();
-    let error = error_of(&bench(&SMALL).env("PATH", directory.path()).output().unwrap());
+    let error = refusal_of(&bench(&SMALL).env("PATH", directory.path()).output().unwrap());
     assert!(error.contains("running nft") && error.contains("no --kube-proxy"), "{error}");
 }
 
 /// For root; in a user namespace of one's own nothing takes away the right to make another one.
 #[test]
-fn without_the_right_to_make_namespaces_it_says_which_are_missing() {
+fn root_without_the_capabilities_is_told_which_are_missing() {
     if !geteuid().is_root() {
         return;
     }
-    daemon();
-    let mut command = Command::new("setpriv");
-    command.args(["--bounding-set=-sys_admin", env!("CARGO_BIN_EXE_sheave-bench"), "compare"]).args(SMALL).stdin(Stdio::null());
-    let error = error_of(&command.output().unwrap());
-    assert!(error.contains("needs namespaces of its own") && error.contains("run as root"), "{error}");
+    for (dropped, named) in [
+        ("-sys_admin", "lacks CAP_SYS_ADMIN:"),
+        ("-net_admin", "lacks CAP_NET_ADMIN:"),
+        ("-sys_admin,-net_admin", "lacks CAP_SYS_ADMIN and CAP_NET_ADMIN:"),
+    ] {
+        let mut command = Command::new("setpriv");
+        command.arg(format!("--bounding-set={dropped}")).args([env!("CARGO_BIN_EXE_sheave-bench"), "compare"]).args(SMALL);
+        let error = refusal_of(&command.stdin(Stdio::null()).output().unwrap());
+        assert!(error.contains("needs namespaces of its own") && error.contains(named), "{error}");
+        assert!(!error.contains("run as root"), "{error}");
+    }
 }
 
 #[test]
-fn a_size_that_does_not_fit_is_refused_with_the_numbers() {
-    let error = error_of(&bench(&["--services", "1000000", "--endpoints-per-service", "1000000"]).output().unwrap());
-    assert!(error.contains("MB are available"), "{error}");
+fn a_size_that_has_no_addresses_is_refused_with_the_limit() {
+    let error = refusal_of(&bench(&["--services", "1000000", "--endpoints-per-service", "9"]).output().unwrap());
+    assert!(error.contains("9000000 endpoints are more than the 8000000 that the load has addresses for"), "{error}");
+    let error = refusal_of(&bench(&["--services", "1000001", "--endpoints-per-service", "1"]).output().unwrap());
+    assert!(error.contains("1000001 Services are more than the 1000000 that the load has ClusterIPs for"), "{error}");
 }
 
 /// The stand-in for kube-proxy ends at once; what was measured of sheave before is kept.
@@ -172,63 +191,4 @@ fn a_kube_proxy_that_ends_is_told_with_its_last_words_and_the_rest_is_kept() {
     let results: Value = serde_json::from_str(&fs::read_to_string(&kept).unwrap()).unwrap();
     assert_eq!(results["interrupted"], true);
     ensure_positive(values(&results, "sheave nftables"), &["programmed_ms"]);
-}
-
-/// The stand-in for kube-proxy never serves, so that the run is in its midst when it is interrupted.
-#[test]
-fn an_interrupted_run_keeps_what_it_had_and_leaves_no_process() {
-    daemon();
-    let directory = tempfile::tempdir().unwrap();
-    let body = format!(
-        "[ \"$1\" = --version ] && exec echo Kubernetes v1.36.2\nexec {} 600",
-        idle(directory.path(), "idle-peer").display()
-    );
-    let (peer, kept) = (script(&directory.path().join("kube-proxy"), &body), directory.path().join("kept.json"));
-    let mut run = bench(&SMALL);
-    run.args(["--kube-proxy", &peer, "--save"]).arg(&kept);
-    interrupt_during("idle-peer", directory.path(), run);
-    let results: Value = serde_json::from_str(&fs::read_to_string(&kept).unwrap()).unwrap();
-    assert_eq!(results["interrupted"], true);
-    ensure_positive(values(&results, "sheave nftables"), &["programmed_ms", "change_p50_ms"]);
-}
-
-/// The stand-in for nft takes for ever to list the rules, as the real one takes seconds of a large table.
-#[test]
-fn an_interrupted_list_of_rules_leaves_no_process() {
-    daemon();
-    let directory = tempfile::tempdir().unwrap();
-    let lister = idle(directory.path(), "idle-lister");
-    let body = format!("[ \"$1\" = list ] && exec {} 600\necho nftables v1.0.6", lister.display());
-    script(&directory.path().join("nft"), &body);
-    let mut run = bench(&SMALL);
-    run.env("PATH", format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap()));
-    interrupt_during("idle-lister", directory.path(), run);
-}
-
-/// A program that does nothing, under a name of its own.
-fn idle(directory: &Path, name: &str) -> PathBuf {
-    let program = directory.join(name);
-    fs::copy("/bin/sleep", &program).expect("copying sleep");
-    program
-}
-
-/// Interrupts a run once this program runs, and sees that neither it nor a file outlives the run.
-fn interrupt_during(program: &str, directory: &Path, mut run: Command) {
-    let files = directory.join("files");
-    fs::create_dir(&files).expect("a directory for files");
-    let mut run = run.env("TMPDIR", &files).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starting the bench");
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while processes(program).is_empty() {
-        assert!(run.try_wait().expect("asking for its end").is_none(), "it ended by itself");
-        assert!(Instant::now() < deadline, "{program} did not start within two minutes");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let process = Pid::from_raw(i32::try_from(run.id()).expect("a process id"));
-    kill(process, Signal::SIGINT).expect("interrupting");
-    assert_eq!(run.wait().expect("waiting for its end").code(), Some(130));
-    while !processes(program).is_empty() {
-        assert!(Instant::now() < deadline, "{program} outlived the bench");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    assert_eq!(fs::read_dir(&files).expect("the directory").count(), 0, "a file was left");
 }

@@ -2,6 +2,7 @@
 
 mod compare;
 mod daemon;
+mod leftovers;
 mod packets;
 mod report;
 mod stand_in;

@@ -1,14 +1,16 @@
 //! `sheave-bench packets` from its command line: the shape of what it says, and how it refuses.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::stand_in::{self, daemon, error_of, script};
+use crate::stand_in::{self, daemon, error_of, kube_proxy, processes, refusal_of, script};
 
 fn bench(arguments: &[&str]) -> Command {
     stand_in::bench("packets", arguments)
@@ -53,30 +55,30 @@ fn a_peer_that_is_no_kube_proxy_is_refused_by_name() {
     let directory = tempfile::tempdir().unwrap();
     let other = script(&directory.path().join("other"), "echo sheave 0.1.0");
     let failing = script(&directory.path().join("failing"), "echo Kubernetes v1.36.2; exit 3");
-    let unreadable = directory.path().join("plain");
-    fs::write(&unreadable, "no program").unwrap();
     for (peer, said) in [
         ("/nowhere/kube-proxy", "there is no such file"),
         (other.as_str(), "is not kube-proxy"),
         (failing.as_str(), "is not kube-proxy"),
-        (unreadable.to_str().unwrap(), "it cannot be run"),
     ] {
-        let error = error_of(&bench(&["--kube-proxy", peer]).output().unwrap());
+        let error = refusal_of(&bench(&["--kube-proxy", peer]).output().unwrap());
         assert!(error.contains(peer) && error.contains(said), "{peer}: {error}");
     }
+}
+
+#[test]
+fn sizes_that_do_not_fit_are_refused_with_the_numbers() {
+    let many = (500_000..502_000).map(|services| services.to_string()).collect::<Vec<_>>().join(",");
+    let error = refusal_of(&bench(&["--services", &many]).output().unwrap());
+    assert!(error.contains("of memory, and") && error.contains("MB are available"), "{error}");
+    let error = refusal_of(&bench(&["--services", "10,100000", "--endpoints-per-service", "100"]).output().unwrap());
+    assert!(error.contains("10000000 endpoints are more than the 8000000 that"), "{error}");
 }
 
 /// The peer is a stand-in: it reads the command line and the configuration that a kube-proxy gets, and serves by other means.
 #[test]
 fn a_peer_is_measured_on_the_same_objects() {
     let directory = tempfile::tempdir().unwrap();
-    let body = format!(
-        r#"[ "$1" = --version ] && exec echo Kubernetes v1.36.2
-[ "$1" = --config ] && grep -q '"mode":"iptables"' "$2" && [ "$3" = --master ] && [ "$5" = --hostname-override ] || exit 1
-exec {} run --source kube --api-server "$4" --node-name "$6" --cluster-cidr 10.128.0.0/9"#,
-        daemon().display()
-    );
-    let peer = script(&directory.path().join("kube-proxy"), &body);
+    let peer = kube_proxy(directory.path(), "iptables", "", &daemon());
     let arguments = ["--services", "10", "--rounds", "1", "--seconds-per-round", "2", "--output", "json"];
     let output = bench(&arguments).args(["--kube-proxy", &peer, "--kube-proxy-mode", "iptables"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -88,13 +90,83 @@ exec {} run --source kube --api-server "$4" --node-name "$6" --cluster-cidr 10.1
 }
 
 #[test]
-fn a_proxy_that_ends_is_told_with_its_last_words() {
+fn a_proxy_that_never_serves_ends_the_run_with_its_last_words() {
+    daemon();
     let directory = tempfile::tempdir().unwrap();
-    let body = r#"[ "$1" = --version ] && exec echo Kubernetes v1.36.2
-echo no such luck >&2; exit 7"#;
-    let peer = script(&directory.path().join("kube-proxy"), body);
-    let error = error_of(&bench(&["--services", "10", "--kube-proxy", &peer]).output().unwrap());
-    assert!(error.contains("kube-proxy v1.36.2 nftables") && error.contains("no such luck"), "{error}");
+    for (last, told) in [("echo no such luck >&2; exit 7", "and said:\nno such luck"), ("exit 7", "and said nothing")] {
+        let body = format!("[ \"$1\" = --version ] && exec echo Kubernetes v1.36.2\n{last}");
+        let peer = script(&directory.path().join("kube-proxy"), &body);
+        let error = error_of(&bench(&["--services", "10", "--kube-proxy", &peer]).output().unwrap());
+        assert!(error.contains("10 Services, kube-proxy v1.36.2 nftables: the proxy ended") && error.contains(told), "{error}");
+    }
+}
+
+/// It serves ten Services and not twenty: its network of ten is measured, and sheave's two.
+#[test]
+fn a_kube_proxy_that_fails_at_a_larger_size_is_left_out_from_there_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let served = directory.path().join("served");
+    let first = format!(
+        "[ \"$1\" = --version ] || {{ [ -e {0} ] && {{ echo no such luck >&2; exit 7; }}; touch {0}; }}",
+        served.display()
+    );
+    let peer = kube_proxy(directory.path(), "iptables", &first, &daemon());
+    let arguments = ["--services", "20,10,10,30", "--rounds", "1", "--seconds-per-round", "1", "--output", "json"];
+    let output = bench(&arguments).args(["--kube-proxy", &peer, "--kube-proxy-mode", "iptables"]).output().unwrap();
+    let error = error_of(&output);
+    let name = "kube-proxy v1.36.2 iptables";
+    assert!(error.contains(&format!("left out: 20 Services, {name}: the proxy ended")) && error.contains("luck"), "{error}");
+    assert!(error.contains(&format!("left out: 30 Services, {name}\n")), "{error}");
+    let results: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((networks(&results, name), results["interrupted"].as_bool()), ([10].into(), Some(false)));
+    assert_eq!(networks(&results, "sheave nftables"), [10, 20, 30].into());
+}
+
+/// Numbers of Services that were measured with these rules.
+fn networks(results: &Value, rules: &str) -> BTreeSet<u64> {
+    let all = results["measurements"].as_array().expect("a list of measurements");
+    let of_it = all.iter().filter(|measurement| measurement["at"]["rules"] == rules);
+    of_it.map(|measurement| measurement["at"]["services"].as_u64().expect("a number")).collect()
+}
+
+#[test]
+fn a_kube_proxy_that_ends_between_rounds_keeps_what_it_had_and_the_others_go_on() {
+    // A link, so that it can be told from all others; of the same file system, so that there can be one.
+    let directory = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let server = directory.path().join("served-rounds");
+    fs::hard_link(daemon(), &server).unwrap();
+    let peer = kube_proxy(directory.path(), "iptables", "", &server);
+    let kept = directory.path().join("kept.json");
+    let arguments = ["--services", "10", "--rounds", "6", "--seconds-per-round", "1", "--output", "json", "--kube-proxy", &peer];
+    let mut run = bench(&arguments);
+    run.args(["--kube-proxy-mode", "iptables", "--save"]).arg(&kept).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut run = run.spawn().unwrap();
+    await_measurements(&mut run, &kept);
+    for process in processes("served-rounds") {
+        kill(Pid::from_raw(process), Signal::SIGKILL).unwrap();
+    }
+    let output = run.wait_with_output().unwrap();
+    let error = error_of(&output);
+    let name = "kube-proxy v1.36.2 iptables";
+    assert!(
+        error.contains(&format!("left out: the rest of 10 Services, {name}: the proxy ended (signal: 9 (SIGKILL))")),
+        "{error}"
+    );
+    let results: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&results["rounds"], &results["interrupted"]), (&Value::from(6), &Value::from(false)));
+    assert_eq!(networks(&results, name), [10].into());
+    assert!(results["first_packet_to_kube_proxy"].as_f64() > Some(0.0), "of the rounds that both had: {results:#}");
+}
+
+/// Waits until the first round is in the file.
+fn await_measurements(run: &mut Child, kept: &Path) {
+    let read = || -> Option<Value> { serde_json::from_str(&fs::read_to_string(kept).ok()?).ok() };
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while read().is_none_or(|results| results["measurements"].as_array().is_none_or(Vec::is_empty)) {
+        assert!(run.try_wait().expect("asking for its end").is_none(), "it ended by itself");
+        assert!(Instant::now() < deadline, "no round within two minutes");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]
@@ -104,16 +176,10 @@ fn an_interrupted_run_keeps_the_rounds_it_had() {
     let kept = directory.path().join("kept.json");
     let long = ["--services", "10", "--rounds", "10000", "--seconds-per-round", "1", "--output", "json", "--save"];
     let mut process = bench(&long).arg(&kept).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let read = || -> Option<Value> { serde_json::from_str(&fs::read_to_string(&kept).ok()?).ok() };
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while read().is_none_or(|results| results["measurements"].as_array().is_none_or(Vec::is_empty)) {
-        assert!(process.try_wait().unwrap().is_none(), "it ended by itself");
-        assert!(Instant::now() < deadline, "no round within two minutes");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    await_measurements(&mut process, &kept);
     kill(Pid::from_raw(i32::try_from(process.id()).unwrap()), Signal::SIGTERM).unwrap();
-    assert!(!process.wait().unwrap().success());
-    let results = read().unwrap();
+    assert_eq!(process.wait().unwrap().code(), Some(143));
+    let results: Value = serde_json::from_str(&fs::read_to_string(&kept).unwrap()).unwrap();
     assert_eq!(results["interrupted"], true);
     assert!(values(&results, "udp_first", "ClusterIP from a pod", 10)["p50_us"].as_f64().unwrap() > 0.0);
 }

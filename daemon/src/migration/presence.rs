@@ -10,8 +10,6 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-use nix::unistd::getpid;
-
 use crate::user_namespace;
 
 /// kube-proxy's health and metrics servers.
@@ -202,7 +200,7 @@ fn address(text: &str) -> Option<IpAddr> {
 
 /// Inodes of this process's own sockets: our health server listens there, too.
 fn own_sockets() -> BTreeSet<u64> {
-    let Ok(entries) = fs::read_dir(format!("/proc/{}/fd", getpid())) else { return BTreeSet::new() };
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return BTreeSet::new() };
     let links = entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
     links.filter_map(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()).collect()
 }

@@ -90,6 +90,16 @@ impl Namespace {
         process::spawn(self.clone(), command)
     }
 
+    /// Starts a process inside the namespace whose descendants end with it, whatever session or process group they have moved to: it is
+    /// the first one of a PID namespace. Dropping the handle waits for all of them. As every first process it does not notice signals
+    /// that it does not handle; a SIGKILL from here it does.
+    ///
+    /// # Errors
+    /// If the program cannot be started.
+    pub fn spawn_contained(&self, command: Command) -> Result<Process> {
+        process::spawn_contained(self.clone(), command)
+    }
+
     /// Runs a program inside the namespace to its end: `exec("curl", &["-s", "http://172.30.0.41"])`.
     ///
     /// # Errors

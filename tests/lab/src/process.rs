@@ -2,10 +2,12 @@
 
 use crate::{Error, Namespace, Result};
 use nix::{
+    sched::{CloneFlags, unshare},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use std::{
+    convert::Infallible,
     os::unix::process::CommandExt as _,
     process::{Child, Command, ExitStatus, Output},
     sync::{OnceLock, mpsc},
@@ -18,6 +20,8 @@ use std::{
 pub struct Process {
     program: String,
     child: Child,
+    /// Of [`spawn_contained`]: keeps the thread that forked it, until after the process has ended.
+    _parent_thread: Option<mpsc::Sender<Infallible>>,
 }
 
 /// A program that has ended, with what it wrote.
@@ -115,9 +119,46 @@ pub(crate) fn spawn(namespace: Namespace, command: Command) -> Result<Process> {
     answer.recv().map_err(|_| gone())?
 }
 
-fn give_birth(namespace: &Namespace, mut command: Command) -> Result<Process> {
+/// Starts a process in a namespace as the first one of a PID namespace, bound to the life of this one.
+pub(crate) fn spawn_contained(namespace: Namespace, command: Command) -> Result<Process> {
     let program = command.get_program().to_string_lossy().into_owned();
-    namespace.enter()?;
+    let (reply, answer) = mpsc::channel();
+    let (parent, childless) = mpsc::channel::<Infallible>();
+    // A thread of its own: one that has unshared CLONE_NEWPID forks into that namespace ever after, and only who is privileged
+    // outside, too, could take it back. PR_SET_PDEATHSIG wants it to be there for as long as its child.
+    let bear = move || {
+        // The caller may have gone away: see `spawn`.
+        let _ = reply.send(give_contained_birth(&namespace, command));
+        let _ = childless.recv();
+    };
+    thread::Builder::new().name("parent".to_owned()).spawn(bear).map_err(Error::call("spawn a thread to start", &program))?;
+    let gone = |_| Error::call("start", &program)(std::io::Error::other("the thread that starts it has ended"));
+    let mut process = answer.recv().map_err(gone)??;
+    process._parent_thread = Some(parent);
+    Ok(process)
+}
+
+fn give_birth(namespace: &Namespace, mut command: Command) -> Result<Process> {
+    bind(&mut command);
+    start(namespace, command)
+}
+
+fn give_contained_birth(namespace: &Namespace, mut command: Command) -> Result<Process> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    unshare(CloneFlags::CLONE_NEWPID).map_err(Error::errno("unshare CLONE_NEWPID for", program))?;
+    bind(&mut command);
+    // SAFETY: between fork and exec only unshare and mount are called, plain system calls that take no lock.
+    unsafe {
+        command.pre_exec(|| {
+            mount_own_proc();
+            Ok(())
+        });
+    }
+    start(namespace, command)
+}
+
+/// Lets the kernel kill the process when the thread ends that forks it.
+fn bind(command: &mut Command) {
     // SAFETY: between fork and exec only prctl is called, which is a plain system call and takes no lock.
     unsafe {
         command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
@@ -125,6 +166,27 @@ fn give_birth(namespace: &Namespace, mut command: Command) -> Result<Process> {
             _ => Err(std::io::Error::last_os_error()),
         });
     }
+}
+
+fn start(namespace: &Namespace, mut command: Command) -> Result<Process> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    namespace.enter()?;
     let child = command.spawn().map_err(Error::call("start", &program))?;
-    Ok(Process { program, child })
+    Ok(Process { program, child, _parent_thread: None })
+}
+
+/// Lets the calling process see itself in `/proc` by the ids it knows. As well as it goes: in a user namespace within a container whose
+/// `/proc` is partly hidden, the kernel allows none to be mounted, and `/proc/self` is right all the same.
+fn mount_own_proc() {
+    let (none, root, proc) = (std::ptr::null(), c"/".as_ptr(), c"proc".as_ptr());
+    let hardened = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    // SAFETY: all pointers are to static strings, or null where mount(2) ignores them.
+    unsafe {
+        // Private first, or the mount would reach whoever this mount namespace was copied from.
+        if libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(none, root, none, libc::MS_REC | libc::MS_PRIVATE, none.cast()) == 0
+        {
+            libc::mount(proc, c"/proc".as_ptr(), proc, hardened, none.cast());
+        }
+    }
 }

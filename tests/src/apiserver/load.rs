@@ -31,15 +31,28 @@ const PER_FILE: u32 = 500;
 /// Why a load was not put in place.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// There are not so many addresses for it.
-    #[error(
-        "{services} services of {endpoints} endpoints are more than the address plan holds (1,000,000 services, 8,000,000 endpoints)"
-    )]
-    TooLarge {
-        /// Services asked for.
+    /// There are not so many addresses for its Services.
+    #[error("{services} Services are more than the {limit} that the load has ClusterIPs for, from 10.96.16.0 on")]
+    TooManyServices {
+        /// Asked for.
         services: u32,
-        /// Endpoints of each.
-        endpoints: u32,
+        /// The most there can be.
+        limit: u32,
+    },
+    /// There are not so many addresses for its endpoints.
+    #[error(
+        "{endpoints} endpoints are more than the {limit} that the load has addresses for in 10.128.0.0/9: \
+         {services} Services of {endpoints_per_service}"
+    )]
+    TooManyEndpoints {
+        /// In all.
+        endpoints: u64,
+        /// The most there can be.
+        limit: u32,
+        /// Asked for.
+        services: u32,
+        /// Of each Service.
+        endpoints_per_service: u32,
     },
     /// The server refused the namespace, a node or the ServiceCIDR.
     #[error("the server refused the load's surroundings")]

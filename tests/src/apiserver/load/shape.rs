@@ -132,10 +132,18 @@ impl Shape {
         format!("svc-{number:06}")
     }
 
-    pub(super) fn check(&self) -> Result<(), LoadError> {
-        let endpoints = u64::from(self.services) * u64::from(self.endpoints_per_service);
-        if self.services > SERVICES_MAX || endpoints > u64::from(PODS_MAX) {
-            return Err(LoadError::TooLarge { services: self.services, endpoints: self.endpoints_per_service });
+    /// Whether the address plan holds it: better asked before a network is built around it.
+    ///
+    /// # Errors
+    /// With the limit that it is above.
+    pub fn check(&self) -> Result<(), LoadError> {
+        let Self { services, endpoints_per_service, .. } = *self;
+        let endpoints = u64::from(services) * u64::from(endpoints_per_service);
+        if endpoints > u64::from(PODS_MAX) {
+            return Err(LoadError::TooManyEndpoints { endpoints, limit: PODS_MAX, services, endpoints_per_service });
+        }
+        if services > SERVICES_MAX {
+            return Err(LoadError::TooManyServices { services, limit: SERVICES_MAX });
         }
         Ok(())
     }

@@ -1,0 +1,213 @@
+//! What a run leaves behind, however it ends: what it has measured, and nothing else.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::stand_in::{bench, daemon, idle, kube_proxy, processes, script};
+
+/// Small, and quick even in a debug build.
+const SMALL: [&str; 8] = ["--services", "10", "--endpoints-per-service", "3", "--changes", "1", "--output", "json"];
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A run in its midst: sheave was measured, and kube-proxy's stand-in never serves. Its script has started another program, which has
+/// left for a session of its own.
+struct Run {
+    process: Child,
+    /// Names of all that it started.
+    programs: [String; 2],
+    directory: TempDir,
+}
+
+impl Run {
+    /// `name`: nobody else's, of at most 12 letters. `launcher`: what starts the bench.
+    fn under_way(name: &str, launcher: &[&str]) -> Self {
+        daemon();
+        let directory = tempfile::tempdir().expect("a directory");
+        let programs = [name.to_owned(), format!("{name}-2")];
+        let [peer, helper] = programs.each_ref().map(|name| idle(directory.path(), name));
+        let body = format!(
+            "[ \"$1\" = --version ] && exec echo Kubernetes v1.36.2\nsetsid {} 600 &\nexec {} 600",
+            helper.display(),
+            peer.display()
+        );
+        let peer = script(&directory.path().join("kube-proxy"), &body);
+        let files = directory.path().join("files");
+        fs::create_dir(&files).expect("a directory for files");
+        let run = bench("compare", &SMALL);
+        let mut words = launcher.iter().map(|word| (*word).into()).chain([run.get_program().to_owned()]);
+        let mut command = Command::new(words.next().expect("a program"));
+        command.args(words).args(run.get_args()).args(["--kube-proxy", &peer, "--save"]).arg(directory.path().join("kept.json"));
+        command.env("TMPDIR", &files).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut process = command.spawn().expect("starting the bench");
+        await_programs(&mut process, &programs);
+        Self { process, programs, directory }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(id(&self.process), signal).expect("sending a signal");
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
+        self.process.wait().expect("waiting for its end").code()
+    }
+
+    fn running(&self) -> BTreeSet<i32> {
+        self.programs.iter().flat_map(|name| processes(name)).collect()
+    }
+
+    /// What it has left in its directory for temporary files.
+    fn files(&self) -> Vec<PathBuf> {
+        let files = fs::read_dir(self.directory.path().join("files")).expect("the directory of files");
+        files.map(|file| file.expect("a file").path()).collect()
+    }
+
+    fn ensure_kept(&self) {
+        let kept = fs::read_to_string(self.directory.path().join("kept.json")).expect("what was kept");
+        let results: Value = serde_json::from_str(&kept).expect("JSON");
+        assert_eq!(results["interrupted"], true);
+        let measured = &results["measurements"][0];
+        assert_eq!(measured["at"]["contender"], "sheave nftables", "{results:#}");
+        assert!(measured["values"]["programmed_ms"].as_f64() > Some(0.0), "{measured:#}");
+    }
+}
+
+fn id(process: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(process.id()).expect("a process id"))
+}
+
+fn await_programs(run: &mut Child, names: &[String]) {
+    let deadline = Instant::now() + PATIENCE;
+    while names.iter().any(|name| processes(name).is_empty()) {
+        assert!(run.try_wait().expect("asking for its end").is_none(), "it ended by itself");
+        assert!(Instant::now() < deadline, "{names:?} did not start within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Its exit code is the shells', and when it is there, all is gone already.
+fn interrupt(name: &str, signal: Signal) {
+    let mut run = Run::under_way(name, &[]);
+    run.signal(signal);
+    assert_eq!(run.exit_code(), Some(128 + signal as i32));
+    assert_eq!(run.running(), BTreeSet::new(), "they outlived the bench");
+    assert!(run.files().is_empty(), "{:?}", run.files());
+    run.ensure_kept();
+}
+
+#[test]
+fn ctrl_c_keeps_what_there_is_and_leaves_nothing() {
+    interrupt("idle-int", Signal::SIGINT);
+}
+
+#[test]
+fn sigterm_keeps_what_there_is_and_leaves_nothing() {
+    interrupt("idle-term", Signal::SIGTERM);
+}
+
+#[test]
+fn a_terminal_that_is_gone_keeps_what_there_is_and_leaves_nothing() {
+    interrupt("idle-hup", Signal::SIGHUP);
+}
+
+#[test]
+fn who_was_begun_by_nohup_outlives_the_terminal() {
+    let mut run = Run::under_way("idle-nohup", &["nohup"]);
+    run.signal(Signal::SIGHUP);
+    run.signal(Signal::SIGTERM);
+    assert_eq!(run.exit_code(), Some(143));
+}
+
+/// SIGKILL. The kernel ends what it started; its files go with the next run, and those of a living one stay.
+#[test]
+fn a_killed_run_leaves_no_process_and_the_next_one_removes_its_files() {
+    let mut run = Run::under_way("idle-kill", &[]);
+    let networks: BTreeSet<PathBuf> = run.running().into_iter().filter_map(|id| network(&id.to_string())).collect();
+    assert_eq!((networks.len(), run.files().len()), (1, 1), "one node, one directory");
+    run_beside(&run);
+    assert_eq!(run.files().len(), 1, "of a living run");
+
+    run.process.kill().expect("killing the bench");
+    run.process.wait().expect("waiting for its end");
+    let deadline = Instant::now() + PATIENCE;
+    // The kernel's signals have no event that a stranger could await.
+    while !run.running().is_empty() || in_use().intersection(&networks).next().is_some() {
+        assert!(Instant::now() < deadline, "{:?} or one of {networks:?} outlived the bench", run.running());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(run.files().len(), 1, "nobody was there to remove it");
+    run_beside(&run);
+    assert!(run.files().is_empty(), "{:?}", run.files());
+}
+
+/// A short run with the same place for files.
+fn run_beside(run: &Run) {
+    let mut other = bench("memory", &["--endpoints", "0", "--churn", "0"]);
+    let output = other.env("TMPDIR", run.directory.path().join("files")).output().expect("running the bench");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn network(process: &str) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{process}/ns/net")).ok()
+}
+
+/// Network namespaces that any process is in.
+fn in_use() -> BTreeSet<PathBuf> {
+    let processes = fs::read_dir("/proc").expect("a /proc").flatten();
+    processes.filter_map(|process| network(process.file_name().to_str()?)).collect()
+}
+
+/// Neither what its script starts when it is asked for its version, nor what it starts before it serves.
+#[test]
+fn what_a_kube_proxy_starts_ends_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let helper = idle(directory.path(), "idle-helper");
+    let first = format!("setsid {} 600 &", helper.display());
+    let peer = kube_proxy(directory.path(), "iptables", &first, &daemon());
+    let output = bench("compare", &SMALL).args(["--kube-proxy", &peer, "--kube-proxy-mode", "iptables"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(processes("idle-helper"), BTreeSet::new());
+}
+
+/// The program whose version is asked for does not tell it.
+#[test]
+fn an_interrupt_before_anything_is_measured_says_so_in_one_line() {
+    daemon();
+    let directory = tempfile::tempdir().unwrap();
+    let peer = idle(directory.path(), "idle-version");
+    let peer = script(&directory.path().join("kube-proxy"), &format!("exec {} 600", peer.display()));
+    let mut run = bench("compare", &SMALL);
+    run.args(["--kube-proxy", &peer]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut run = run.spawn().unwrap();
+    await_programs(&mut run, &["idle-version".to_owned()]);
+    kill(id(&run), Signal::SIGINT).unwrap();
+    let output = run.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(130), 0), "{said}");
+    let of_the_end: Vec<&str> = said.lines().filter(|line| !line.contains("DEBUG BUILD")).collect();
+    assert_eq!(of_the_end, ["sheave-bench: interrupted by SIGINT, nothing measured yet"]);
+}
+
+/// The stand-in for nft takes for ever to list the rules, as the real one takes seconds of a large table.
+#[test]
+fn an_interrupted_list_of_rules_leaves_no_process() {
+    daemon();
+    let directory = tempfile::tempdir().unwrap();
+    let lister = idle(directory.path(), "idle-lister");
+    let body = format!("[ \"$1\" = list ] && exec {} 600\necho nftables v1.0.6", lister.display());
+    script(&directory.path().join("nft"), &body);
+    let mut run = bench("compare", &SMALL);
+    run.env("PATH", format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap()));
+    let mut run = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    await_programs(&mut run, &["idle-lister".to_owned()]);
+    kill(id(&run), Signal::SIGINT).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(130));
+    assert_eq!(processes("idle-lister"), BTreeSet::new());
+}
