@@ -8,9 +8,11 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use serde::{Deserialize, Serialize};
 
-/// A quiet machine's kernel takes and gives back less than this within a step.
+/// A quiet machine's kernel takes and gives back less than this within a step,
 const SETTLED_MB: f64 = 0.5;
 const SETTLING_STEP: Duration = Duration::from_millis(250);
+/// in so many steps, one after the other: what is taken apart is given back in pieces, with pauses between them.
+const SETTLED_STEPS: u32 = 4;
 const SETTLING_STEPS: u32 = 20;
 
 /// A machine, as far as it explains a number.
@@ -130,39 +132,52 @@ pub(crate) fn kernel_memory_mb() -> f64 {
 /// The same once it stays: a namespace that is gone is taken apart by a worker of the kernel, and a table of a million elements for
 /// seconds. After five of them whatever there is must do, since it is others who are busy.
 pub(crate) fn settled_kernel_memory_mb() -> f64 {
-    let mut last = kernel_memory_mb();
+    let (mut last, mut quiet) = (kernel_memory_mb(), 0);
     for _ in 0..SETTLING_STEPS {
         std::thread::sleep(SETTLING_STEP);
         let now = kernel_memory_mb();
-        if (now - last).abs() < SETTLED_MB {
-            return now;
-        }
+        quiet = if (now - last).abs() < SETTLED_MB { quiet + 1 } else { 0 };
         last = now;
+        if quiet == SETTLED_STEPS {
+            break;
+        }
     }
     last
 }
 
-/// Processor time of the calling thread so far, user and kernel.
+/// Processor time of the calling thread so far, user and kernel. By its clock: `getrusage` tells a running thread what it had at the last
+/// tick, which is as long as a hundred changes of one endpoint.
 pub(crate) fn own_time() -> Duration {
-    time_of(UsageWho::RUSAGE_THREAD)
+    clocked(libc::CLOCK_THREAD_CPUTIME_ID).unwrap_or_default()
 }
 
-fn time_of(who: UsageWho) -> Duration {
-    let Ok(usage) = getrusage(who) else { return Duration::ZERO };
-    [usage.user_time(), usage.system_time()]
-        .iter()
-        .map(|time| Duration::from_micros(time.num_microseconds().unsigned_abs()))
-        .sum()
+/// What a clock shows. `None` for one of a process that is gone.
+fn clocked(clock: libc::clockid_t) -> Option<Duration> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one timespec, which is there.
+    if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+        return None;
+    }
+    Some(Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).ok()?))
 }
 
-/// Processor time that a process' thread of this name has had, user and kernel, in steps of a clock tick (10 ms). What it had to
-/// wait for others is not in it, so that a busy machine can be told from slow work.
+/// Processor time that a process' thread of this name has had, user and kernel: to the nanosecond, and where the kernel was built without
+/// scheduler information (`schedstat`) in steps of a clock tick (10 ms). What it had to wait for others is not in it, so that a busy
+/// machine can be told from slow work.
 pub(crate) fn thread_time(process: u32, thread: &str) -> Option<Duration> {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).ok()?;
-    tasks.flatten().find_map(|task| ticks(&read(&task.path().join("stat").to_string_lossy()), thread)).map(|ticks| {
+    tasks.flatten().map(|task| task.path()).find_map(|task| {
+        let read = |file| read(&task.join(file).to_string_lossy());
+        let ticks = ticks(&read("stat"), thread)?;
         // USER_HZ is 100 on every architecture that Linux has here.
-        Duration::from_millis(ticks * 10)
+        Some(on_processor(&read("schedstat")).unwrap_or(Duration::from_millis(ticks * 10)))
     })
+}
+
+/// The first field of a task's `schedstat` (Documentation/scheduler/sched-stats.rst): nanoseconds spent on a processor, exact for one that
+/// is on none now.
+fn on_processor(schedstat: &str) -> Option<Duration> {
+    schedstat.split(' ').next()?.parse().ok().map(Duration::from_nanos)
 }
 
 /// Processor time that a process has had, and all programs that it started and waited for: its own to the nanosecond, theirs in clock
@@ -174,13 +189,7 @@ pub(crate) fn process_time(process: u32) -> Option<Duration> {
     if unsafe { libc::clock_getcpuclockid(process.cast_signed(), &raw mut clock) } != 0 {
         return None;
     }
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes one timespec, which is there.
-    if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
-        return None;
-    }
-    let own = Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).ok()?);
-    Some(own + Duration::from_millis(children * 10))
+    Some(clocked(clock)? + Duration::from_millis(children * 10))
 }
 
 /// cutime and cstime (proc_pid_stat(5), fields 16 and 17).
@@ -191,7 +200,9 @@ fn waited_for(stat: &str) -> Option<u64> {
 
 /// Processor time of all programs that this process started and waited for.
 pub(crate) fn children_time() -> Duration {
-    time_of(UsageWho::RUSAGE_CHILDREN)
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return Duration::ZERO };
+    let times = [usage.user_time(), usage.system_time()];
+    times.iter().map(|time| Duration::from_micros(time.num_microseconds().unsigned_abs())).sum()
 }
 
 /// utime and stime (proc_pid_stat(5), fields 14 and 15) of a thread, if it has this name.
@@ -237,6 +248,27 @@ mod tests {
         assert_eq!(ticks(stat, "my (odd) sync"), Some(42));
         assert_eq!(ticks(stat, "sync"), None);
         assert_eq!(ticks("", "sync"), None);
+    }
+
+    #[test]
+    fn the_time_of_a_thread_has_its_nanoseconds_where_the_kernel_tells_them() {
+        assert_eq!(on_processor("12345678 99 3\n"), Some(Duration::from_nanos(12_345_678)));
+        assert_eq!((on_processor(""), on_processor("\n")), (None, None));
+        let own = std::thread::Builder::new().name("clocked".into());
+        let seen = own.spawn(|| thread_time(std::process::id(), "clocked"));
+        assert!(seen.unwrap().join().unwrap().is_some(), "this thread is one of the process");
+        assert_eq!(thread_time(std::process::id(), "nobody"), None);
+    }
+
+    #[test]
+    fn the_own_time_is_finer_than_a_tick() {
+        let step = || {
+            let before = own_time();
+            (0..u32::MAX).map(|_| own_time()).find(|now| *now != before).map(|now| now - before)
+        };
+        // Somebody may have had the processor at one reading, but not at each.
+        let finest = (0..100).filter_map(|_| step()).min().unwrap();
+        assert!(finest < Duration::from_millis(1), "{finest:?}");
     }
 
     #[test]

@@ -91,6 +91,7 @@ fn measure(
     destination: &Destination,
     work: impl FnOnce(&Daemon, &Session) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let destination = destination.claim(benchmark)?;
     rights::ensure_sufficient()?;
     let daemon = Daemon::beside_this().map_err(Refusal::of)?;
     rights::enter_sandbox()?;

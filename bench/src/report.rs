@@ -14,6 +14,7 @@ mod growth;
 mod markdown;
 mod memory;
 mod number;
+mod outputs;
 mod packets;
 mod page;
 mod plot;
@@ -23,11 +24,13 @@ mod section;
 mod stages;
 
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
+use crate::results::open_regular;
 use crate::say;
 
 use runs::Runs;
@@ -56,7 +59,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     docs: Vec<PathBuf>,
 
-    /// End with exit code 1 if a budget is missed, after everything is written
+    /// End with exit code 1 if a budget is missed, or none could be judged, after everything is written
     #[arg(long)]
     require_budgets: bool,
 }
@@ -64,10 +67,12 @@ pub(crate) struct Arguments {
 /// Reads, and writes what was asked for.
 ///
 /// # Errors
-/// If there is nothing to read, something cannot be written, or a budget is missed that is required. A file that is no result is named
-/// and passed over.
+/// If there is nothing to read, something cannot be written or would be written over what is read, or budgets are required and one is
+/// missed, or none was judged. A file that is no result is named and passed over.
 pub(crate) fn write(arguments: &Arguments) -> Result<()> {
     let Arguments { results, output, markdown, docs, require_budgets } = arguments;
+    let written: Vec<&Path> = output.iter().chain(markdown).chain(docs).map(PathBuf::as_path).collect();
+    outputs::ensure_apart(&runs::files(results)?, &written)?;
     let runs = Runs::read(results)?;
     for skipped in &runs.skipped {
         say(&format!("left out: {skipped}"));
@@ -80,7 +85,8 @@ pub(crate) fn write(arguments: &Arguments) -> Result<()> {
         save(path, &markdown::of(&sections))?;
     }
     for path in docs {
-        let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        let mut text = String::new();
+        open_regular(path)?.read_to_string(&mut text).with_context(|| format!("reading {}", path.display()))?;
         let renewed = blocks::renew(&text, &sections).with_context(|| path.display().to_string())?;
         if renewed != text {
             save(path, &renewed)?;
@@ -90,7 +96,10 @@ pub(crate) fn write(arguments: &Arguments) -> Result<()> {
     for promise in &missed {
         say(&format!("BUDGET MISSED: {promise}"));
     }
-    ensure!(missed.is_empty() || !require_budgets, "budgets missed: {}", missed.len());
+    if *require_budgets {
+        ensure!(missed.is_empty(), "budgets missed: {}", missed.len());
+        ensure!(promises::judged(&runs) > 0, "nothing was judged: no run here is of a shape that a budget is for");
+    }
     Ok(())
 }
 

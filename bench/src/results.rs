@@ -12,15 +12,16 @@
 //! asked at one point (an operation, a plane, a size), with all numbers that answer it. The end of a name says the unit: `_ns`, `_us`,
 //! `_ms`, `_mb` (10^6 bytes), `_bytes`, `_per_second`; none for a count or a ratio. Fields that a reader does not know are kept.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
+mod saved;
 
-use anyhow::{Context as _, Result, ensure};
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::machine::{Machine, Versions};
+pub(crate) use saved::{LARGEST, open_regular};
 
 /// Of files of this making. A field that is added does not change it; one that means something else does.
 pub(crate) const SCHEMA: u32 = 1;
@@ -74,6 +75,20 @@ pub(crate) enum Profile {
 pub(crate) struct Legend {
     pub(crate) name: String,
     pub(crate) meaning: String,
+    /// Why there is no verdict, although there is a budget for runs of another shape.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unjudged: Option<String>,
+}
+
+/// What a figure is held to.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Held {
+    /// Nothing: it explains.
+    Free,
+    /// Not to be exceeded.
+    To(f64),
+    /// A budget that is for runs of another shape; says for which.
+    Elsewhere(String),
 }
 
 /// One question asked at one point.
@@ -134,6 +149,13 @@ impl Measurement {
     }
 }
 
+/// A budget, or none.
+impl From<Option<f64>> for Held {
+    fn from(budget: Option<f64>) -> Self {
+        budget.map_or(Self::Free, Self::To)
+    }
+}
+
 impl Verdict {
     pub(crate) fn of(value: f64, budget: Option<f64>) -> Self {
         match budget {
@@ -185,15 +207,19 @@ impl Results {
         }
     }
 
-    /// Adds a figure. `budget`: not to be exceeded; `None` where it explains, or was measured at another size than the budget is for.
-    /// What is no number is left out.
-    pub(crate) fn add(&mut self, name: &str, value: f64, budget: Option<f64>, meaning: &str) {
+    /// Adds a figure. What is no number is left out.
+    pub(crate) fn add(&mut self, name: &str, value: f64, held: impl Into<Held>, meaning: &str) {
         if !value.is_finite() {
             return;
         }
+        let (budget, unjudged) = match held.into() {
+            Held::Free => (None, None),
+            Held::To(budget) => (Some(budget), None),
+            Held::Elsewhere(why) => (None, Some(why)),
+        };
         self.figures.insert(name.to_owned(), number(value));
         self.budgets.extend(budget.map(|budget| (name.to_owned(), budget)));
-        self.legend.push(Legend { name: name.to_owned(), meaning: meaning.to_owned() });
+        self.legend.push(Legend { name: name.to_owned(), meaning: meaning.to_owned(), unjudged });
     }
 
     /// A figure.
@@ -211,28 +237,6 @@ impl Results {
     /// If it cannot be written as JSON, which nothing in it prevents.
     pub(crate) fn json(&self) -> Result<String> {
         serde_json::to_string_pretty(self).context("writing JSON")
-    }
-
-    /// Reads a file that a run has saved.
-    ///
-    /// # Errors
-    /// For a file that is not there, is no result, or is one of a later schema.
-    pub(crate) fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        let results: Self =
-            serde_json::from_str(&text).with_context(|| format!("{} holds no results of sheave-bench", path.display()))?;
-        ensure!(results.schema <= SCHEMA, "{} is of schema {}, this build reads {SCHEMA}", path.display(), results.schema);
-        Ok(results)
-    }
-
-    /// Writes a file, whole or not at all: whoever reads it meanwhile sees the one before.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub(crate) fn write(&self, path: &Path) -> Result<()> {
-        let unfinished = path.with_extension("unfinished");
-        fs::write(&unfinished, self.json()? + "\n").with_context(|| format!("writing {}", unfinished.display()))?;
-        fs::rename(&unfinished, path).with_context(|| format!("naming {}", path.display()))
     }
 }
 
@@ -284,30 +288,6 @@ pub(crate) mod tests {
             json!({"name": "cold sync", "at": {"services": 5000}, "values": {"kernel_ms": 377.25}})
         );
         assert!(json["machine"]["cpus"].as_u64().unwrap() >= 1 && json["versions"]["sheave"].is_string());
-    }
-
-    #[test]
-    fn what_is_saved_is_read_back_and_strange_fields_are_kept() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("results.json");
-        let written = example();
-        written.write(&path).unwrap();
-        assert_eq!(Results::read(&path).unwrap(), written);
-        let entries: Vec<_> = fs::read_dir(directory.path()).unwrap().collect();
-        assert_eq!(entries.len(), 1, "{entries:?}");
-
-        let mut later: Value = serde_json::from_str(&written.json().unwrap()).unwrap();
-        later["machine"]["sockets"] = json!(2);
-        later["invented"] = json!({"later": true});
-        fs::write(&path, later.to_string()).unwrap();
-        let read = Results::read(&path).unwrap();
-        assert_eq!((read.figure("change_p99_ms"), read.figure("invented")), (Some(3.001), None));
-        assert_eq!(read.verdict("change_p99_ms"), Verdict::Missed);
-        assert!(read.json().unwrap().contains("invented"));
-
-        later["schema"] = json!(SCHEMA + 1);
-        fs::write(&path, later.to_string()).unwrap();
-        assert!(Results::read(&path).unwrap_err().to_string().contains("schema"));
     }
 
     #[test]

@@ -2,16 +2,19 @@
 //!
 //! See [`interrupt`] for an end from outside.
 
+mod place;
+
 use std::io::{IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 
-use crate::results::{Measurement, Profile, Results};
+use crate::results::{Held, Measurement, Profile, Results};
 use crate::{interrupt, machine, say, table};
+use place::Place;
 
 /// For an interrupt to end the process.
 const ENDING: Duration = Duration::from_secs(30);
@@ -38,17 +41,34 @@ enum Output {
     Json,
 }
 
+/// A destination that is known to be one.
+pub(crate) struct Claimed {
+    output: Output,
+    save: Option<Place>,
+}
+
 /// The results of this run, as far as they go. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Session(Arc<Shared>);
 
 struct Shared {
-    output: Output,
-    save: Option<PathBuf>,
+    destination: Claimed,
     /// `None`: they have been handed out.
     results: Mutex<Option<Results>>,
     /// What was not measured, and why.
     left_out: Mutex<Vec<String>>,
+}
+
+impl Destination {
+    /// Finds the place for results of this subcommand. To be called before anything is begun.
+    ///
+    /// # Errors
+    /// If nothing can be written there.
+    pub(crate) fn claim(&self, benchmark: &str) -> Result<Claimed> {
+        let name = format!("{benchmark}-{}.json", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
+        let save = self.save.as_deref().map(|path| Place::claim(path, &name)).transpose()?;
+        Ok(Claimed { output: self.output, save })
+    }
 }
 
 impl Session {
@@ -56,18 +76,14 @@ impl Session {
     /// in the same file stay until this one has measured something.
     ///
     /// # Errors
-    /// If nothing can be written where the results are to be kept: better now than after an hour.
-    pub(crate) fn begin(benchmark: &str, destination: &Destination, commit: Option<String>) -> Result<Self> {
+    /// If interrupts cannot be watched for.
+    pub(crate) fn begin(benchmark: &str, destination: Claimed, commit: Option<String>) -> Result<Self> {
         let mut results = Results::begin(benchmark);
         results.versions.commit = commit;
-        let save = destination.save.as_deref().map(|path| file_of(path, &results));
-        if let Some(path) = &save {
-            try_beside(path, &results)?;
-        }
         if results.profile == Profile::Debug {
             say("sheave-bench: THIS IS A DEBUG BUILD, ITS NUMBERS MEAN NOTHING: cargo build --release -p sheave -p sheave-bench");
         }
-        let shared = Shared { output: destination.output, save, results: Mutex::new(Some(results)), left_out: Mutex::default() };
+        let shared = Shared { destination, results: Mutex::new(Some(results)), left_out: Mutex::default() };
         let session = Self(Arc::new(shared));
         let interrupted = session.clone();
         interrupt::watch(move |by| interrupted.interrupted(by))?;
@@ -75,8 +91,8 @@ impl Session {
     }
 
     /// Adds a figure: see [`Results::add`].
-    pub(crate) fn add(&self, name: &str, value: f64, budget: Option<f64>, meaning: &str) {
-        self.with(|results| results.add(name, value, budget, meaning));
+    pub(crate) fn add(&self, name: &str, value: f64, held: impl Into<Held>, meaning: &str) {
+        self.with(|results| results.add(name, value, held, meaning));
     }
 
     /// Adds a measurement.
@@ -111,8 +127,8 @@ impl Session {
             std::thread::sleep(ENDING);
             return outcome;
         };
+        // A run that has measured nothing replaces nothing.
         if outcome.is_err() && is_empty(&results) {
-            self.leave_what_was_there();
             return outcome;
         }
         let delivered = self.deliver(&results);
@@ -133,11 +149,11 @@ impl Session {
         let mut results = self.lock();
         let Some(results) = results.as_mut() else { return };
         change(results);
-        if let Some(path) = &self.0.save {
+        if let Some(place) = &self.0.destination.save {
             results.load_after = machine::load_average();
             // What is there counts as cut off until the end says otherwise.
             let unfinished = Results { interrupted: true, ..results.clone() };
-            if let Err(error) = unfinished.write(path) {
+            if let Err(error) = keep(&unfinished, place) {
                 say(&format!("sheave-bench: {error:#}"));
             }
         }
@@ -148,25 +164,20 @@ impl Session {
         Some(Results { interrupted, load_after: machine::load_average(), ..results })
     }
 
+    /// What cannot be kept is printed all the same.
     fn deliver(&self, results: &Results) -> Result<()> {
-        if let Some(path) = &self.0.save {
-            results.write(path)?;
-            say(&format!("kept in {}", path.display()));
-        }
-        let text = match self.0.output {
+        let Claimed { output, save } = &self.0.destination;
+        let kept = save.as_ref().map_or(Ok(()), |place| {
+            keep(results, place)?;
+            say(&format!("kept in {}", place.shown().display()));
+            Ok(())
+        });
+        let text = match output {
             Output::Table => table::of(results),
             Output::Json => results.json()?,
         };
-        writeln!(std::io::stdout(), "{text}").context("writing the result")
-    }
-
-    /// A run that has measured nothing replaces nothing.
-    fn leave_what_was_there(&self) {
-        let Some(path) = &self.0.save else { return };
-        let unfinished = unfinished(path);
-        if let Err(error) = std::fs::remove_file(&unfinished) {
-            say(&format!("sheave-bench: {} stays: {error}", unfinished.display()));
-        }
+        let printed = writeln!(std::io::stdout(), "{text}").context("writing the result");
+        kept.and(printed)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Results>> {
@@ -182,7 +193,6 @@ impl Session {
         let line = if std::io::stderr().is_terminal() { "\n" } else { "" };
         if is_empty(&results) {
             say(&format!("{line}sheave-bench: interrupted by {by}, nothing measured yet"));
-            self.leave_what_was_there();
             return true;
         }
         say(&format!("{line}sheave-bench: interrupted by {by}; this is what was measured until then"));
@@ -193,44 +203,34 @@ impl Session {
     }
 }
 
-/// Whether the place can be written to, without touching what is kept there. Should this process be killed, the file says that it was.
-fn try_beside(path: &Path, results: &Results) -> Result<()> {
-    let unfinished = unfinished(path);
-    let results = Results { interrupted: true, ..results.clone() };
-    std::fs::write(&unfinished, results.json()? + "\n").with_context(|| format!("writing {}", unfinished.display()))
-}
-
-/// Where [`Results::write`] writes before it names the file.
-fn unfinished(path: &Path) -> PathBuf {
-    path.with_extension("unfinished")
+fn keep(results: &Results, place: &Place) -> Result<()> {
+    place.write(&(results.json()? + "\n"))
 }
 
 fn is_empty(results: &Results) -> bool {
     results.legend.is_empty() && results.measurements.is_empty()
 }
 
-/// A file, or one in a directory, named after what was run and when.
-fn file_of(path: &Path, results: &Results) -> PathBuf {
-    if path.is_dir() {
-        let name = format!("{}-{}.json", results.benchmark, results.started.replace([':', '-'], ""));
-        return path.join(name);
-    }
-    path.to_owned()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn begun(save: PathBuf) -> Session {
         let destination = Destination { output: Output::Json, save: Some(save) };
-        Session::begin("sync", &destination, None).unwrap()
+        Session::begin("sync", destination.claim("sync").unwrap(), None).unwrap()
     }
 
     fn saved(directory: &Path) -> Results {
         let files: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(files.len(), 1, "{files:?}");
-        Results::read(&files[0]).unwrap()
+        read(&files[0])
+    }
+
+    /// However little it says.
+    fn read(path: &Path) -> Results {
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
     }
 
     #[test]
@@ -278,9 +278,7 @@ mod tests {
         session.end(Ok(())).unwrap();
 
         let session = begun(path.clone());
-        assert_eq!(Results::read(&path).unwrap().figure("cold_sync_ms"), Some(2.0));
-        let trial = Results::read(&unfinished(&path)).unwrap();
-        assert!(trial.interrupted, "until the end says otherwise");
+        assert_eq!(read(&path).figure("cold_sync_ms"), Some(2.0));
         session.end(Err(anyhow::anyhow!("it broke at once"))).unwrap_err();
         let kept = saved(directory.path());
         assert!(!kept.interrupted && kept.figure("cold_sync_ms") == Some(2.0), "{kept:?}");
@@ -296,12 +294,5 @@ mod tests {
         std::fs::remove_dir_all(&place).unwrap();
         let error = session.end(Err(anyhow::anyhow!("it broke"))).unwrap_err().to_string();
         assert!(error.contains("it broke"), "{error}");
-    }
-
-    #[test]
-    fn a_place_that_cannot_be_written_to_is_told_at_once() {
-        let directory = tempfile::tempdir().unwrap();
-        let destination = Destination { output: Output::Table, save: Some(directory.path().join("missing/results.json")) };
-        assert!(Session::begin("sync", &destination, None).err().unwrap().to_string().contains("missing"));
     }
 }

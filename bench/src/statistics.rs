@@ -20,8 +20,26 @@ impl Samples {
         self.0[rank - 1]
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     pub(crate) fn max(&self) -> Duration {
         self.percentile(100)
+    }
+}
+
+/// Samples that a 99th percentile needs: by nearest rank, that of fewer is simply the slowest of them.
+pub(crate) const FOR_P99: u32 = 100;
+/// Samples that a median needs, so that it takes more than a few chance events to move it.
+const FOR_P50: u32 = 10;
+
+/// How many samples a figure of this name must be made of to be held to a budget: none for what is no percentile.
+pub(crate) fn samples_for(figure: &str) -> u32 {
+    match figure {
+        tail if tail.contains("_p99_") => FOR_P99,
+        middle if middle.contains("_p50_") => FOR_P50,
+        _ => 0,
     }
 }
 
@@ -60,6 +78,14 @@ mod tests {
     fn one_slow_sample_of_a_hundred_is_the_maximum_and_not_the_99th_percentile() {
         let outlier = samples((0..99).map(|_| 1).chain([1_000]));
         assert_eq!((outlier.percentile(99), outlier.max()), (Duration::from_millis(1), Duration::from_millis(1_000)));
+    }
+
+    #[test]
+    fn a_percentile_is_held_to_a_budget_where_it_is_one() {
+        assert_eq!(["change_p50_ms", "service_add_p99_ms", "cold_sync_ms"].map(samples_for), [10, 100, 0]);
+        let enough = u64::from(samples_for("change_p99_ms"));
+        assert!(samples(1..=enough).percentile(99) < samples(1..=enough).max());
+        assert_eq!(samples(1..enough).percentile(99), samples(1..enough).max());
     }
 
     #[test]

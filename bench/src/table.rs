@@ -1,10 +1,16 @@
-//! Results for people.
+//! Results for people, on a terminal.
 
+mod columns;
+
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use serde_json::Value;
+use crate::results::{Legend, Results, Verdict};
 
-use crate::results::{Measurement, Results, Verdict};
+/// Of a terminal that is not narrow.
+const WIDTH: usize = 120;
+/// Least room for what a figure is.
+const MEANING: usize = 30;
 
 /// Everything: what it was run on, the measurements, and the figures beside their budgets.
 pub(crate) fn of(results: &Results) -> String {
@@ -16,7 +22,7 @@ pub(crate) fn of(results: &Results) -> String {
         machine.describe(),
         results.surroundings()
     );
-    measurements(&mut text, &results.measurements);
+    columns::write(&mut text, &results.measurements);
     figures(&mut text, results);
     if *interrupted {
         text.push_str("\ninterrupted: this is what had been measured by then");
@@ -28,68 +34,56 @@ fn figures(text: &mut String, results: &Results) {
     if results.legend.is_empty() {
         return;
     }
-    let _ = writeln!(text, "\n{:<32} {:>10} {:>10}  {:<7} what it is", "figure", "measured", "budget", "verdict");
+    let longest = results.legend.iter().map(|told| told.name.chars().count()).max().unwrap_or(0);
+    let _ = writeln!(text, "\n{:<longest$} {:>10} {:>10}  {:<7} what it is", "figure", "measured", "budget", "verdict");
     let mut missed = 0;
-    for legend in &results.legend {
-        let name = &legend.name;
+    for Legend { name, meaning, .. } in &results.legend {
         let Some(value) = results.figure(name) else { continue };
         let verdict = results.verdict(name);
         missed += usize::from(verdict == Verdict::Missed);
         let budget = results.budgets.get(name).map(|budget| number(name, *budget)).unwrap_or_default();
-        let (value, verdict) = (number(name, value), verdict.word());
-        let _ = writeln!(text, "{name:<32} {value:>10} {budget:>10}  {verdict:<7} {}", legend.meaning);
+        let line = format!("{name:<longest$} {:>10} {budget:>10}  {:<7} ", number(name, value), verdict.word());
+        let before = line.chars().count();
+        let meaning = wrapped(meaning, WIDTH.saturating_sub(before).max(MEANING)).join(&format!("\n{}", " ".repeat(before)));
+        let _ = writeln!(text, "{}", (line + &meaning).trim_end());
     }
+    without_verdict(text, &results.legend);
     text.push_str(&match missed {
-        _ if results.budgets.is_empty() => "\nno budget is for these sizes".to_owned(),
+        _ if results.budgets.is_empty() => "\nno figure of this run is held to a budget".to_owned(),
+        0 if results.legend.iter().any(|told| told.unjudged.is_some()) => "\nevery other budget is kept".to_owned(),
         0 => "\nevery budget is kept".to_owned(),
+        1 => "\n1 budget is missed".to_owned(),
         _ => format!("\n{missed} budgets are missed"),
     });
 }
 
-/// Measurements that follow each other and answer with the same names are one table.
-fn measurements(text: &mut String, measurements: &[Measurement]) {
-    for alike in measurements.chunk_by(|one, next| one.values.keys().eq(next.values.keys()) && one.at.keys().eq(next.at.keys())) {
-        let Some(first) = alike.first() else { continue };
-        // What is the same for all of them is said once, above.
-        let (same, differing): (Vec<_>, Vec<_>) =
-            first.at.iter().partition(|(name, value)| alike.iter().all(|measurement| measurement.at.get(*name) == Some(*value)));
-        let differing: Vec<&String> = differing.into_iter().map(|(name, _)| name).collect();
-        let heads = differing.iter().copied().chain(first.values.keys()).cloned();
-        let mut rows: Vec<Vec<String>> = vec![std::iter::once("what".to_owned()).chain(heads).collect()];
-        rows.extend(alike.iter().map(|measurement| {
-            let at = differing.iter().map(|name| measurement.at.get(*name).map(plain).unwrap_or_default());
-            let values = measurement.values.iter().map(|(name, value)| number(name, *value));
-            std::iter::once(measurement.name.clone()).chain(at).chain(values).collect()
-        }));
-        text.push('\n');
-        if !same.is_empty() {
-            let same: Vec<String> = same.into_iter().map(|(name, value)| format!("{name} {}", plain(value))).collect();
-            let _ = writeln!(text, "{}", same.join(", "));
+/// Why there is no verdict where another run would get one: each reason once.
+fn without_verdict(text: &mut String, legend: &[Legend]) {
+    let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for Legend { name, unjudged, .. } in legend {
+        let Some(why) = unjudged else { continue };
+        reasons.entry(why).or_default().push(name);
+    }
+    let lines = |(why, names): (&str, Vec<&str>)| wrapped(&format!("no verdict on {}: {why}", names.join(", ")), WIDTH);
+    for (nth, line) in reasons.into_iter().flat_map(lines).enumerate() {
+        let _ = writeln!(text, "{}{line}", if nth == 0 { "\n" } else { "" });
+    }
+}
+
+/// Lines of so many characters at most, words being whole.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
         }
-        align(text, &rows);
     }
-}
-
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-/// The first column to the left, numbers to the right.
-fn align(text: &mut String, rows: &[Vec<String>]) {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    for row in rows {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
-            0 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        let line = cells.collect::<Vec<_>>().join("  ");
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
+    lines
 }
 
 /// A number as its name's unit wants it.
@@ -111,33 +105,32 @@ pub(crate) fn significant(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::results::Held;
     use crate::results::tests::example;
-
-    fn results() -> Results {
-        let mut results = Results { measurements: Vec::new(), ..example() };
-        let row = |services: u32| {
-            Measurement::new("cold sync").at("plane", "nftables").at("services", services).value("kernel_ms", f64::from(services))
-        };
-        results.measurements.extend([row(10), row(50_000)]);
-        results.measurements.push(Measurement::new("removed").value("p99_ms", 0.25));
-        results
-    }
 
     #[test]
     fn the_table_has_budget_and_verdict_of_each_figure() {
-        let table = of(&results());
+        let table = of(&example());
         let row = |name: &str| table.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
         assert!(row("cold_sync_ms").contains("kept ") && row("change_p99_ms").contains("MISSED"), "{table}");
         assert!(row("kernel_elements").contains("265000"), "{table}");
-        assert!(table.ends_with("1 budgets are missed"), "{table}");
+        assert!(table.ends_with("\n1 budget is missed"), "{table}");
     }
 
     #[test]
-    fn measurements_of_one_kind_share_a_head() {
-        let table = of(&results());
-        let at = table.find("plane ").unwrap();
-        let expected = "plane nftables\nwhat       services  kernel_ms\ncold sync        10       10.0\ncold sync     50000      50000\n\nwhat     p99_ms\nremoved   0.250\n";
-        assert_eq!(&table[at..at + expected.len()], expected);
+    fn what_has_no_verdict_says_why_and_lines_fit_a_terminal() {
+        let mut results = Results { command_line: "sheave-bench sync".into(), ..Results::begin("sync") };
+        let long = "meaning ".repeat(30);
+        for (figure, why) in [("a_ms", "for so many"), ("b_ms", "of such a mix"), ("c_ms", "for so many")] {
+            results.add(figure, 1.0, Held::Elsewhere(format!("the budget is {why}")), &long);
+        }
+        let table = of(&results);
+        assert!(table.contains("\nno verdict on a_ms, c_ms: the budget is for so many\n"), "{table}");
+        assert!(table.contains("\nno verdict on b_ms: the budget is of such a mix\n"), "{table}");
+        assert!(table.ends_with("\nno figure of this run is held to a budget"), "{table}");
+        // What the machine calls itself is as long as it is.
+        assert!(table.lines().skip(3).all(|line| line.chars().count() <= WIDTH), "{table}");
+        assert_eq!(table.matches("meaning").count(), 90, "{table}");
     }
 
     #[test]

@@ -119,7 +119,8 @@ impl Seen {
         let row = Measurement::new("start and changes")
             .at("contender", contender)
             .at("services", shape.services)
-            .at("endpoints_per_service", shape.endpoints_per_service);
+            .at("endpoints_per_service", shape.endpoints_per_service)
+            .at("changes", self.changes.count());
         self.values().into_iter().fold(row, |row, (name, value)| row.value(name, value))
     }
 

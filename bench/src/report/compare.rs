@@ -21,6 +21,8 @@ const FIGURES: [(&str, &str); 7] = [
 pub(super) struct Pair<'r> {
     run: &'r Run,
     pub(super) cluster: Cluster<'r>,
+    /// Of one endpoint, that each of them was timed at.
+    pub(super) changes: Option<f64>,
     /// First the one that the other is compared with.
     pub(super) names: [&'r str; 2],
     values: [&'r BTreeMap<String, f64>; 2],
@@ -45,7 +47,8 @@ impl<'r> Pair<'r> {
             each: size(first, "endpoints_per_service"),
             api_server: word(first, "api_server"),
         };
-        Some(Self { run, cluster, names: [own, other], values: [&first.values, &second.values] })
+        let changes = size(first, "changes");
+        Some(Self { run, cluster, changes, names: [own, other], values: [&first.values, &second.values] })
     }
 
     /// Whether the other says the same again, of another time.

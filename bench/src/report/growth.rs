@@ -10,16 +10,25 @@ use super::section::{Cell, Exhibit, Section, Table};
 /// The directions, as measurements name them.
 const ALONG: [(&str, &str); 2] = [("services", "Services of 5 endpoints"), ("endpoints", "endpoints, 50 to a Service")];
 
+/// Exponents, and what they are of.
+const EXPONENTS: [(&str, &str); 5] = [
+    ("p50_exponent", "time, p50"),
+    ("cpu_exponent", "CPU"),
+    ("kernel_exponent", "time in the kernel"),
+    ("allocations_exponent", "allocations"),
+    ("elements_exponent", "elements"),
+];
+
 /// `None` without a run of the matrix.
 pub(super) fn section(runs: &Runs) -> Option<Section<'_>> {
     let run = runs.of("sync").find(|run| run.measurements().any(|measurement| measurement.at.contains_key("sweep")))?;
     let mut exhibits: Vec<Exhibit> = ALONG.iter().map(|(along, what)| Exhibit::Plot(plot(run, along, what))).collect();
-    exhibits.push(Exhibit::Table(exponents(run)));
+    exhibits.extend(ALONG.iter().map(|(along, what)| Exhibit::Table(exponents(run, along, what))));
     Some(Section {
         id: "growth",
         title: "How cost grows",
         lead: "Both axes are logarithmic: a level line costs the same in any cluster, one that rises a decade with each decade is in \
-               proportion. The exponent is the slope over the sizes from 1,000 on."
+               proportion. The exponent is the slope over the sizes from 1,000 on; what is next to nothing at any size has one that means nothing."
             .to_owned(),
         exhibits,
         sources: vec![run],
@@ -43,16 +52,13 @@ fn plot(run: &Run, along: &str, what: &str) -> Plot {
     }
 }
 
-fn exponents(run: &Run) -> Table {
-    let rows: Vec<&Measurement> = run.measurements().filter(|row| row.at.contains_key("growth")).collect();
-    let mut table = Table::new("Exponent of the middle time, 0 being flat", ["operation", "by Services", "by endpoints"]);
-    for name in names(rows.iter().copied()) {
-        let exponent = |along: &str| {
-            let row = rows.iter().find(|row| row.name == name && word(row, "growth") == Some(along));
-            row.and_then(|row| row.values.get("p50_exponent")).map(|exponent| digits(*exponent)).unwrap_or_default()
-        };
-        let cells = ALONG.iter().map(|(along, _)| Cell::number(exponent(along)));
-        table.rows.push(std::iter::once(Cell::words(name)).chain(cells).collect());
+fn exponents(run: &Run, along: &str, what: &str) -> Table {
+    let caption = format!("Exponents of growth by {what}, 0 being flat");
+    let mut table = Table::new(caption, std::iter::once("operation").chain(EXPONENTS.map(|(_, head)| head)));
+    for row in run.measurements().filter(|row| word(row, "growth") == Some(along)) {
+        let cells =
+            EXPONENTS.map(|(name, _)| Cell::number(row.values.get(name).map(|exponent| digits(*exponent)).unwrap_or_default()));
+        table.rows.push(std::iter::once(Cell::words(&row.name)).chain(cells).collect());
     }
     table
 }

@@ -66,12 +66,13 @@ pub(super) fn section(runs: &Runs) -> Option<Section<'_>> {
     let most = *seen.sizes.last()?;
     let mut exhibits = vec![Exhibit::Plot(by_services(&seen)), Exhibit::Plot(distribution(&seen, most))];
     exhibits.extend(MEASURES.iter().map(|measure| Exhibit::Table(latencies(&seen, *measure))));
+    exhibits.push(Exhibit::Table(rates(&seen, most)));
     exhibits.push(Exhibit::Table(percentiles(&seen, most)));
     Some(Section {
         id: "packets",
         title: "What a Service costs a packet",
-        lead: "Middle latency in microseconds; in brackets its ratio to the same client going straight to the pod through the same rules, \
-               the middle one of all rounds. Rows that go straight have none. Without rules there is no conntrack either."
+        lead: "Middle latency in microseconds, and how much is done in a second; in brackets the ratio to the same client going straight to \
+               the pod through the same rules, the middle one of all rounds. Rows that go straight have none. Without rules there is no conntrack either."
             .to_owned(),
         exhibits,
         sources: vec![run],
@@ -115,13 +116,9 @@ fn latencies(seen: &Seen<'_>, (measure, called): (&str, &str)) -> Table {
     for series in &seen.series {
         let bare = seen.at(measure, ("none", series.1), 0.0).and_then(p50).map(digits).unwrap_or_default();
         let cell = |services: &f64| {
-            let found =
-                seen.at(measure, *series, *services).and_then(|row| Some((p50(row)?, row.values.get("p50_to_straight")?)));
-            let straight = series.1.starts_with("straight");
-            found.map_or_else(String::new, |(latency, ratio)| match straight {
-                true => digits(latency),
-                false => format!("{} ({ratio:.2})", digits(latency)),
-            })
+            let found = seen.at(measure, *series, *services);
+            let ratio = found.and_then(|row| row.values.get("p50_to_straight").copied());
+            beside_straight(series.1, found.and_then(p50).map(digits), ratio)
         };
         let mut row = vec![Cell::words(seen.name(*series)), Cell::number(bare)];
         row.extend(seen.sizes.iter().map(|services| Cell::number(cell(services))));
@@ -130,16 +127,40 @@ fn latencies(seen: &Seen<'_>, (measure, called): (&str, &str)) -> Table {
     table
 }
 
+/// What one client, or several, get done in a second.
+fn rates(seen: &Seen<'_>, services: f64) -> Table {
+    let caption = format!("Questions and connections per second, {} Services", count(services));
+    let mut table = Table::new(caption, std::iter::once("").chain(MEASURES.map(|(_, called)| called)));
+    for series in &seen.series {
+        let cell = |(measure, _)| {
+            let found = seen.at(measure, *series, services);
+            let (rate, ratio) =
+                ["per_second", "rate_to_straight"].map(|name| found.and_then(|row| row.values.get(name).copied())).into();
+            Cell::number(beside_straight(series.1, rate.map(count), ratio))
+        };
+        table.rows.push(std::iter::once(Cell::words(seen.name(*series))).chain(MEASURES.map(cell)).collect());
+    }
+    table
+}
+
+/// A number, and in brackets its ratio to the one that goes straight; that one has none.
+fn beside_straight(subject: &str, number: Option<String>, ratio: Option<f64>) -> String {
+    match (number, ratio) {
+        (Some(number), Some(ratio)) if !subject.starts_with("straight") => format!("{number} ({ratio:.2})"),
+        (number, _) => number.unwrap_or_default(),
+    }
+}
+
 fn percentiles(seen: &Seen<'_>, services: f64) -> Table {
     let heads: Vec<String> = PERCENTILES.iter().map(|percent| format!("p{percent}, µs")).collect();
-    let head = ["", "questions"].into_iter().chain(heads.iter().map(String::as_str));
+    let head = ["", "questions", "lost"].into_iter().chain(heads.iter().map(String::as_str));
     let mut table = Table::new(format!("First question over UDP, {} Services: percentiles", count(services)), head);
     for series in &seen.series {
         let Some(found) = seen.at(DRAWN, *series, services) else { continue };
         let told = told(found);
         let exchanges = found.samples.get("exchanges").and_then(|exchanges| exchanges.first());
-        let mut row =
-            vec![Cell::words(seen.name(*series)), Cell::number(exchanges.map(|number| count(*number)).unwrap_or_default())];
+        let counted = [exchanges, found.values.get("lost")].map(|number| number.map(|number| count(*number)).unwrap_or_default());
+        let mut row: Vec<Cell> = std::iter::once(Cell::words(seen.name(*series))).chain(counted.map(Cell::number)).collect();
         row.extend(PERCENTILES.iter().map(|wanted| {
             let latency = told.iter().find(|(percent, _)| percent == wanted).map(|(_, latency)| digits(*latency));
             Cell::number(latency.unwrap_or_default())

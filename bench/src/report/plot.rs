@@ -15,6 +15,8 @@ use plotters::prelude::{
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{ShapeStyle, TRANSPARENT, TextStyle};
 
+use crate::results::LARGEST;
+
 /// A picture of numbers that stand in a table, too.
 #[derive(Debug)]
 pub(super) struct Plot {
@@ -75,9 +77,7 @@ const FONT: i32 = 14 * UNIT;
 pub(super) const COLOURS: usize = 8;
 const INK: RGBColor = RGBColor(0xc1, 0, 0);
 const GRID: RGBColor = RGBColor(0xc2, 0, 0);
-/// No number of a result is larger, and an axis that ends there can still be divided.
-const LARGEST: f64 = 1e15;
-/// And none but zero is smaller: below, an axis could not be divided either.
+/// No number of a result but zero is smaller: below, an axis could not be divided.
 const SMALLEST: f64 = 1e-9;
 
 type Area<'s> = DrawingArea<SVGBackend<'s>, Shift>;

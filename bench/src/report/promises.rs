@@ -1,12 +1,14 @@
 //! The promises, each beside what was measured.
 
+mod asked;
+
 use crate::results::Verdict;
 
-use super::compare::Pair;
 use super::number::{exact_with_unit, percent, with_unit};
-use super::runs::{Run, Runs, word};
+use super::runs::{Run, Runs};
 use super::section::{Cell, Exhibit, Kind, Section, Table};
 use Bound::{AtLeast, AtMost};
+use asked::Asked;
 
 /// What sheave is held to.
 struct Promise {
@@ -23,28 +25,10 @@ enum Bound {
     AtLeast(f64),
 }
 
-/// Of which run: a budget means nothing at another size.
-#[derive(Clone, Copy)]
-enum Asked {
-    /// `sync` with so many Services of so many endpoints.
-    Sync { services: f64, each: f64, mix: &'static str },
-    /// A subcommand that has the sizes in its figures' names, or in its defaults.
-    Run(&'static str),
-    /// `compare` of sheave with a kube-proxy, on so many Services of so many endpoints.
-    Compare { services: f64, each: f64 },
-    /// `packets` beside a kube-proxy in nftables mode.
-    PacketsBeside,
-}
-
 const PLAIN: Asked = Asked::Sync { services: 5_000.0, each: 50.0, mix: "plain" };
 const MILLION: Asked = Asked::Sync { services: 20_000.0, each: 50.0, mix: "plain" };
 const REALISTIC: Asked = Asked::Sync { services: 5_000.0, each: 50.0, mix: "realistic" };
 const BESIDE: Asked = Asked::Compare { services: 5_000.0, each: 50.0 };
-/// Services that are there when one is added.
-const WIDE: f64 = 50_000.0;
-/// How the names of contenders begin.
-const SHEAVE: &str = "sheave ";
-const KUBE_PROXY: &str = "kube-proxy ";
 /// "Flat", as far as this bench can tell: the quartiles of its rounds' ratios are 1 to 3 per cent apart.
 const FLAT: f64 = 1.05;
 
@@ -64,7 +48,7 @@ const PROMISES: [Promise; 18] = [
         what: "memory at 250,000 endpoints, after churn",
         figure: "peak_rss_mb",
         bound: AtMost(100.0),
-        asked: Asked::Run("memory"),
+        asked: Asked::Memory { endpoints: 250_000.0 },
     },
     Promise { what: "cold sync, 1,000,000 endpoints", figure: "cold_sync_ms", bound: AtMost(3_000.0), asked: MILLION },
     Promise { what: "memory at 1,000,000 endpoints", figure: "peak_rss_mb", bound: AtMost(400.0), asked: MILLION },
@@ -72,7 +56,7 @@ const PROMISES: [Promise; 18] = [
         what: "memory at 1,000,000 endpoints, after churn",
         figure: "million_peak_rss_mb",
         bound: AtMost(400.0),
-        asked: Asked::Run("memory"),
+        asked: Asked::Memory { endpoints: 1_000_000.0 },
     },
     Promise { what: "realistic mix, dual stack: cold sync", figure: "cold_sync_ms", bound: AtMost(1_000.0), asked: REALISTIC },
     Promise { what: "realistic mix: one endpoint changed, p99", figure: "change_p99_ms", bound: AtMost(6.0), asked: REALISTIC },
@@ -87,7 +71,7 @@ const PROMISES: [Promise; 18] = [
         what: "first packet, most Services to fewest",
         figure: "first_packet_growth",
         bound: AtMost(FLAT),
-        asked: Asked::Run("packets"),
+        asked: Asked::Packets,
     },
     Promise { what: "cold sync, times as fast as kube-proxy", figure: "programmed_ratio", bound: AtLeast(15.0), asked: BESIDE },
     Promise {
@@ -109,37 +93,6 @@ const PROMISES: [Promise; 18] = [
 const UNMEASURED: [(&str, &str); 2] =
     [("eBPF: what connect() takes more", "≤ 300 ns"), ("VIP owner lost to first announcement", "p99 ≤ 800 ms")];
 
-impl Asked {
-    fn newest<'r>(self, runs: &'r Runs, figure: &str) -> Option<&'r Run> {
-        let benchmark = match self {
-            Self::Sync { .. } => "sync",
-            Self::Run(benchmark) => benchmark,
-            Self::Compare { .. } => "compare",
-            Self::PacketsBeside => "packets",
-        };
-        runs.of(benchmark).find(|run| run.figure(figure).is_some() && self.fits(run, figure))
-    }
-
-    fn fits(self, run: &Run, figure: &str) -> bool {
-        match self {
-            Self::Run(_) => true,
-            Self::Sync { services, each, mix } => {
-                let sized = run.figure("services") == Some(services) && run.figure("endpoints_per_service") == Some(each);
-                let wide = !figure.starts_with("service_add") || run.figure("add_at") == Some(WIDE);
-                sized && wide && run.mix() == Some(mix)
-            }
-            Self::Compare { services, each } => Pair::of(run).is_some_and(|pair| {
-                let sized = pair.cluster.services == Some(services) && pair.cluster.each == Some(each);
-                sized && pair.names[0].starts_with(SHEAVE) && pair.names[1].starts_with(KUBE_PROXY)
-            }),
-            Self::PacketsBeside => {
-                let mut rules = run.measurements().filter_map(|row| word(row, "rules"));
-                rules.any(|rules| rules.starts_with(KUBE_PROXY) && rules.ends_with(" nftables"))
-            }
-        }
-    }
-}
-
 impl Bound {
     fn verdict(self, value: f64) -> Verdict {
         match self {
@@ -158,20 +111,34 @@ impl Bound {
     }
 }
 
-/// A promise, and the run that answers it.
-struct Answer<'r> {
-    run: &'r Run,
-    value: f64,
-    verdict: Verdict,
+/// What the runs say to a promise.
+enum Answer<'r> {
+    Judged {
+        run: &'r Run,
+        value: f64,
+        verdict: Verdict,
+    },
+    /// Measured by runs of another shape only; the newest one's is told.
+    Unjudged {
+        run: &'r Run,
+        why: String,
+    },
+    Unmeasured,
 }
 
 impl Promise {
-    /// By the newest run that it asks for.
-    fn answer<'r>(&self, runs: &'r Runs) -> Option<Answer<'r>> {
+    /// By the newest run of the shape that it asks for.
+    fn answer<'r>(&self, runs: &'r Runs) -> Answer<'r> {
         let Self { figure, bound, asked, .. } = self;
-        let run = asked.newest(runs, figure)?;
-        let value = run.figure(figure)?;
-        Some(Answer { run, value, verdict: bound.verdict(value) })
+        let mut unjudged = None;
+        for run in runs.of(asked.benchmark()) {
+            let Some(value) = run.figure(figure) else { continue };
+            match asked.unfit(run, figure) {
+                None => return Answer::Judged { run, value, verdict: bound.verdict(value) },
+                Some(why) => unjudged = unjudged.or(Some(Answer::Unjudged { run, why })),
+            }
+        }
+        unjudged.unwrap_or(Answer::Unmeasured)
     }
 
     fn allowed(&self) -> String {
@@ -183,58 +150,74 @@ impl Promise {
     }
 }
 
+/// How many budgets there is a verdict on.
+pub(super) fn judged(runs: &Runs) -> usize {
+    PROMISES.iter().filter(|promise| matches!(promise.answer(runs), Answer::Judged { .. })).count()
+}
+
 /// Each promise that is not kept, as a line for people.
 pub(super) fn missed(runs: &Runs) -> Vec<String> {
     let line = |promise: &Promise| {
-        let Answer { run, value, verdict } = promise.answer(runs)?;
-        let Promise { what, figure, .. } = promise;
-        (verdict == Verdict::Missed)
-            .then(|| format!("{what}: {} where {} was promised ({})", with_unit(figure, value), promise.allowed(), run.file))
+        let Answer::Judged { run, value, verdict: Verdict::Missed } = promise.answer(runs) else { return None };
+        let (what, value) = (promise.what, with_unit(promise.figure, value));
+        Some(format!("{what}: {value} where {} was promised ({})", promise.allowed(), run.file))
     };
     PROMISES.iter().filter_map(line).collect()
 }
 
-/// `None` if no run answers any of them.
+/// `None` if no run has to do with any of them.
 pub(super) fn section(runs: &Runs) -> Option<Section<'_>> {
     let mut table = Table::new("Budgets", ["promise", "measured", "budget", "of budget", "verdict", "run"]);
     let mut sources: Vec<&Run> = Vec::new();
-    let (mut measured, mut missed) = (0, 0);
+    let (mut judged, mut missed) = (0, 0);
     for promise in &PROMISES {
-        let (Promise { what, figure, bound, .. }, allowed) = (promise, promise.allowed());
-        let Some(Answer { run, value, verdict }) = promise.answer(runs) else {
-            table.rows.push(unmeasured(what, &allowed));
-            continue;
-        };
-        measured += 1;
-        missed += usize::from(verdict == Verdict::Missed);
-        let share = bound.share(value);
-        table.rows.push(vec![
-            Cell::words(*what),
-            Cell::number(with_unit(figure, value)),
-            Cell::number(allowed),
-            Cell { text: percent(share), kind: Kind::Share(share) },
-            Cell { text: verdict.word().to_owned(), kind: Kind::Verdict(verdict) },
-            Cell::words(run.file.trim_end_matches(".json")),
-        ]);
-        if !sources.iter().any(|source| source.file == run.file) {
+        let answer = promise.answer(runs);
+        if let Answer::Judged { verdict, .. } = answer {
+            judged += 1;
+            missed += usize::from(verdict == Verdict::Missed);
+        }
+        if let Answer::Judged { run, .. } | Answer::Unjudged { run, .. } = answer
+            && !sources.iter().any(|source| source.file == run.file)
+        {
             sources.push(run);
         }
+        table.rows.push(row(promise, &answer));
     }
     if sources.is_empty() {
         return None;
     }
-    table.rows.extend(UNMEASURED.iter().map(|(what, allowed)| unmeasured(what, allowed)));
+    table.rows.extend(UNMEASURED.iter().map(|(what, allowed)| without_verdict(what, allowed, "not measured", "")));
     let lead = format!(
-        "{} of {measured} budgets that were measured are kept, {missed} missed; {} were not measured here. The realistic mix may take \
-         twice the plain figures; up to {FLAT} times counts as flat, and as no slower.",
-        measured - missed,
-        table.rows.len() - measured
+        "{} of {judged} budgets that could be judged are kept, {missed} missed; {} could not: a budget is for one size, one mix and \
+         enough samples. The realistic mix may take twice the plain figures; up to {FLAT} times counts as flat, and as no slower.",
+        judged - missed,
+        table.rows.len() - judged
     );
     Some(Section { id: "promises", title: "What was promised", lead, exhibits: vec![Exhibit::Table(table)], sources })
 }
 
-fn unmeasured(what: &str, budget: &str) -> Vec<Cell> {
-    let nothing = || Cell { text: String::new(), kind: Kind::Number };
-    let verdict = Cell { text: "not measured".to_owned(), kind: Kind::Verdict(Verdict::NoBudget) };
-    vec![Cell::words(what), nothing(), Cell::number(budget), nothing(), verdict, Cell::words("")]
+fn row(promise: &Promise, answer: &Answer<'_>) -> Vec<Cell> {
+    let (Promise { what, figure, bound, .. }, allowed) = (promise, promise.allowed());
+    let name = |run: &Run| run.file.trim_end_matches(".json").to_owned();
+    match answer {
+        Answer::Judged { run, value, verdict } => {
+            let share = bound.share(*value);
+            vec![
+                Cell::words(*what),
+                Cell::number(with_unit(figure, *value)),
+                Cell::number(allowed),
+                Cell { text: percent(share), kind: Kind::Share(share) },
+                Cell { text: verdict.word().to_owned(), kind: Kind::Verdict(*verdict) },
+                Cell::words(name(run)),
+            ]
+        }
+        Answer::Unjudged { run, why } => without_verdict(what, &allowed, &format!("not judged: {why}"), &name(run)),
+        Answer::Unmeasured => without_verdict(what, &allowed, "not measured", ""),
+    }
+}
+
+fn without_verdict(what: &str, budget: &str, why: &str, run: &str) -> Vec<Cell> {
+    let nothing = || Cell::number("");
+    let verdict = Cell { text: why.to_owned(), kind: Kind::Verdict(Verdict::NoBudget) };
+    vec![Cell::words(what), nothing(), Cell::number(budget), nothing(), verdict, Cell::words(run)]
 }

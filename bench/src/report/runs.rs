@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::results::{Measurement, Profile, Results};
@@ -21,6 +22,7 @@ pub(super) struct Runs {
 pub(super) struct Run {
     /// Its name, without directories: a report says the same wherever it is made.
     pub(super) file: String,
+    began: Timestamp,
     pub(super) results: Results,
 }
 
@@ -32,19 +34,16 @@ impl Runs {
     pub(super) fn read(paths: &[PathBuf]) -> Result<Self> {
         let mut runs = Self::default();
         for path in files(paths)? {
-            match usable(&path) {
-                Ok(results) => {
-                    let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-                    runs.runs.push(Run { file, results });
-                }
+            match Run::read(&path) {
+                Ok(run) => runs.runs.push(run),
                 Err(error) => runs.skipped.push(format!("{error:#}")),
             }
         }
         let named: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         let skipped = runs.skipped.iter().map(|skipped| format!("\nleft out: {skipped}")).collect::<String>();
         ensure!(!runs.runs.is_empty(), "there are no results in {}{skipped}", named.join(", "));
-        // All are UTC in one format, so that text sorts as time does; of one second, the name decides.
-        runs.runs.sort_by(|one, other| (&other.results.started, &other.file).cmp(&(&one.results.started, &one.file)));
+        // Of one second, the name decides.
+        runs.runs.sort_by(|one, other| (other.began, &other.file).cmp(&(one.began, &one.file)));
         Ok(runs)
     }
 
@@ -59,14 +58,18 @@ impl Runs {
 }
 
 impl Run {
+    /// What was cut off, or built for trying out, says nothing about sheave.
+    fn read(path: &Path) -> Result<Self> {
+        let results = Results::read(path)?;
+        ensure!(!results.interrupted, "{} was interrupted", path.display());
+        ensure!(results.profile == Profile::Release, "{} is of a debug build", path.display());
+        let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        Ok(Self { file, began: results.began()?, results })
+    }
+
     /// A size of its cluster, or any other figure.
     pub(super) fn figure(&self, name: &str) -> Option<f64> {
         self.results.figure(name)
-    }
-
-    /// Which Services there were; all measurements of a run have the same.
-    pub(super) fn mix(&self) -> Option<&str> {
-        self.results.measurements.first()?.at.get("mix")?.as_str()
     }
 
     pub(super) fn measurements(&self) -> impl Iterator<Item = &Measurement> {
@@ -84,7 +87,11 @@ pub(super) fn word<'m>(measurement: &'m Measurement, name: &str) -> Option<&'m s
     measurement.at.get(name).and_then(Value::as_str)
 }
 
-fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+/// All files that these name: of a directory, those that end in `.json`.
+///
+/// # Errors
+/// For a directory that cannot be listed.
+pub(super) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths {
         if !path.is_dir() {
@@ -98,12 +105,4 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         files.append(&mut within);
     }
     Ok(files)
-}
-
-/// What was cut off, or built for trying out, says nothing about sheave.
-fn usable(path: &Path) -> Result<Results> {
-    let results = Results::read(path)?;
-    ensure!(!results.interrupted, "{} was interrupted", path.display());
-    ensure!(results.profile == Profile::Release, "{} is of a debug build", path.display());
-    Ok(results)
 }

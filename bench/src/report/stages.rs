@@ -1,6 +1,7 @@
 //! Where the time of a sync goes.
 
 use crate::results::Measurement;
+use crate::statistics::FOR_P99;
 
 use super::number::{count, digits, with_unit};
 use super::plot::{Bar, Drawing, Plot};
@@ -10,6 +11,17 @@ use super::section::{Cell, Exhibit, Section, Table};
 /// In the order in which they happen.
 const STAGES: [&str; 7] = ["decode", "index", "policy", "diff", "publish", "encode", "kernel"];
 const COLD: &str = "cold sync";
+/// What an operation takes besides time: values, and how a reader calls them.
+const EFFORT: [(&str, &str); 8] = [
+    ("times", "times"),
+    ("cpu_ms", "CPU, ms"),
+    ("allocations", "allocations"),
+    ("allocated_mb", "allocated, MB"),
+    ("transactions", "transactions"),
+    ("elements", "elements"),
+    ("sent_bytes", "bytes"),
+    ("kernel_memory_mb", "in the kernel, MB"),
+];
 
 /// One cluster's operations.
 struct Cluster<'r> {
@@ -49,12 +61,14 @@ pub(super) fn section(runs: &Runs) -> Option<Section<'_>> {
         drawing: Drawing::Bars { parts: STAGES.map(str::to_owned).into(), bars },
     })];
     exhibits.push(Exhibit::Table(figures(&clusters)));
-    exhibits.extend(clusters.iter().map(|cluster| Exhibit::Table(table(cluster))));
+    exhibits.extend(clusters.iter().flat_map(|cluster| [times(cluster), effort(cluster)]).map(Exhibit::Table));
     Some(Section {
         id: "stages",
         title: "Where the time of a sync goes",
-        lead: "First what a daemon did, a process of its own (docs/performance.md says from when to when); then every operation in process, on one thread, from the JSON of an object to the kernel's acknowledgement. Milliseconds: \
-               percentiles of the whole, means of the stages; elements and bytes are what the kernel is sent."
+        lead: "First what a daemon did, a process of its own (docs/performance.md says from when to when); then every operation in process, \
+               on one thread, from the JSON of an object to the kernel's acknowledgement: percentiles of the whole and means of the \
+               stages, in milliseconds, and then what it took besides, on average. What was done fewer than a hundred times has no p99. Elements and bytes are what the kernel is sent; what \
+               it has more in memory is a difference of the whole machine, below zero where others gave more back."
             .to_owned(),
         exhibits,
         sources: clusters.iter().map(|cluster| cluster.run).collect(),
@@ -94,19 +108,32 @@ fn figures(clusters: &[Cluster<'_>]) -> Table {
     table
 }
 
-fn table(cluster: &Cluster<'_>) -> Table {
-    let head = ["operation", "p50", "p99"].into_iter().chain(STAGES).chain(["elements", "bytes"]);
-    let mut table = Table::new(cluster.describe(), head);
+fn times(cluster: &Cluster<'_>) -> Table {
+    let mut table = Table::new(cluster.describe(), ["operation", "p50", "p99"].into_iter().chain(STAGES));
     for operation in cluster.operations() {
         let value = |name: &str| operation.values.get(name).copied();
-        let cell = |value: Option<f64>, text: fn(f64) -> String| Cell::number(value.map(text).unwrap_or_default());
-        let mut row = vec![Cell::words(&operation.name)];
-        row.extend(["p50_ms", "p99_ms"].map(|name| cell(value(name), digits)));
-        row.extend(STAGES.map(|stage| cell(stage_of(operation, stage), digits)));
-        row.extend(["elements", "sent_bytes"].map(|name| cell(value(name), count)));
-        table.rows.push(row);
+        let percentiles = [value("p50_ms"), value("p99_ms").filter(|_| value("times") >= Some(FOR_P99.into()))];
+        let stages = STAGES.map(|stage| stage_of(operation, stage));
+        let cells = percentiles.into_iter().chain(stages).map(|value| Cell::number(value.map(digits).unwrap_or_default()));
+        table.rows.push(std::iter::once(Cell::words(&operation.name)).chain(cells).collect());
     }
     table
+}
+
+fn effort(cluster: &Cluster<'_>) -> Table {
+    let heads = std::iter::once("operation").chain(EFFORT.map(|(_, head)| head));
+    let mut table = Table::new(format!("{}, and what it took", cluster.describe()), heads);
+    for operation in cluster.operations() {
+        let cells = EFFORT
+            .map(|(name, _)| Cell::number(operation.values.get(name).map(|value| amount(name, *value)).unwrap_or_default()));
+        table.rows.push(std::iter::once(Cell::words(&operation.name)).chain(cells).collect());
+    }
+    table
+}
+
+/// Counts are whole numbers, although their means are not; what has a unit has three digits.
+fn amount(name: &str, value: f64) -> String {
+    if name.ends_with("_ms") || name.ends_with("_mb") { digits(value) } else { count(value) }
 }
 
 fn stage_of(operation: &Measurement, stage: &str) -> Option<f64> {

@@ -21,8 +21,13 @@ fn sync() -> Value {
         "schema": 1, "benchmark": "sync", "command_line": "sheave-bench sync", "started": "2026-01-01T00:00:00Z",
         "machine": {"cpus": 2, "model": "a model", "memory_mb": 1_000, "kernel": "6.1"}, "versions": {"sheave": "0.1.0"},
         "profile": "release", "load_before": 0.5, "load_after": 1.5, "interrupted": false,
-        "cold_sync_ms": 250, "change_p99_ms": 3.5, "services": 5_000, "endpoints_per_service": 50,
-        "measurements": [{"name": "cold sync", "at": {"services": 5_000, "endpoints": 250_000, "mix": "plain"}, "values": stages}]
+        "cold_sync_ms": 250, "start_to_programmed_ms": 600, "change_p50_ms": 0.1, "change_p99_ms": 3.5, "service_add_p99_ms": 0.2,
+        "peak_rss_mb": 50, "services": 5_000, "endpoints_per_service": 50, "changes": 200, "add_at": 50_000,
+        "measurements": [{
+            "name": "cold sync",
+            "at": {"plane": "nftables", "services": 5_000, "endpoints": 250_000, "mix": "plain"},
+            "values": stages
+        }]
     })
 }
 
@@ -73,8 +78,103 @@ fn a_promise_is_answered_by_a_run_of_its_size_and_by_no_other() {
     let text = markdown::of(&sections(&runs(&[sync(), small])));
     assert!(text.contains("| cold sync, 5,000 Services × 50 endpoints | 250 ms | ≤ 500 ms | 50 % | kept | 0 |"), "{text}");
     assert!(text.contains("| one endpoint changed, p99 | 3.50 ms | ≤ 3 ms | 117 % | MISSED | 0 |"), "{text}");
-    assert!(text.contains("| cold sync, 1,000,000 endpoints |  | ≤ 3,000 ms |  | not measured |  |"), "{text}");
-    assert!(text.contains("1 of 2 budgets that were measured are kept, 1 missed"), "{text}");
+    let other = "not judged: 50 Services × 50 endpoints | 1 |";
+    assert!(text.contains(&format!("| cold sync, 1,000,000 endpoints |  | ≤ 3,000 ms |  | {other}")), "{text}");
+    assert!(text.contains("| first packet, most Services to fewest |  | ≤ 1.05 |  | not measured |  |"), "{text}");
+    assert!(text.contains("5 of 6 budgets that could be judged are kept, 1 missed; 14 could not"), "{text}");
+}
+
+/// The verdict on the promise, and the run that it names.
+fn verdict(run: &Value, promise: &str) -> String {
+    let text = markdown::of(&sections(&runs(std::slice::from_ref(run))));
+    let row =
+        text.lines().find(|line| line.starts_with(&format!("| {promise} |"))).unwrap_or_else(|| panic!("{promise}: {text}"));
+    row.split(" | ").skip(4).collect::<Vec<_>>().join(", ").trim_end_matches(" |").to_owned()
+}
+
+#[test]
+fn a_run_of_another_shape_is_shown_with_the_reason_and_not_judged() {
+    let with = |changed: &[(&str, Value)]| {
+        let mut run = sync();
+        for (pointer, value) in changed {
+            *run.pointer_mut(pointer).unwrap() = value.clone();
+        }
+        run
+    };
+    let (p99, added) = ("one endpoint changed, p99", "one Service added at 50,000, p99");
+    assert_eq!(verdict(&with(&[]), p99), "MISSED, 0");
+    assert_eq!(verdict(&with(&[("/changes", json!(1))]), p99), "not judged: changes: 1 of at least 100, 0");
+    assert_eq!(verdict(&with(&[("/changes", json!(1))]), "cold sync, 5,000 Services × 50 endpoints"), "kept, 0");
+    let small = with(&[("/services", json!(5)), ("/endpoints_per_service", json!(2))]);
+    assert_eq!(verdict(&small, p99), "not judged: 5 Services × 2 endpoints, 0");
+    assert_eq!(verdict(&with(&[("/add_at", json!(50))]), added), "not judged: added at 50, 0");
+    assert_eq!(verdict(&with(&[("/measurements/0/at/plane", json!("ebpf"))]), p99), "not judged: plane ebpf, 0");
+    assert_eq!(verdict(&with(&[("/measurements/0/at/mix", json!("realistic"))]), p99), "not judged: realistic mix, 0");
+}
+
+#[test]
+fn memory_is_judged_after_churn() {
+    let memory = |endpoints: u32, churned: u32| {
+        let mut run = sync();
+        run["benchmark"] = json!("memory");
+        run["million_peak_rss_mb"] = json!(500);
+        let values = json!({"rss_mb": 40.0, "peak_rss_mb": 50.0, "churned": churned, "kernel_memory_mb": -1.5});
+        run["measurements"] = json!([{"name": "memory", "at": {"endpoints": endpoints}, "values": values}]);
+        run
+    };
+    let (quarter, million) = ("memory at 250,000 endpoints, after churn", "memory at 1,000,000 endpoints, after churn");
+    assert_eq!(verdict(&memory(250_000, 0), quarter), "not judged: changes: 0 of at least 3,000, 0");
+    assert_eq!(verdict(&memory(250_000, 3_000), quarter), "kept, 0");
+    assert_eq!(verdict(&memory(250_000, 3_000), million), "not judged: not at 1,000,000 endpoints, 0");
+    assert_eq!(verdict(&memory(1_000_000, 3_000), million), "MISSED, 0");
+}
+
+/// A saved run of `packets` between these numbers of Services.
+fn packets(services: [u32; 2], rounds: u32) -> Value {
+    let mut run = sync();
+    run["benchmark"] = json!("packets");
+    run["rounds"] = json!(rounds);
+    run["first_packet_growth"] = json!(1.0);
+    let row = |services: u32| {
+        let at = json!({"rules": "sheave nftables", "subject": "ClusterIP from a pod", "services": services});
+        let values =
+            json!({"p50_us": 17.0, "p50_to_straight": 1.07, "per_second": 20_500.0, "rate_to_straight": 0.9, "lost": 0.0});
+        json!({"name": "udp_first", "at": at, "values": values})
+    };
+    run["measurements"] = services.map(row).as_slice().into();
+    run
+}
+
+#[test]
+fn a_first_packet_is_judged_from_few_services_to_many() {
+    let promise = "first packet, most Services to fewest";
+    assert_eq!(verdict(&packets([10, 50], 5), promise), "not judged: 10 to 50 Services, not 10 to 30,000, 0");
+    assert_eq!(verdict(&packets([10, 30_000], 1), promise), "not judged: rounds: 1 of at least 5, 0");
+    assert_eq!(verdict(&packets([10, 30_000], 5), promise), "kept, 0");
+}
+
+#[test]
+fn a_percentile_of_too_few_is_left_blank_and_what_it_took_stands_below() {
+    let mut run = sync();
+    let mut often = run["measurements"][0].clone();
+    often["name"] = json!("one endpoint changed");
+    often["values"]["times"] = json!(100);
+    often["values"]["allocations"] = json!(61.8);
+    often["values"]["cpu_ms"] = json!(0.0412);
+    run["measurements"].as_array_mut().unwrap().push(often);
+    let text = markdown::of(&sections(&runs(&[run])));
+    assert!(
+        text.contains("| cold sync | 400 |  | 100 |") && text.contains("| one endpoint changed | 400 | 410 | 100 |"),
+        "{text}"
+    );
+    assert!(text.contains("| one endpoint changed | 100 | 0.041 | 62 |"), "{text}");
+}
+
+#[test]
+fn rates_stand_beside_latencies() {
+    let text = markdown::of(&sections(&runs(&[packets([10, 30_000], 5)])));
+    let table = text.split("Questions and connections per second, 30,000 Services").nth(1).unwrap_or_else(|| panic!("{text}"));
+    assert!(table.contains("| ClusterIP from a pod | 20,500 (0.90) |"), "{text}");
 }
 
 #[test]
@@ -98,12 +198,21 @@ fn missed_budgets_are_named_and_fail_where_they_are_required() {
     let mut good = sync();
     good["change_p99_ms"] = json!(0.2);
     assert!(promises::missed(&runs(&[good])).is_empty());
+
+    let mut small = sync();
+    small["services"] = json!(5);
+    fs::write(&kept, small.to_string()).unwrap();
+    let nothing = write(&arguments(true)).unwrap_err().to_string();
+    assert!(nothing.contains("nothing was judged"), "{nothing}");
+    write(&arguments(false)).unwrap();
 }
 
 /// A saved run of `compare`.
 fn compare(other: &str) -> Value {
     let row = |contender: &str, values: Value| {
-        let at = json!({"contender": contender, "services": 5_000, "endpoints_per_service": 50, "api_server": "double"});
+        let at = json!({
+            "contender": contender, "services": 5_000, "endpoints_per_service": 50, "changes": 20, "api_server": "double"
+        });
         json!({"name": "start and changes", "at": at, "values": values})
     };
     let mut run = sync();
@@ -162,27 +271,30 @@ fn kube_proxy_is_to_take_so_many_times_as_much_at_least() {
 
     let mut small = run("kube-proxy v1.36.2 nftables", 30.0, 2_000.0);
     small["measurements"][0]["at"]["services"] = json!(10);
+    assert_eq!(verdict(&run("nft -f", 30.0, 2_000.0), what), "not judged: sheave nftables beside nft -f, 0");
     for nothing in [run("nft -f", 30.0, 2_000.0), small] {
-        assert!(text(nothing).contains("| cold sync, times as fast as kube-proxy |  | ≥ 15 × |  | not measured |  |"));
+        assert!(text(nothing).contains("| cold sync, times as fast as kube-proxy |  | ≥ 15 × |  | not judged: "));
     }
-    assert!(text(run("kube-proxy v1.36.2 nftables", 0.0, -1.0)).contains("MISSED"), "whatever a file says");
+    let mut few = run("kube-proxy v1.36.2 nftables", 30.0, 2_000.0);
+    few["measurements"][0]["at"]["changes"] = json!(9);
+    assert_eq!(verdict(&few, what), "not judged: changes: 9 of at least 10, 0");
+    assert!(text(run("kube-proxy v1.36.2 nftables", 0.0, 0.0)).contains("MISSED"), "nothing is no divisor");
 }
 
 #[test]
 fn a_first_packet_is_compared_with_the_nftables_mode_alone() {
     let text = |rules: &str, ratio: f64| {
-        let mut run = sync();
-        run["benchmark"] = json!("packets");
+        let mut run = packets([10, 30_000], 5);
         run["first_packet_to_kube_proxy"] = json!(ratio);
-        run["measurements"] =
-            json!([{"name": "udp_first", "at": {"rules": rules, "subject": "a pod", "services": 10}, "values": {}}]);
+        run["measurements"][0]["at"]["rules"] = json!(rules);
         markdown::of(&sections(&runs(&[sync(), run])))
     };
     let row = |rest: &str| format!("| first packet beside kube-proxy's nftables mode | {rest}");
     assert!(text("kube-proxy v1.36.2 nftables", 1.04).contains(&row("1.04 | ≤ 1.05 | 99 % | kept | 1 |")));
     assert!(text("kube-proxy v1.36.2 nftables", 1.1).contains(&row("1.10 | ≤ 1.05 | 105 % | MISSED | 1 |")));
     for other in ["kube-proxy v1.36.2 iptables", "sheave nftables"] {
-        assert!(text(other, 1.0).contains(&row(" | ≤ 1.05 |  | not measured |  |")), "{other}");
+        let open = " | ≤ 1.05 |  | not judged: not beside kube-proxy's nftables mode | 1 |";
+        assert!(text(other, 1.0).contains(&row(open)), "{other}");
     }
 }
 
@@ -210,12 +322,17 @@ fn what_is_broken_foreign_cut_off_or_for_trying_out_is_named_and_left_out() {
     keep("later.json", &with("schema", json!(99)));
     keep("cut.json", &with("interrupted", json!(true)));
     keep("trial.json", &with("profile", json!("debug")));
+    keep("negative.json", &with("cold_sync_ms", json!(-1)));
+    keep("eternal.json", &with("started", json!("zzzz")));
+    keep("unknown.json", &with("benchmark", json!("synk")));
+    nix::unistd::mkfifo(&directory.path().join("fifo.json"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     keep("note.txt", "no result");
     let runs = Runs::read(&[directory.path().to_owned(), directory.path().join("missing.json")]).unwrap();
-    for name in ["broken.json", "foreign.json", "later.json", "cut.json", "trial.json", "missing.json"] {
-        assert!(runs.skipped.iter().any(|skipped| skipped.contains(name)), "{name}: {:?}", runs.skipped);
+    let bad = ["broken", "foreign", "later", "cut", "trial", "missing", "negative", "eternal", "unknown", "fifo"];
+    for name in bad.map(|name| format!("{name}.json")) {
+        assert!(runs.skipped.iter().any(|skipped| skipped.contains(&name)), "{name}: {:?}", runs.skipped);
     }
-    assert_eq!((runs.skipped.len(), runs.iter().count()), (6, 1));
+    assert_eq!((runs.skipped.len(), runs.iter().count()), (bad.len(), 1));
     assert!(page::of(&sections(&runs), &runs).unwrap().contains("broken.json"));
 
     let error = Runs::read(&[directory.path().join("cut.json")]).unwrap_err().to_string();
@@ -226,10 +343,7 @@ fn what_is_broken_foreign_cut_off_or_for_trying_out_is_named_and_left_out() {
 fn nothing_from_a_file_becomes_markup() {
     const MARKUP: &str = "</code></style><script>x</script>\"'><img src=x onerror=x>|`\n# head";
     let mut hostile = sync();
-    for field in ["command_line", "started", "benchmark"] {
-        hostile[field] = json!(format!("sync{MARKUP}"));
-    }
-    hostile["benchmark"] = json!("sync");
+    hostile["command_line"] = json!(format!("sync{MARKUP}"));
     hostile["machine"]["model"] = json!(MARKUP);
     hostile["versions"]["nft"] = json!(MARKUP);
     hostile["measurements"][0]["name"] = json!(MARKUP);
@@ -238,6 +352,7 @@ fn nothing_from_a_file_becomes_markup() {
     other["measurements"][0]["at"]["mix"] = json!(MARKUP);
     let mut packets = hostile.clone();
     packets["benchmark"] = json!("packets");
+    packets["rounds"] = json!(5);
     packets["measurements"] =
         json!([{"name": "udp_first", "at": {"rules": MARKUP, "subject": MARKUP, "services": 10}, "values": {"p50_us": 1.0}}]);
     let mut beside = compare(MARKUP);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
@@ -26,11 +27,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The stream of the bench's own marks.
 const STREAM: &str = "bench";
 
-/// A running loop. Dropping it ends it; the namespace goes with its last user.
+/// A running loop. Dropping it ends it and waits for its end: the namespace goes with its last user, and what comes next is to find the
+/// kernel's memory as it was.
 pub(super) struct Driver {
     changes: mpsc::Sender<Change>,
     marks: watch::Receiver<Vec<Mark>>,
     cancel: CancellationToken,
+    /// The loop's. `None` once it was waited for.
+    thread: Option<JoinHandle<()>>,
     /// Waits for marks.
     runtime: tokio::runtime::Runtime,
     marked: u64,
@@ -65,8 +69,9 @@ impl Driver {
         let running = sync_loop.run(inputs, cancel.clone());
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().context("making a runtime");
         let own = runtime()?;
-        std::thread::Builder::new().name("sync".into()).spawn(move || own.block_on(running)).context("starting the loop")?;
-        Ok(Self { changes, marks, cancel, runtime: runtime()?, marked: 0, _control: control, _addresses: addresses })
+        let thread = std::thread::Builder::new().name("sync".into());
+        let thread = Some(thread.spawn(move || own.block_on(running)).context("starting the loop")?);
+        Ok(Self { changes, marks, cancel, thread, runtime: runtime()?, marked: 0, _control: control, _addresses: addresses })
     }
 
     /// Lists objects as a source does that has just begun, and waits until they are in the kernel. Says how long that took from the
@@ -111,6 +116,8 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.cancel.cancel();
+        // A loop that panicked has said so.
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 

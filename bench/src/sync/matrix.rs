@@ -21,8 +21,6 @@ const ENDPOINTS: [u32; 6] = [10, 100, 1_000, 10_000, 100_000, 1_000_000];
 const EACH: u32 = 50;
 /// Sizes below this are left out of an exponent: what a table costs that has next to nothing in it would flatten the line.
 const LEAST_IN_SLOPE: f64 = 1_000.0;
-/// Of each size.
-const CHANGES: u32 = 100;
 
 /// One direction in which a cluster grows.
 struct Sweep {
@@ -63,7 +61,7 @@ pub(super) fn measure(arguments: &Arguments, report: &Session) -> Result<()> {
                 continue;
             }
             progress.begin(&what);
-            operations::measure(shape, CHANGES.min(arguments.changes), Scope::Growth, &Progress::none(), |row| {
+            operations::measure(shape, arguments.changes, Scope::Growth, &Progress::none(), |row| {
                 let row = describe(row, arguments, shape).at("sweep", sweep.along);
                 report.measured(row.clone());
                 seen.push(row);

@@ -4,5 +4,6 @@ mod compare;
 mod daemon;
 mod leftovers;
 mod packets;
+mod report;
 mod stand_in;
 mod sync;

@@ -1,5 +1,6 @@
 //! `sheave-bench sync` and `memory` from their command line: the shape of what they say, and how they refuse.
 
+use std::fs;
 use std::process::Command;
 
 use serde_json::Value;
@@ -47,4 +48,48 @@ fn a_size_that_does_not_fit_is_left_out_and_the_others_are_measured() {
     let results: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let sizes: Vec<_> = results["measurements"].as_array().unwrap().iter().map(|row| row["at"]["endpoints"].as_u64()).collect();
     assert_eq!((sizes, results["interrupted"].as_bool()), (vec![Some(10)], Some(false)));
+}
+
+#[test]
+fn what_would_be_ignored_or_cannot_be_is_wrong_usage() {
+    for bad in [
+        "--matrix --time-limit 0",
+        "--matrix --services 10",
+        "--matrix --endpoints-per-service 10",
+        "--matrix --add-at 10",
+        "--time-limit 5",
+    ] {
+        let output = bench("sync", &bad.split(' ').collect::<Vec<_>>()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{bad}: {}", error_of(&output));
+    }
+}
+
+#[test]
+fn a_place_that_results_cannot_be_kept_in_is_told_before_anything_is_begun() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("file"), "").unwrap();
+    for (bad, cause) in [("missing/x.json", "No such file"), ("missing/", "No such file"), ("file/x.json", "Not a directory")] {
+        let save = format!("{}/{bad}", directory.path().display());
+        let output = bench("sync", &["--services", "10", "--save", &save]).output().unwrap();
+        let error = error_of(&output);
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.contains(&save) && error.contains(cause) && error.lines().count() == 1, "{error}");
+    }
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_small_run_is_kept_beside_what_others_have_there_and_is_not_judged() {
+    daemon();
+    // The bench has a `/run` of its own, which goes with it; whoever may write to the real one finds the results there.
+    let directory = tempfile::tempdir_in("/run").or_else(|_| tempfile::tempdir()).unwrap();
+    let (others, kept) = (directory.path().join("x.unfinished"), directory.path().join("x.txt"));
+    fs::write(&others, "somebody's").unwrap();
+    let arguments = ["--endpoints", "10", "--churn", "0", "--save"];
+    let output = bench("memory", &arguments).arg(&kept).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let results: Value = serde_json::from_str(&fs::read_to_string(&kept).unwrap()).unwrap();
+    assert_eq!((&results["interrupted"], &results["budgets"]), (&Value::from(false), &serde_json::json!({})));
+    assert_eq!(fs::read_to_string(&others).unwrap(), "somebody's");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "nothing else is left");
 }
