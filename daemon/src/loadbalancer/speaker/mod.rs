@@ -14,6 +14,7 @@ mod conflicts;
 mod decide;
 mod desk;
 mod interfaces;
+pub mod record;
 mod rules;
 mod told;
 mod words;
@@ -33,6 +34,7 @@ use crate::metrics::SpeakerMetrics;
 use crate::table::Published;
 
 pub use self::rules::{Rules, Tap};
+pub use self::words::Word;
 
 /// What the speaker is told at its start.
 #[derive(Clone, Debug)]
