@@ -2,11 +2,11 @@
 
 use crate::{
     disruption::traffic,
-    fixture::{DETECT_PODS, Endpoint, Service},
+    fixture::{Cluster, DETECT_PODS, Endpoint, Pods, Service},
     kube::served::{ApiCluster, eventually},
 };
 use anyhow::{Context as _, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sheave_lab::Protocol;
 use sheave_tests::{
     apiserver::{Effect, Fault, Refusal, Verb},
@@ -29,6 +29,7 @@ use tempfile::TempDir;
 pub(crate) fn scenarios() -> Vec<Scenario> {
     scenarios!("deployment":
         the_image_serves_with_net_admin_alone needs ["nftables", "tool:readelf"];
+        a_pod_announces_with_net_raw_beside_net_admin needs ["nftables", "tool:readelf", "tool:arping"];
         the_pod_of_kubeadm_runs_as_it_is_and_its_probes_succeed needs ["nftables", "tool:readelf"];
         the_program_knows_every_argument_and_configuration;
         the_cluster_role_allows_what_is_asked_for_and_no_more needs ["nftables"];
@@ -87,6 +88,32 @@ fn the_image_serves_with_net_admin_alone() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Nothing that a pod of the DaemonSet lacks is needed to answer for a VIP.
+fn a_pod_announces_with_net_raw_beside_net_admin() -> anyhow::Result<()> {
+    let vip = "192.168.0.240";
+    let mut cluster = Cluster::new(Pods::Routed)?;
+    let image = image()?;
+    cluster.confine(Confinement::new(image.path())?.with_net_raw().with_volume(cluster.manifests())?);
+    cluster.start(&[&DETECT_PODS[..], &["--controller"]].concat())?;
+    let process = PathBuf::from("/proc").join(cluster.daemon_id().context("the daemon runs")?.to_string());
+    let status = fs::read_to_string(process.join("status"))?;
+    for line in ["CapPrm:\t0000000000003000", "CapBnd:\t0000000000003000"] {
+        ensure!(status.contains(line), "it was not confined, {line} is missing:\n{status}");
+    }
+    let of_metallb = |kind: &str, spec: Value| {
+        let metadata = json!({ "namespace": "metallb-system", "name": "lan" });
+        json!({ "apiVersion": "metallb.io/v1beta1", "kind": kind, "metadata": metadata, "spec": spec })
+    };
+    let pool = of_metallb("IPAddressPool", json!({ "addresses": [format!("{vip}/32")] }));
+    cluster.objects("lan.yaml", [pool, of_metallb("L2Advertisement", json!({}))])?;
+    let web = Service::new("web", "172.30.0.43").port(80).spec("type", "LoadBalancer").endpoint(Endpoint::local("10.180.0.1"));
+    cluster.services(&[&web])?;
+    let neighbour = cluster.lan_host("neighbour", "192.168.0.9", None)?;
+    eventually("an answer to ARP", || Ok(neighbour.exec("arping", &["-c", "1", "-w", "2", "-i", "eth0", vip])?.status.success()))?;
+    ensure!(cluster.count_log("not permitted") == 0, "the kernel refused something");
+    Ok(())
+}
+
 /// What the Dockerfile makes.
 fn image() -> anyhow::Result<TempDir> {
     let image = tempfile::tempdir()?;
@@ -104,7 +131,7 @@ fn the_pod_of_kubeadm_runs_as_it_is_and_its_probes_succeed() -> anyhow::Result<(
     fs::write(account.join("token"), "a token")?;
     fs::write(config.join("config.conf"), KUBEADM)?;
     fs::write(config.join("kubeconfig.conf"), KUBECONFIG.replace("SERVER", &served.api.url()))?;
-    served.confine(Confinement::new(image.path())?);
+    served.confine(Confinement::new(image.path())?.with_net_raw());
 
     let rendered: Vec<Value> =
         serde_saphyr::from_multiple(&fs::read_to_string(manifests().join("kustomize/rendered/kubeadm.yaml"))?)?;

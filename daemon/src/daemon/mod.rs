@@ -317,7 +317,7 @@ async fn serve(
         metrics: metrics.clone(),
         health: health.clone(),
     };
-    let speaker = rules.map(|rules| speaker::start(&options, rules, &outputs, cancel.clone())).transpose()?;
+    let speaker = rules.filter(|_| options.announces).map(|rules| speaker::start(&options, rules, &outputs, cancel.clone())).transpose()?;
     let checks = ServiceChecks::new(outputs.published.clone(), health.clone(), metrics.clone(), reporter.clone());
     let plane_name = plane.name();
     let configz = watch::Sender::new(settings.configz);
