@@ -6,7 +6,7 @@ use sheave::loadbalancer::controller::GOSSIP_SECRET;
 use sheave::loadbalancer::membership::Key;
 use sheave_tests::apiserver::{Cut, Effect, Fault, Verb};
 
-use crate::{Announcer, PATIENCE, cluster};
+use crate::{Announcer, PATIENCE, cluster, eventually};
 
 fn secret(data: Value) -> Value {
     json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": GOSSIP_SECRET, "namespace": "kube-system" }, "data": data })
@@ -66,4 +66,19 @@ async fn who_may_not_read_it_says_what_is_missing() {
     assert!(announcer.record.keys().borrow().is_empty());
     api.clear_faults();
     until_keys(&announcer, &[key(1)]).await;
+}
+
+/// A node that is to announce nothing any more has nothing to complain of, and asks for nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_its_last_handle_it_ends() {
+    let api = cluster();
+    let announcer = Announcer::start(&api, "node-a").await;
+    announcer.until_problems("no key", |problems| problems.contains("there is no Secret")).await;
+    api.wait_for("a watch", PATIENCE, |api| (api.open_watches("secrets") == 1).then_some(())).await.unwrap();
+    let (health, another) = (announcer.health.clone(), announcer.record.clone());
+    drop(announcer);
+    assert!(another.keys().borrow().is_empty() && api.open_watches("secrets") == 1, "there is another handle");
+    drop(another);
+    api.wait_for("the end of the watch", PATIENCE, |api| (api.open_watches("secrets") == 0).then_some(())).await.unwrap();
+    eventually("nothing is wrong", || health.look().problems.is_empty()).await;
 }

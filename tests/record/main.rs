@@ -30,7 +30,6 @@ struct Announcer {
     node: String,
     health: Arc<ProxyHealth>,
     metrics: Metrics,
-    cancel: CancellationToken,
 }
 
 impl Announcer {
@@ -39,9 +38,8 @@ impl Announcer {
         let servers = Arc::new(connect(&kube).await.unwrap());
         let (health, metrics) = (Arc::new(ProxyHealth::new(STALE_AFTER, false)), Metrics::new());
         let options = RecordOptions { node: node.into(), namespace: "kube-system".into() };
-        let cancel = CancellationToken::new();
-        let record = Record::start(servers, options, health.clone(), metrics.speaker(), &cancel);
-        Self { record, node: node.to_owned(), health, metrics, cancel }
+        let record = Record::start(servers, options, health.clone(), metrics.speaker(), &CancellationToken::new());
+        Self { record, node: node.to_owned(), health, metrics }
     }
 
     /// Announces these Services of the namespace `default`, on all interfaces.
@@ -70,12 +68,6 @@ impl Announcer {
     /// Waits until `/healthz` names a problem, or none.
     async fn until_problems(&self, what: &str, is_so: impl Fn(&str) -> bool) {
         eventually(what, || is_so(&self.problems())).await;
-    }
-}
-
-impl Drop for Announcer {
-    fn drop(&mut self) {
-        self.cancel.cancel();
     }
 }
 
