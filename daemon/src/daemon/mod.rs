@@ -24,6 +24,7 @@ mod predecessor;
 mod reload;
 mod report;
 mod servers;
+mod sources;
 mod speaker;
 mod stale_flows;
 mod stand_by;
@@ -58,28 +59,22 @@ use self::localnet::Localnet;
 use self::reload::{Follower, InForce};
 use self::stand_by::Over;
 use self::told::Told;
-use crate::config::{ConfigFile, ControllerChoice, LogDefaults, Options, Settings, SourceOptions};
+use crate::config::{ConfigFile, LogDefaults, Options, Settings, SourceOptions};
 use crate::dataplane::nftables::{NatHold, NftablesPlane, StandBySign};
 use crate::dataplane::{Dataplane as _, PlaneError};
 use crate::health::{ProxyHealth, ServiceChecks};
 use crate::http_server::BindError;
-use crate::loadbalancer::controller::{self, Beside, ControllerOptions, ControllerView, LeaseTiming};
-use crate::loadbalancer::speaker::{Rules, Tap};
 use crate::log_filter::LogFilter;
 use crate::metrics::Metrics;
-use crate::model::load_balancer::Home;
 use crate::netlink::nft::{DoorError, KernelNft, NftDoor as _};
 use crate::netlink::route::RouteError;
-use crate::source::kube::{ApiServers, ConnectError, EventSink, KubeOptions, KubeSource};
-use crate::source::{Change, kube, manifests};
+use crate::source::kube::ConnectError;
 use crate::table::Published;
 
 /// Changes on their way to the loop. A source that is faster than the loop waits, with the API server's own buffers behind it.
 const CHANGES_QUEUED: usize = 1024;
 /// Repairs and node matters on their way to the loop.
 const CONTROL_QUEUED: usize = 64;
-/// The API server's names are resolved again this often.
-const RESOLVE_AGAIN: Duration = Duration::from_secs(300);
 
 /// Why `sheave run` ended.
 #[derive(Debug, thiserror::Error)]
@@ -409,90 +404,6 @@ async fn serve(
     }
     let _ = checks.await;
     Ok(end)
-}
-
-/// What a source brings with it.
-struct Started {
-    /// Who writes the Events.
-    reporter: Reporter,
-    /// How its watches are doing, if it has any.
-    watches: Option<Arc<kube::Health>>,
-    /// The controller beside it, which writes to the same API server.
-    controller: Option<tokio::task::JoinHandle<()>>,
-    /// What counts for announcing, where this node announces.
-    rules: Option<watch::Receiver<Arc<Rules>>>,
-}
-
-/// Starts the source.
-async fn start_source(
-    options: &Options,
-    changes: mpsc::Sender<Change>,
-    control: &mpsc::Sender<Control>,
-    metrics: Arc<Metrics>,
-    cancel: &CancellationToken,
-) -> Result<Started, DaemonError> {
-    let controller = options.controller.as_ref();
-    match &options.source {
-        SourceOptions::Manifests(path) => {
-            let options = manifests::ManifestOptions { node_name: options.node_name.clone(), headless: false };
-            let (changes, rules) = match controller {
-                Some(choice) => {
-                    let home = choice.metallb_namespace.clone().map_or(Home::Detected, Home::Given);
-                    let (heard, from) = mpsc::channel(CHANGES_QUEUED);
-                    let (tap, rules) = Tap::new(options.node_name.clone(), home.clone());
-                    tokio::spawn(cancel.clone().run_until_cancelled_owned(tap.run(from, changes)));
-                    let (told, from) = mpsc::channel(CHANGES_QUEUED);
-                    let beside = Beside::new(choice.class.clone(), home, metrics.allocator.clone());
-                    tokio::spawn(cancel.clone().run_until_cancelled_owned(beside.run(from, heard)));
-                    (told, Some(rules))
-                }
-                None => (changes, None),
-            };
-            manifests::spawn(path.clone(), options, changes, cancel.clone());
-            Ok(Started { reporter: Reporter::default(), watches: None, controller: None, rules })
-        }
-        SourceOptions::Kube(kube) => {
-            let servers = Arc::new(kube::connect(kube).await?);
-            servers.metered_by(metrics.clone());
-            let events = EventSink::spawn(servers.clone(), &options.node_name, cancel.clone());
-            // None of them may become a VIP (CVE-2020-8554). A name may resolve to something else tomorrow.
-            let (known, control, until) = (servers.clone(), control.clone(), cancel.clone());
-            tokio::spawn(until.run_until_cancelled_owned(async move {
-                loop {
-                    if control.send(Control::ApiServers(known.api_server_addresses().await)).await.is_err() {
-                        return;
-                    }
-                    tokio::time::sleep(RESOLVE_AGAIN).await;
-                }
-            }));
-            let controller =
-                controller.map(|choice| tokio::spawn(lead_beside(choice, kube, servers.clone(), &metrics, cancel.clone())));
-            let source = KubeSource::new(servers, (**kube).clone());
-            let watches = Some(source.health());
-            tokio::spawn(source.run(changes, cancel.clone()));
-            Ok(Started { reporter: Reporter::with_events(events, options.node_name.clone()), watches, controller, rules: None })
-        }
-    }
-}
-
-/// The controller, beside the daemon of the only node, or of one that may.
-fn lead_beside(
-    choice: &ControllerChoice,
-    kube: &KubeOptions,
-    servers: Arc<ApiServers>,
-    metrics: &Metrics,
-    cancel: CancellationToken,
-) -> impl Future<Output = ()> + use<> {
-    let options = ControllerOptions {
-        kube: KubeOptions { metallb_namespace: choice.metallb_namespace.clone(), ..kube.clone() },
-        class: choice.class.clone(),
-        namespace: choice.namespace.clone(),
-        lease: controller::LEASE.to_owned(),
-        timing: LeaseTiming::default(),
-        identity: ControllerOptions::identity_at(&choice.host),
-    };
-    let view = ControllerView { health: Arc::default(), metrics: metrics.allocator.clone() };
-    controller::run(options, servers, view, cancel)
 }
 
 /// The loop has a thread and a runtime of its own: nothing else may hold it up, and it may hold up nothing else.

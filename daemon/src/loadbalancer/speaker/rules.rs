@@ -7,7 +7,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::watch;
 
 use crate::model::load_balancer::{AddressPool, Advertisement, Home, PeerNode};
-use crate::model::{Held, ObjectKey, Problem};
+use crate::model::{Held, Labels, ObjectKey, Problem};
 use crate::source::{Change, Kind, Object};
 
 /// Pools, advertisements and our Node as they count now. Nothing counts before pools and advertisements were listed.
@@ -45,6 +45,15 @@ impl Rules {
     #[must_use]
     pub fn announce_something(&self) -> bool {
         !self.pools.is_empty() && !self.advertisements.is_empty()
+    }
+
+    /// A node with these labels may announce something: an advertisement that has a pool selects it.
+    #[must_use]
+    pub fn may_announce(&self, node: &Labels) -> bool {
+        let has_pool = |advertisement: &Advertisement| {
+            self.pools.iter().any(|pool| advertisement.selects_pool(pool.key.name(), &pool.labels))
+        };
+        self.advertisements.iter().any(|advertisement| advertisement.selects_node(node) && has_pool(advertisement))
     }
 
     /// The pool that an address is from.
