@@ -21,6 +21,7 @@ pub struct SpeakerMetrics {
     gratuitous: Labelled<1, Gauge>,
     conflicts: Labelled<1, Counter>,
     announcing: Histogram,
+    writes: Labelled<2, Counter>,
     /// Who counts.
     announcer: Mutex<Weak<Announcer>>,
 }
@@ -57,8 +58,19 @@ impl SpeakerMetrics {
                 "From the decision that this node announces a VIP to the first frame that says so",
                 stage_seconds,
             ),
+            writes: book.labelled(
+                "sheave_announcer_writes_total",
+                ["resource", "outcome"],
+                "Attempts of an announcer to write an object: `written`, `conflict` (it had changed meanwhile) or `failed`",
+                Counter::default,
+            ),
             announcer: Mutex::default(),
         }
+    }
+
+    /// An attempt to write an object of a resource ended so.
+    pub(crate) fn wrote(&self, resource: &str, outcome: &str) {
+        self.writes.of([resource, outcome]).inc();
     }
 
     /// Tells from now on what this one counts.

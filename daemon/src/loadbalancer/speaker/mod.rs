@@ -15,6 +15,7 @@ mod conflicts;
 mod decide;
 mod desk;
 mod interfaces;
+pub mod record;
 mod rules;
 mod told;
 mod words;
@@ -35,6 +36,7 @@ use crate::table::Published;
 
 pub use self::account::{Account, Announced, Elected, VipAccount};
 pub use self::rules::{Rules, Tap};
+pub use self::words::Word;
 
 /// What the speaker is told at its start.
 #[derive(Clone, Debug)]

@@ -8,11 +8,13 @@ use crate::loadbalancer::election::{Exclusion, Silence};
 
 /// Something to say about a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Word {
+pub struct Word {
     /// As Events have it.
-    pub(super) reason: &'static str,
-    pub(super) is_warning: bool,
-    pub(super) text: String,
+    pub reason: &'static str,
+    /// Somebody should look at it.
+    pub is_warning: bool,
+    /// For a person.
+    pub text: String,
 }
 
 /// MetalLB's, to the letter.
