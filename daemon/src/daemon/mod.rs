@@ -36,7 +36,6 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -46,6 +45,7 @@ pub(crate) use localnet::{give_back as give_back_localnet, unguarded_localnet, w
 pub use report::Reporter;
 pub(crate) use report::with_causes;
 use servers::Listening;
+use sources::Started;
 use stale_flows::LeftBehind;
 pub use stale_flows::StaleFlows;
 pub use sync::{Control, Inputs, Outputs, SyncLoop};
@@ -64,6 +64,7 @@ use crate::dataplane::nftables::{NatHold, NftablesPlane, StandBySign};
 use crate::dataplane::{Dataplane as _, PlaneError};
 use crate::health::{ProxyHealth, ServiceChecks};
 use crate::http_server::BindError;
+use crate::loadbalancer::membership::Departure;
 use crate::log_filter::LogFilter;
 use crate::metrics::Metrics;
 use crate::netlink::nft::{DoorError, KernelNft, NftDoor as _};
@@ -175,6 +176,8 @@ enum Beginning {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// As terminate, and another daemon follows at once: VIPs stay with this node (SIGUSR1; systemd: `RestartKillSignal=`).
+    restart: Signal,
 }
 
 /// Makes the kernel settings of a configuration, without serving anything.
@@ -245,7 +248,7 @@ async fn serve(
     told: &mut Told,
     mut beginning: Beginning,
 ) -> Result<End, DaemonError> {
-    let Signals { terminate, interrupt } = signals;
+    let Signals { terminate, interrupt, restart } = signals;
     let cancel = CancellationToken::new();
 
     // The kernel first: if it says no, a person should hear that and not a word about API servers.
@@ -254,6 +257,7 @@ async fn serve(
         hold = predecessor::take_turn(&settings.options, &mut door) => hold?,
         _ = terminate.recv() => return Ok(End::Asked),
         _ = interrupt.recv() => return Ok(End::Asked),
+        _ = restart.recv() => return Ok(End::Asked),
     };
     if handover::is_requested() {
         match handover::at_start().await {
@@ -299,8 +303,8 @@ async fn serve(
     let addresses = addresses::watch_addresses(cancel.clone(), health.clone()).await?;
     let inputs = Inputs { changes: changes_in, control: control_in, addresses };
     servers::watch_queue(&metrics, &changes);
-    let Started { reporter, watches, controller, rules } =
-        start_source(&options, changes, &control, metrics.clone(), &cancel).await?;
+    let Started { reporter, watches, controller, announcing } =
+        sources::start(&options, changes, &control, metrics.clone(), &cancel).await?;
     if let Some(watches) = watches {
         servers::watch_source(&metrics, &health, watches);
     }
@@ -312,7 +316,7 @@ async fn serve(
         metrics: metrics.clone(),
         health: health.clone(),
     };
-    let speaker = rules.map(|rules| speaker::start(&options, rules, &outputs, cancel.clone())).transpose()?;
+    let speaker = announcing.map(|grounds| speaker::start(&options, grounds, &outputs, cancel.clone())).transpose()?;
     let checks = ServiceChecks::new(outputs.published.clone(), health.clone(), metrics.clone(), reporter.clone());
     let plane_name = plane.name();
     let configz = watch::Sender::new(settings.configz);
@@ -375,20 +379,28 @@ async fn serve(
         }
     };
     let mut ended = tokio::task::spawn_blocking(move || sync.join());
-    let end = tokio::select! {
+    let (end, departure) = tokio::select! {
         _ = terminate.recv() => {
             tracing::info!("SIGTERM: stopping, the rules stay in place");
-            End::Asked
+            (End::Asked, Departure::Leave)
         }
         _ = interrupt.recv() => {
             tracing::info!("SIGINT: stopping, the rules stay in place");
-            End::Asked
+            (End::Asked, Departure::Leave)
         }
-        settings = reconfigured => End::Restart(Box::new(settings)),
-        () = handover::agreed(&mut open_servers) => End::GivenBack(stand_by::sign()),
+        _ = restart.recv() => {
+            tracing::info!("SIGUSR1: stopping for a restart, rules and VIPs stay in place");
+            (End::Asked, Departure::Restart)
+        }
+        settings = reconfigured => (End::Restart(Box::new(settings)), Departure::Restart),
+        () = handover::agreed(&mut open_servers) => (End::GivenBack(stand_by::sign()), Departure::Leave),
         // Better no process, which whoever started it notices, than one that serves nothing.
         _ = &mut ended => return Err(DaemonError::Ended),
     };
+    if let Some(speaker) = speaker {
+        // First, while all else goes on: VIPs are answered for here until others do.
+        speaker.depart(departure).await;
+    }
     cancel.cancel();
     // A commit that has begun is finished; none is begun any more.
     let _ = ended.await;
@@ -397,10 +409,6 @@ async fn serve(
     if let Some(controller) = controller {
         // Its Lease is released, for whoever waits for it.
         let _ = controller.await;
-    }
-    if let Some(speaker) = speaker {
-        // Nobody answers for VIPs any more. One that panicked has said so.
-        let _ = tokio::task::spawn_blocking(move || speaker.join()).await;
     }
     let _ = checks.await;
     Ok(end)
@@ -417,6 +425,10 @@ impl Signals {
     /// From now on; needs the runtime.
     fn listen() -> Result<Self, DaemonError> {
         let on = |kind| signal(kind).map_err(|source| DaemonError::Process { what: "listening for signals", source });
-        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+            restart: on(SignalKind::user_defined1())?,
+        })
     }
 }

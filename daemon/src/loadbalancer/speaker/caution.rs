@@ -168,6 +168,11 @@ impl Caution {
         next
     }
 
+    /// Another member says to announce one of ours.
+    pub(super) fn has_disputes(&self) -> bool {
+        !self.disputes.is_empty()
+    }
+
     /// Who has a VIP that was given up to it.
     pub(super) fn ceded(&self, vip: IpAddr) -> Option<&Arc<str>> {
         self.ceded.get(&vip).map(|ceded| &ceded.to)

@@ -68,25 +68,34 @@ pub(super) struct Decision {
 }
 
 /// Why this node does not announce a VIP.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Quiet {
     /// The kernel does not have its Services yet; whoever asked now would be refused.
+    #[error("its Services are not in the kernel of this node yet")]
     Unprogrammed,
     /// Nobody would be served, or nobody wants it.
+    #[error(transparent)]
     Nobody(Silence),
     /// Nobody can: the first few of everybody with their reasons, and how many there are beside them.
+    #[error("no node can announce it")]
     Unable(Vec<(Arc<str>, Exclusion)>, usize),
     /// Another node does, or is about to.
+    #[error("it is announced by node {0:?}")]
     Elsewhere(Arc<str>),
     /// Not enough is known of the others yet.
+    #[error("the other announcers are not known yet")]
     Unsettled,
     /// It may be taken over then, if nothing is heard that says otherwise.
+    #[error("it is taken over as soon as it is sure that nobody else has it")]
     Waiting(Instant),
     /// Who held it may well live, and we are the one that is cut off.
+    #[error("the node that has it may well live: this one hears too few of the others to take it over")]
     CutOff,
     /// API and members are lost.
+    #[error("this node has lost the API server and most of the other announcers, which may have taken it over")]
     Withdrawn,
     /// This one has it, which is not heard, or knows better.
+    #[error("node {0:?} has it, although it is not heard or knows other things of the API server")]
     Yielded(Arc<str>),
 }
 

@@ -71,7 +71,7 @@ impl Members {
             return;
         };
         let Some(own) = roster.own else {
-            self.running = None;
+            (self.running, self.retry_at) = (None, None);
             self.problem = Some("our Node has no InternalIP, at which others could hear us".to_owned());
             return;
         };
@@ -97,6 +97,7 @@ impl Members {
     async fn start(&mut self, address: SocketAddr, now: Instant) {
         if self.keys.is_empty() {
             self.problem = Some("there is no key yet: the controller makes it, in Secret sheave-gossip".to_owned());
+            self.retry_at = None;
             return;
         }
         match Running::start(self.node.clone(), address, self.keys.clone(), self.options).await {

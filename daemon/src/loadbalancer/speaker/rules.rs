@@ -13,11 +13,13 @@ use crate::source::{Change, Kind, Object};
 /// Pools, advertisements and our Node as they count now. Nothing counts before pools and advertisements were listed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rules {
+    /// The namespace that counts, once it is known.
+    pub namespace: Option<Arc<str>>,
     /// Those of the namespace that counts, by name, each in its last version without [`AddressPool::problems`].
     pub pools: Vec<Arc<AddressPool>>,
     /// The same of advertisements.
     pub advertisements: Vec<Arc<Advertisement>>,
-    /// Our Node, as far as there is an object of it.
+    /// Our Node, as far as a directory of manifests has it.
     pub node: Option<Arc<PeerNode>>,
 }
 
@@ -145,7 +147,7 @@ impl Objects {
         let advertisements = self.advertisements.values().filter(|ad| usable(&ad.problems) && counts(&ad.key));
         let mut advertisements: Vec<_> = advertisements.cloned().collect();
         advertisements.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        Rules { pools, advertisements, node: self.node.clone() }
+        Rules { namespace: self.namespace.clone(), pools, advertisements, node: self.node.clone() }
     }
 
     /// As the controller finds it. Where it cannot be told whose pools count, none does; the controller says so.
