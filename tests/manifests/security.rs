@@ -56,7 +56,10 @@ fn the_port_of_the_membership_is_not_reserved() {
         for container in containers(&workload) {
             let ports = container["ports"].as_array().into_iter().flatten();
             let ports: Vec<_> = ports.map(|port| (port["containerPort"].as_u64(), port["protocol"].as_str())).collect();
-            assert!(ports.iter().all(|port| [(Some(10256), Some("TCP")), (Some(10249), Some("TCP"))].contains(port)), "{ports:?}");
+            assert!(
+                ports.iter().all(|port| [(Some(10256), Some("TCP")), (Some(10249), Some("TCP"))].contains(port)),
+                "{ports:?}"
+            );
         }
     }
 }

@@ -109,7 +109,9 @@ fn a_pod_announces_with_net_raw_beside_net_admin() -> anyhow::Result<()> {
     let web = Service::new("web", "172.30.0.43").port(80).spec("type", "LoadBalancer").endpoint(Endpoint::local("10.180.0.1"));
     cluster.services(&[&web])?;
     let neighbour = cluster.lan_host("neighbour", "192.168.0.9", None)?;
-    eventually("an answer to ARP", || Ok(neighbour.exec("arping", &["-c", "1", "-w", "2", "-i", "eth0", vip])?.status.success()))?;
+    eventually("an answer to ARP", || {
+        Ok(neighbour.exec("arping", &["-c", "1", "-w", "2", "-i", "eth0", vip])?.status.success())
+    })?;
     ensure!(cluster.count_log("not permitted") == 0, "the kernel refused something");
     Ok(())
 }
