@@ -14,6 +14,7 @@ use super::caution::{Bearing, Claimant};
 use super::company::{Company, Gathering};
 use super::conflicts::Conflicts;
 use super::decide::{Decision, Decisions, Quiet, Situation, decide, next_try, vips};
+use super::field::Entrant;
 use super::holdings::Holdings;
 use super::interfaces;
 use super::record::Announced;
@@ -60,7 +61,9 @@ pub(super) struct Desk {
     /// Services with VIPs.
     services: BTreeMap<ServiceKey, Arc<ServiceState>>,
     company: Company,
-    field: Vec<super::field::Entrant>,
+    field: Vec<Entrant>,
+    /// Enough is known of everybody else.
+    settled: bool,
     interfaces: Vec<NetworkInterface>,
     /// The kernel has what this node serves. Before that nobody is told that it could announce.
     ready: bool,
@@ -129,6 +132,7 @@ impl Desk {
             metrics,
             services: BTreeMap::new(),
             field: Vec::new(),
+            settled: false,
             interfaces: Vec::new(),
             ready: false,
             decisions: Decisions::new(),
@@ -253,7 +257,7 @@ impl Desk {
             programmed,
             before: &self.decisions,
         });
-        self.field = field;
+        (self.field, self.settled) = (field, settled && self.ready);
         self.decide_at = [next, disputed, next_try(&decisions), self.holdings.next_expiry()].into_iter().flatten().min();
         self.bear(bearing);
         self.put_in_force(decisions, &rules, now);
@@ -272,7 +276,10 @@ impl Desk {
         let Some(remembered) = self.company.view().remembered.clone().filter(|_| !self.resumed) else { return };
         self.resumed = true;
         if !remembered.holds.is_empty() {
-            tracing::info!(vips = remembered.holds.len(), "taking up the VIPs that this node held before its daemon was restarted");
+            tracing::info!(
+                vips = remembered.holds.len(),
+                "taking up the VIPs that this node held before its daemon was restarted"
+            );
             self.holdings.resume(&remembered, now);
         }
     }
@@ -313,9 +320,7 @@ impl Desk {
 
     fn put_in_force(&mut self, decisions: Decisions, rules: &Rules, now: Instant) {
         let own = &self.options.node;
-        // One of those that live speaks for all of them.
-        let first = self.field.iter().filter(|entrant| entrant.is_present()).map(|entrant| &entrant.node.name).min();
-        let sayings = self.told.decided(own, first.is_none_or(|first| first == own), &decisions);
+        let sayings = self.told.decided(own, self.is_spokesman(), &decisions);
         let (before, wanted) = (vips(&self.decisions), vips(&decisions));
         if let Some(voice) = self.voice.as_ref().filter(|_| before != wanted) {
             voice.announcer.set(wanted);
@@ -332,6 +337,13 @@ impl Desk {
             self.say(sayings);
         }
         self.keep_account();
+    }
+
+    /// Of those that live one speaks for all of them, about what nobody announces. Who does not know enough says nothing.
+    fn is_spokesman(&self) -> bool {
+        let first = self.field.iter().filter(|entrant| entrant.is_present()).map(|entrant| &entrant.node.name).min();
+        let knows = self.settled && self.bearing == Bearing::Free && self.company.quorum().lost_since.is_none();
+        knows && first.is_none_or(|first| *first == self.options.node)
     }
 
     fn keep_account(&mut self) {
@@ -453,7 +465,9 @@ impl Desk {
         let problem = match &bearing {
             Bearing::Free => None,
             Bearing::Withdrawn => Some(Quiet::Withdrawn.to_string()),
-            Bearing::Yielding(rival) => Some(format!("node {rival:?} lives although it is not heard, and hears more of the others")),
+            Bearing::Yielding(rival) => {
+                Some(format!("node {rival:?} lives although it is not heard, and hears more of the others"))
+            }
         };
         match &problem {
             Some(problem) => tracing::warn!("no VIP is announced here: {problem}"),
