@@ -329,7 +329,9 @@ impl Desk {
         self.holdings.follow(&decisions, self.ready, now);
         self.decisions = decisions;
         if let Some(record) = self.company.record().filter(|_| self.ready) {
-            record.announced(Announced { namespace: rules.namespace.clone(), services: by_service(&self.decisions) });
+            let (namespace, services) = (rules.namespace.clone(), by_service(&self.decisions));
+            let others = elsewhere(&services, &self.decisions, &self.field);
+            record.announced(Announced { namespace, services, others });
         }
         self.company.note(!self.holdings.is_empty());
         // Who ends has nothing to say any more of what it does not announce.
@@ -403,9 +405,16 @@ impl Desk {
     async fn hear_claim(&mut self, alarm: Alarm) {
         let Alarm { claim, times } = &alarm;
         match self.company.claimed(claim) {
-            Claimant::Member(name) => {
-                tracing::debug!(vip = %claim.address, member = %name, "another announcer claims it");
+            Claimant::Heard(_) => {}
+            Claimant::Yielded(name) => {
+                tracing::warn!(vip = %claim.address, "node {name:?} announces it, which is not heard and goes first: it is left to it");
                 self.decide().await;
+            }
+            Claimant::Defied(name) => {
+                tracing::warn!(vip = %claim.address, "node {name:?} announces it, which is not heard and has to give way");
+                if let Some(voice) = &self.voice {
+                    voice.announcer.announce_again([claim.address]);
+                }
             }
             Claimant::Stranger => {
                 self.metrics.conflict(claim.address, *times);
@@ -450,7 +459,7 @@ impl Desk {
         self.voice = None;
         let Some(record) = self.company.record().cloned() else { return };
         let namespace = self.rules.borrow().namespace.clone();
-        record.announced(Announced { namespace, services: BTreeMap::new() });
+        record.announced(Announced { namespace, ..Announced::default() });
         self.company.note(false);
         if tokio::time::timeout(LAST_WRITES, record.settled()).await.is_err() {
             tracing::debug!("not everything was written before the end");
@@ -541,6 +550,24 @@ fn by_service(decisions: &Decisions) -> BTreeMap<ServiceKey, BTreeSet<CompactStr
         }
     }
     services
+}
+
+/// Other nodes that announce an address of these Services, by what they say.
+fn elsewhere(
+    services: &BTreeMap<ServiceKey, BTreeSet<CompactString>>,
+    decisions: &Decisions,
+    field: &[Entrant],
+) -> BTreeMap<ServiceKey, BTreeSet<Arc<str>>> {
+    let mut others: BTreeMap<ServiceKey, BTreeSet<Arc<str>>> = BTreeMap::new();
+    for (vip, decision) in decisions.iter().filter(|(_, decision)| decision.outcome.is_err()) {
+        let holders =
+            field.iter().skip(1).filter(|entrant| entrant.presence != Presence::Absent && entrant.holds(*vip).is_some());
+        let holders: BTreeSet<Arc<str>> = holders.map(|entrant| entrant.node.name.clone()).collect();
+        for service in decision.tenants.keys().filter(|service| services.contains_key(*service)) {
+            others.entry(service.clone()).or_default().extend(holders.iter().cloned());
+        }
+    }
+    others
 }
 
 async fn said(events: Option<&mut mpsc::Receiver<Event>>) -> Option<Event> {
