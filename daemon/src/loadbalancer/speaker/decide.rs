@@ -144,14 +144,12 @@ fn could_elsewhere(contest: &Contest<'_>, field: &[Entrant]) -> bool {
     elect(&Contest { candidates: &candidates, ..contest.clone() }).winner.is_ok()
 }
 
-/// Why a VIP would come here: by a fault, if its holder is gone, or is there and has lost what it takes.
+/// Why a VIP would come here: by a fault, if its holder is gone, or is there and has lost its cable.
 fn arrival(vip: IpAddr, standings: &[Standing], situation: &Situation<'_>) -> Arrival {
     let Some(holder) = holder(vip, situation) else { return Arrival::Elected };
     let standing = standings.iter().find(|standing| standing.node == holder.node.name);
     match standing.map(|standing| &standing.rank) {
-        Some(Err(Exclusion::NoCarrier | Exclusion::NoInterface | Exclusion::NotOnSubnet | Exclusion::NetworkUnavailable)) => {
-            Arrival::Inherited
-        }
+        Some(Err(Exclusion::NoCarrier | Exclusion::NotOnSubnet)) => Arrival::Inherited,
         _ => Arrival::from_holder(holder.state),
     }
 }

@@ -7,11 +7,10 @@
 
 mod plan;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use compact_str::CompactString;
 use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
 use tokio::sync::watch;
