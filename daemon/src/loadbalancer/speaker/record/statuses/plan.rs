@@ -199,7 +199,7 @@ mod tests {
         let others = [(ObjectKey::new("default", "web"), [Arc::from("a")].into())].into();
         let there = settle("b", &Announced { others, ..wanted(&[("web", &[])]) }, &there);
         let mut nodes: Vec<_> = there.iter().map(|object| &object["status"]["node"]).collect();
-        nodes.sort_by_key(|node| node.to_string());
+        nodes.sort_by_key(ToString::to_string);
         assert_eq!(nodes, [&json!("a"), &json!("b")]);
         assert_eq!(settle("b", &wanted(&[("web", &[])]), &there).len(), 1, "until it does no more");
     }
