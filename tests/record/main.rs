@@ -50,7 +50,7 @@ impl Announcer {
     fn announces_on(&self, services: &[&str], interfaces: &[&str]) {
         let of = |name: &&str| (ObjectKey::new("default", name), interfaces.iter().map(|&name| name.into()).collect());
         let services = services.iter().map(of).collect();
-        self.record.announced(Announced { namespace: Some(HOME.into()), services });
+        self.record.announced(Announced { namespace: Some(HOME.into()), services, ..Announced::default() });
     }
 
     fn holds(&self, heard: usize, any: bool) {

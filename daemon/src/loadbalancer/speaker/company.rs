@@ -234,8 +234,9 @@ impl Recorded {
     /// On the runtime of the caller.
     fn begin(cluster: &Cluster) -> Self {
         let record = (cluster.record)();
-        let (lookout, ask, leases) = Lookout::new(record.clone());
-        tokio::spawn(lookout.run());
+        let (ask, wanted) = watch::channel(BTreeSet::new());
+        let (seen, leases) = watch::channel(Arc::default());
+        tokio::spawn(Lookout::new(record.clone(), wanted, seen).run());
         Self { keys: record.keys(), api: record.api(), record, ask, leases }
     }
 }

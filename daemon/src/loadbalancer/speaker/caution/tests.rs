@@ -101,7 +101,7 @@ fn a_member_that_is_not_heard_and_claims_on_the_lan_is_given_way_to() {
     caution.weigh(&view(&members), Api::Reachable, &Leases::new(), start);
     assert_eq!(caution.claimed(VIP, Mac([2, 0, 0, 0, 0, 8]), &members), Claimant::Stranger);
     assert_eq!(caution.ceded(VIP), None);
-    assert_eq!(caution.claimed(VIP, MAC, &members), Claimant::Member("b".into()));
+    assert_eq!(caution.claimed(VIP, MAC, &members), Claimant::Yielded("b".into()));
     assert_eq!(caution.ceded(VIP).map(|to| &**to), Some("b"));
     // It stays so until that one is heard, or somebody else is.
     caution.weigh(&view(&members), Api::Reachable, &Leases::new(), after(start, 100));
@@ -113,8 +113,9 @@ fn a_member_that_is_not_heard_and_claims_on_the_lan_is_given_way_to() {
         after(start, 200),
     );
     assert_eq!(caution.ceded(VIP), None);
-    // Heard, or in the majority: nothing is given up.
-    assert_eq!(caution.claimed(VIP, MAC, &members), Claimant::Member("b".into()));
+    // With two of three on our side that one has to give way; and one that is heard is no matter of this.
+    assert_eq!(caution.claimed(VIP, MAC, &members), Claimant::Defied("b".into()));
+    assert_eq!(caution.claimed(VIP, MAC, &[member("b", State::Alive)]), Claimant::Heard("b".into()));
     assert_eq!(caution.ceded(VIP), None);
 }
 

@@ -58,6 +58,8 @@ pub struct Announced {
     pub namespace: Option<Arc<str>>,
     /// Each Service, with the interfaces that it is restricted to; none: it is announced on all that can.
     pub services: BTreeMap<ServiceKey, BTreeSet<CompactString>>,
+    /// Other nodes that announce an address of one of these: who announces is elected for each address.
+    pub others: BTreeMap<ServiceKey, BTreeSet<Arc<str>>>,
 }
 
 /// What the Lease of this node has to say.
