@@ -244,7 +244,7 @@ fn a_node_that_announces_asks_for_what_its_roles_allow_and_no_more() -> anyhow::
     served.api.inject(Fault::new(Effect::RefuseStreamingLists(Refusal::Invalid)));
     let web = with_a_pool(&served)?;
     let url = served.api.url();
-    served.start_on_api(&url, &DETECT_PODS)?;
+    served.start_on_api(&url, &[&DETECT_PODS[..], &["--announce"]].concat())?;
     let statuses = |served: &ApiCluster| served.api.list("servicel2statuses");
     eventually("a ServiceL2Status", || Ok(statuses(&served).iter().any(|object| object["status"]["node"] == NODE_NAME)))?;
     eventually("a renewed Lease", || Ok(served.api.requests(Verb::Update, "leases") > 0))?;
@@ -255,7 +255,7 @@ fn a_node_that_announces_asks_for_what_its_roles_allow_and_no_more() -> anyhow::
     served.services([&web])?;
     eventually("an Event, twice", || Ok(served.api.requests(Verb::Patch, "events.events.k8s.io") > 0))?;
 
-    let granted: BTreeSet<_> = allowed("clusterrole.yaml")?.union(&allowed("announcer.yaml")?).cloned().collect();
+    let granted: BTreeSet<_> = allowed("clusterrole.yaml")?.union(&allowed("../announcer/roles.yaml")?).cloned().collect();
     let asked: BTreeSet<_> =
         served.api.asked_for().into_iter().map(|(verb, resource)| (format!("{verb:?}").to_lowercase(), resource)).collect();
     ensure!(asked == granted, "asked for, and not granted, or the other way round: {:#?}", asked.symmetric_difference(&granted));
@@ -266,7 +266,7 @@ fn a_node_that_is_not_to_announce_asks_nothing_of_metallb() -> anyhow::Result<()
     let mut served = ApiCluster::new()?;
     with_a_pool(&served)?;
     let url = served.api.url();
-    served.start_on_api(&url, &[&DETECT_PODS[..], &["--no-announcing"]].concat())?;
+    served.start_on_api(&url, &DETECT_PODS)?;
     // It serves the VIP all the same.
     served.await_answer("192.168.0.240:80", &["local"])?;
     let asked = served.api.asked_for();

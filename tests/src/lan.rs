@@ -251,7 +251,7 @@ impl Lan {
         let home = &self.nodes[number];
         ensure!(self.daemons[number].is_none(), "the daemon of {} runs already", home.host.name());
         let mut arguments: Vec<String> =
-            ["run", "--source", "kube", "--cluster-cidr", POD_NETWORKS, "--node-name", home.host.name()]
+            ["run", "--source", "kube", "--announce", "--cluster-cidr", POD_NETWORKS, "--node-name", home.host.name()]
                 .map(str::to_owned)
                 .into();
         arguments.extend(self.api_arguments());

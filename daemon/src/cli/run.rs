@@ -41,12 +41,13 @@ pub(super) struct Arguments {
     #[arg(long)]
     adopt: bool,
 
-    /// Announce no addresses of Services on the LAN, whatever pools and L2Advertisements there are: something else does, or nobody
-    #[arg(long, help_heading = "Load balancer")]
-    no_announcing: bool,
+    /// Answer on the LAN for the addresses of Services of type LoadBalancer, as pools and L2Advertisements say: not beside MetalLB's
+    /// speakers [default: only with --controller]
+    #[arg(long, env = "SHEAVE_ANNOUNCE", help_heading = "Load balancer")]
+    announce: bool,
 
-    /// Give addresses of MetalLB's pools to Services as well, as `sheave controller` does: for a single node, or for manifests, where
-    /// they are announced on the LAN, too
+    /// Give addresses of MetalLB's pools to Services as well, as `sheave controller` does, and announce them: for a single node, or
+    /// for manifests
     #[arg(long, help_heading = "Load balancer")]
     controller: bool,
 
@@ -145,7 +146,7 @@ impl Arguments {
             host_name,
             plane: self.plane,
             adopt: self.adopt,
-            no_announcing: self.no_announcing,
+            announce: self.announce,
             source: self.source,
             api_servers: self.api_server.into_iter().chain(self.master).collect(),
             several_cidrs: self.config.is_none(),

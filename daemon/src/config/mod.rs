@@ -92,7 +92,7 @@ pub struct Options {
     pub external_ips_denied: bool,
     /// Take over from kube-proxy: serve beside it, and remove what is its own once it has ended.
     pub adopt: bool,
-    /// Announce VIPs at all.
+    /// Announce VIPs: asked for, since MetalLB may do so on the same LAN.
     pub announces: bool,
     /// The least time between two commits; none: a change is committed at once.
     pub min_sync_period: Duration,
@@ -259,7 +259,7 @@ impl Options {
             node_ip: None,
             external_ips_denied: false,
             adopt: false,
-            announces: true,
+            announces: false,
             min_sync_period: Duration::ZERO,
             kernel: KernelSettings::default(),
             servers: Servers::default(),
