@@ -16,6 +16,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// For so long two members that hear each other may announce one VIP: one of them has not heard the news yet. See
 /// [`Caution::disputed`].
 const STAGE: Duration = Duration::from_secs(1);
+/// Who was alone and hears the first ones again waits for so long before it takes over from those that it does not hear yet: they call
+/// the roll once a second, each at its own time.
+const ROLL_CALL: Duration = Duration::from_millis(1500);
 
 /// Whether this node may announce at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub(super) struct Caution {
     own: Arc<str>,
     roll: Roll,
     quorum: Quorum,
+    /// When enough members were heard again, after fewer than half.
+    rejoined: Option<Instant>,
     /// VIPs that were given up to somebody who has them.
     ceded: BTreeMap<IpAddr, Ceded>,
     /// VIPs that another member says to announce, too, and since when we know.
@@ -57,18 +62,24 @@ pub(super) enum Claimant {
     Stranger,
     /// A member; what is to be done about it is done.
     Member(Arc<str>),
+    /// A member that does not hear us, and has to give way to us. What it hears is the LAN.
+    Deaf(Arc<str>),
 }
 
 impl Caution {
     pub(super) fn new(own: Arc<str>) -> Self {
         let quorum = Quorum { heard: 1, known: 1, lost_since: None };
-        Self { own, roll: Roll::default(), quorum, ceded: BTreeMap::new(), disputes: BTreeMap::new() }
+        Self { own, roll: Roll::default(), quorum, rejoined: None, ceded: BTreeMap::new(), disputes: BTreeMap::new() }
     }
 
     /// Takes in how things stand; with it, when to ask again at the latest.
     pub(super) fn weigh(&mut self, view: &View, api: Api, leases: &Leases, now: Instant) -> (Bearing, Option<Instant>) {
         let members = &*view.members;
+        let was_alone = self.quorum.lost_since.is_some();
         self.quorum = self.roll.count(members, api, now);
+        if was_alone && self.quorum.lost_since.is_none() {
+            self.rejoined = Some(now);
+        }
         let Quorum { heard, .. } = self.quorum;
         self.ceded.retain(|vip, ceded| {
             let rival = members.iter().find(|member| member.name == ceded.to);
@@ -111,7 +122,9 @@ impl Caution {
     pub(super) fn succession(&self, member: &Member, api: Api, leases: &Leases, now: Instant) -> Succession {
         let State::Gone { cause: Cause::NodeGone, since } = member.state else { return Succession::AtOnce };
         let lease = leases.get(&member.name);
+        let roll_called = self.rejoined.map(|rejoined| rejoined + ROLL_CALL).filter(|called| now < *called);
         match fence::succession(self.quorum, api, since, lease.map(|lease| lease.seen).unwrap_or_default(), now) {
+            Succession::AtOnce if let Some(called) = roll_called => Succession::After(called),
             // Nobody has looked yet.
             Succession::AtOnce if self.quorum.lost_since.is_some() && lease.is_none() => Succession::After(now + LOOK_AGAIN),
             other => other,
@@ -119,21 +132,30 @@ impl Caution {
     }
 
     /// Whether a VIP that nobody is known to hold may be taken: not before it is known of those who were never heard whether they live.
-    /// Where the membership's port is blocked, they do.
-    pub(super) fn first_taking(members: &[Member], api: Api, leases: &Leases, now: Instant) -> Succession {
+    /// Where the membership's port is blocked, they do. And who hears fewer than half takes nothing that any of the others may have taken
+    /// over since.
+    pub(super) fn first_taking(&self, members: &[Member], api: Api, leases: &Leases, now: Instant) -> Succession {
         let unknown = members.iter().any(|member| member.state == State::Unheard && !leases.contains_key(&member.name));
-        if unknown && api == Api::Reachable { Succession::After(now + LOOK_AGAIN) } else { Succession::AtOnce }
+        if unknown && api == Api::Reachable {
+            return Succession::After(now + LOOK_AGAIN);
+        }
+        members.iter().map(|member| self.succession(member, api, leases, now)).fold(Succession::AtOnce, stricter)
     }
 
     /// Somebody claims a VIP of ours on the LAN. A member that is heard is no matter of this, but of the election.
     pub(super) fn claimed(&mut self, vip: IpAddr, mac: Mac, members: &[Member]) -> Claimant {
-        let has = |member: &Member| member.facts.iter().flat_map(|facts| &facts.interfaces).any(|own| own.hardware == Some(mac.0));
+        let has =
+            |member: &Member| member.facts.iter().flat_map(|facts| &facts.interfaces).any(|own| own.hardware == Some(mac.0));
         let Some(member) = members.iter().find(|member| has(member)) else { return Claimant::Stranger };
         let heard = matches!(member.state, State::Alive | State::DaemonDown { .. } | State::Leaving);
-        if !heard && fence::yields_on_lan(self.quorum, &self.own, &member.name) {
-            let ceded = Ceded { to: member.name.clone(), heard: self.quorum.heard, member: false };
-            self.ceded.insert(vip, ceded);
+        if heard {
+            return Claimant::Member(member.name.clone());
         }
+        if !fence::yields_on_lan(self.quorum, &self.own, &member.name) {
+            return Claimant::Deaf(member.name.clone());
+        }
+        let ceded = Ceded { to: member.name.clone(), heard: self.quorum.heard, member: false };
+        self.ceded.insert(vip, ceded);
         Claimant::Member(member.name.clone())
     }
 
@@ -142,7 +164,13 @@ impl Caution {
     /// For a moment that is how a VIP moves. If it lasts, the two know different things of the API, most often because one of them has
     /// lost it. So who has lost it gives way first, then who comes later in the order of nodes; each stage a second after the one
     /// before, and each only while the other goes on, so one of them stays whatever the two know of each other.
-    pub(super) fn disputed(&mut self, ours: impl Fn(IpAddr) -> bool, members: &[Member], api: Api, now: Instant) -> Option<Instant> {
+    pub(super) fn disputed(
+        &mut self,
+        ours: impl Fn(IpAddr) -> bool,
+        members: &[Member],
+        api: Api,
+        now: Instant,
+    ) -> Option<Instant> {
         let mut known = std::mem::take(&mut self.disputes);
         let mut next = None;
         for member in members.iter().filter(|member| member.state == State::Alive) {
@@ -192,6 +220,15 @@ fn renewed_since(lease: LeaseSeen, state: State) -> bool {
     match (lease.renewed, state) {
         (Some(renewed), State::Gone { since, .. }) => renewed > since,
         (renewed, _) => renewed.is_some(),
+    }
+}
+
+fn stricter(one: Succession, other: Succession) -> Succession {
+    match (one, other) {
+        (Succession::No, _) | (_, Succession::No) => Succession::No,
+        (Succession::After(one), Succession::After(other)) => Succession::After(one.max(other)),
+        (Succession::After(at), Succession::AtOnce) | (Succession::AtOnce, Succession::After(at)) => Succession::After(at),
+        (Succession::AtOnce, Succession::AtOnce) => Succession::AtOnce,
     }
 }
 

@@ -272,7 +272,10 @@ impl Desk {
         let Some(remembered) = self.company.view().remembered.clone().filter(|_| !self.resumed) else { return };
         self.resumed = true;
         if !remembered.holds.is_empty() {
-            tracing::info!(vips = remembered.holds.len(), "taking up the VIPs that this node held before its daemon was restarted");
+            tracing::info!(
+                vips = remembered.holds.len(),
+                "taking up the VIPs that this node held before its daemon was restarted"
+            );
             self.holdings.resume(&remembered, now);
         }
     }
@@ -395,6 +398,12 @@ impl Desk {
                 tracing::debug!(vip = %claim.address, member = %name, "another announcer claims it");
                 self.decide().await;
             }
+            Claimant::Deaf(name) => {
+                tracing::debug!(vip = %claim.address, member = %name, "a member that is not heard claims it, and has to give way");
+                if let Some(voice) = self.voice.as_ref().filter(|_| self.of(claim.address).is_some()) {
+                    voice.announcer.announce_again([claim.address]);
+                }
+            }
             Claimant::Stranger => {
                 self.metrics.conflict(claim.address, *times);
                 let word = words::conflict(&alarm);
@@ -453,7 +462,9 @@ impl Desk {
         let problem = match &bearing {
             Bearing::Free => None,
             Bearing::Withdrawn => Some(Quiet::Withdrawn.to_string()),
-            Bearing::Yielding(rival) => Some(format!("node {rival:?} lives although it is not heard, and hears more of the others")),
+            Bearing::Yielding(rival) => {
+                Some(format!("node {rival:?} lives although it is not heard, and hears more of the others"))
+            }
         };
         match &problem {
             Some(problem) => tracing::warn!("no VIP is announced here: {problem}"),
