@@ -72,7 +72,7 @@ pub(super) async fn start(
             };
             let manifests = manifests::ManifestOptions { node_name: options.node_name.clone(), headless: false };
             manifests::spawn(path.clone(), manifests, changes, cancel.clone());
-            let announcing = rules.map(|rules| Grounds { rules, cluster: None });
+            let announcing = rules.filter(|_| options.announces).map(|rules| Grounds { rules, cluster: None });
             Ok(Started { reporter: Reporter::default(), watches: None, controller: None, announcing })
         }
         SourceOptions::Kube(kube) => {
@@ -82,11 +82,20 @@ pub(super) async fn start(
             let events = EventSink::spawn(servers.clone(), &options.node_name, cancel.clone());
             tokio::spawn(cancel.clone().run_until_cancelled_owned(tell_addresses(servers.clone(), control.clone())));
             let controller = options.controller.as_ref();
-            let controller = controller
-                .map(|choice| tokio::spawn(lead_beside(choice, &options.announcing, &kube, servers.clone(), &metrics, cancel.clone())));
-            let (watches, grounds) = watch_all(options, &kube, &servers, changes, cancel);
+            let controller = controller.map(|choice| {
+                tokio::spawn(lead_beside(choice, &options.announcing, &kube, servers.clone(), &metrics, cancel.clone()))
+            });
+            let (watches, announcing) = if options.announces {
+                let (watches, grounds) = watch_all(options, &kube, &servers, changes, cancel);
+                (watches, Some(grounds))
+            } else {
+                let source = KubeSource::new(servers, kube);
+                let watches = source.health();
+                tokio::spawn(source.run(changes, cancel.clone()));
+                (watches, None)
+            };
             let reporter = Reporter::with_events(events, options.node_name.clone());
-            Ok(Started { reporter, watches: Some(watches), controller, announcing: Some(grounds) })
+            Ok(Started { reporter, watches: Some(watches), controller, announcing })
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Somebody else claims one of our addresses: told at once, and then ever more rarely. Pure: the time is an argument.
 //!
 //! Nothing is sent in defence. A claim is, most often, another node that has just been elected and is to have the address; a frame
-//! against it would bring its clients back to us (RFC 5227, 2.4, leaves the choice). Who the claimant is, who uses this decides: one that
-//! has to give way, and hears nothing of us but the LAN, is answered by announcing again, as often as there are alarms.
+//! against it would bring its clients back to us (RFC 5227, 2.4, leaves the choice). Who the claimant is, who uses this decides.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

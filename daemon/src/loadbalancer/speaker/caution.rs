@@ -60,10 +60,12 @@ struct Ceded {
 pub(super) enum Claimant {
     /// A host that is no member.
     Stranger,
-    /// A member; what is to be done about it is done.
-    Member(Arc<str>),
-    /// A member that does not hear us, and has to give way to us. What it hears is the LAN.
-    Deaf(Arc<str>),
+    /// A member that is heard: the election settles it.
+    Heard(Arc<str>),
+    /// A member that is not heard, to which the VIP was given up.
+    Yielded(Arc<str>),
+    /// A member that is not heard, and has to give way: it has to hear of us on the LAN, as there is no other way.
+    Defied(Arc<str>),
 }
 
 impl Caution {
@@ -148,15 +150,15 @@ impl Caution {
             |member: &Member| member.facts.iter().flat_map(|facts| &facts.interfaces).any(|own| own.hardware == Some(mac.0));
         let Some(member) = members.iter().find(|member| has(member)) else { return Claimant::Stranger };
         let heard = matches!(member.state, State::Alive | State::DaemonDown { .. } | State::Leaving);
+        let name = member.name.clone();
         if heard {
-            return Claimant::Member(member.name.clone());
+            return Claimant::Heard(name);
         }
-        if !fence::yields_on_lan(self.quorum, &self.own, &member.name) {
-            return Claimant::Deaf(member.name.clone());
+        if !fence::yields_on_lan(self.quorum, &self.own, &name) {
+            return Claimant::Defied(name);
         }
-        let ceded = Ceded { to: member.name.clone(), heard: self.quorum.heard, member: false };
-        self.ceded.insert(vip, ceded);
-        Claimant::Member(member.name.clone())
+        self.ceded.insert(vip, Ceded { to: name.clone(), heard: self.quorum.heard, member: false });
+        Claimant::Yielded(name)
     }
 
     /// Notes which of our VIPs a member that we hear says to announce as well, although by what we know it is ours.

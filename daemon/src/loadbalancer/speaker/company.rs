@@ -136,9 +136,7 @@ impl Company {
     fn awaited(&mut self, now: Instant) -> Option<Instant> {
         let mut known = std::mem::take(&mut self.silent);
         let silent = self.view.members.iter().filter(|member| member.state == State::Alive && member.facts.is_none());
-        self.silent = silent
-            .map(|member| (member.name.clone(), known.remove(&member.name).unwrap_or(now)))
-            .collect();
+        self.silent = silent.map(|member| (member.name.clone(), known.remove(&member.name).unwrap_or(now))).collect();
         self.silent.values().map(|since| *since + TELLS_WITHIN).filter(|until| now < *until).max()
     }
 
@@ -236,8 +234,9 @@ impl Recorded {
     /// On the runtime of the caller.
     fn begin(cluster: &Cluster) -> Self {
         let record = (cluster.record)();
-        let (lookout, ask, leases) = Lookout::new(record.clone());
-        tokio::spawn(lookout.run());
+        let (ask, wanted) = watch::channel(BTreeSet::new());
+        let (seen, leases) = watch::channel(Arc::default());
+        tokio::spawn(Lookout::new(record.clone(), wanted, seen).run());
         Self { keys: record.keys(), api: record.api(), record, ask, leases }
     }
 }

@@ -14,6 +14,7 @@ use super::caution::{Bearing, Claimant};
 use super::company::{Company, Gathering};
 use super::conflicts::Conflicts;
 use super::decide::{Decision, Decisions, Quiet, Situation, decide, next_try, vips};
+use super::field::Entrant;
 use super::holdings::Holdings;
 use super::interfaces;
 use super::record::Announced;
@@ -60,7 +61,9 @@ pub(super) struct Desk {
     /// Services with VIPs.
     services: BTreeMap<ServiceKey, Arc<ServiceState>>,
     company: Company,
-    field: Vec<super::field::Entrant>,
+    field: Vec<Entrant>,
+    /// Enough is known of everybody else.
+    settled: bool,
     interfaces: Vec<NetworkInterface>,
     /// The kernel has what this node serves. Before that nobody is told that it could announce.
     ready: bool,
@@ -129,6 +132,7 @@ impl Desk {
             metrics,
             services: BTreeMap::new(),
             field: Vec::new(),
+            settled: false,
             interfaces: Vec::new(),
             ready: false,
             decisions: Decisions::new(),
@@ -253,7 +257,7 @@ impl Desk {
             programmed,
             before: &self.decisions,
         });
-        self.field = field;
+        (self.field, self.settled) = (field, settled && self.ready);
         self.decide_at = [next, disputed, next_try(&decisions), self.holdings.next_expiry()].into_iter().flatten().min();
         self.bear(bearing);
         self.put_in_force(decisions, &rules, now);
@@ -316,9 +320,7 @@ impl Desk {
 
     fn put_in_force(&mut self, decisions: Decisions, rules: &Rules, now: Instant) {
         let own = &self.options.node;
-        // One of those that live speaks for all of them.
-        let first = self.field.iter().filter(|entrant| entrant.is_present()).map(|entrant| &entrant.node.name).min();
-        let sayings = self.told.decided(own, first.is_none_or(|first| first == own), &decisions);
+        let sayings = self.told.decided(own, self.is_spokesman(), &decisions);
         let (before, wanted) = (vips(&self.decisions), vips(&decisions));
         if let Some(voice) = self.voice.as_ref().filter(|_| before != wanted) {
             voice.announcer.set(wanted);
@@ -327,7 +329,9 @@ impl Desk {
         self.holdings.follow(&decisions, self.ready, now);
         self.decisions = decisions;
         if let Some(record) = self.company.record().filter(|_| self.ready) {
-            record.announced(Announced { namespace: rules.namespace.clone(), services: by_service(&self.decisions) });
+            let (namespace, services) = (rules.namespace.clone(), by_service(&self.decisions));
+            let others = elsewhere(&services, &self.decisions, &self.field);
+            record.announced(Announced { namespace, services, others });
         }
         self.company.note(!self.holdings.is_empty());
         // Who ends has nothing to say any more of what it does not announce.
@@ -335,6 +339,13 @@ impl Desk {
             self.say(sayings);
         }
         self.keep_account();
+    }
+
+    /// Of those that live one speaks for all of them, about what nobody announces. Who does not know enough says nothing.
+    fn is_spokesman(&self) -> bool {
+        let first = self.field.iter().filter(|entrant| entrant.is_present()).map(|entrant| &entrant.node.name).min();
+        let knows = self.settled && self.bearing == Bearing::Free && self.company.quorum().lost_since.is_none();
+        knows && first.is_none_or(|first| *first == self.options.node)
     }
 
     fn keep_account(&mut self) {
@@ -394,13 +405,14 @@ impl Desk {
     async fn hear_claim(&mut self, alarm: Alarm) {
         let Alarm { claim, times } = &alarm;
         match self.company.claimed(claim) {
-            Claimant::Member(name) => {
-                tracing::debug!(vip = %claim.address, member = %name, "another announcer claims it");
+            Claimant::Heard(_) => {}
+            Claimant::Yielded(name) => {
+                tracing::warn!(vip = %claim.address, "node {name:?} announces it, which is not heard and goes first: it is left to it");
                 self.decide().await;
             }
-            Claimant::Deaf(name) => {
-                tracing::debug!(vip = %claim.address, member = %name, "a member that is not heard claims it, and has to give way");
-                if let Some(voice) = self.voice.as_ref().filter(|_| self.of(claim.address).is_some()) {
+            Claimant::Defied(name) => {
+                tracing::warn!(vip = %claim.address, "node {name:?} announces it, which is not heard and has to give way");
+                if let Some(voice) = &self.voice {
                     voice.announcer.announce_again([claim.address]);
                 }
             }
@@ -447,7 +459,7 @@ impl Desk {
         self.voice = None;
         let Some(record) = self.company.record().cloned() else { return };
         let namespace = self.rules.borrow().namespace.clone();
-        record.announced(Announced { namespace, services: BTreeMap::new() });
+        record.announced(Announced { namespace, ..Announced::default() });
         self.company.note(false);
         if tokio::time::timeout(LAST_WRITES, record.settled()).await.is_err() {
             tracing::debug!("not everything was written before the end");
@@ -538,6 +550,24 @@ fn by_service(decisions: &Decisions) -> BTreeMap<ServiceKey, BTreeSet<CompactStr
         }
     }
     services
+}
+
+/// Other nodes that announce an address of these Services, by what they say.
+fn elsewhere(
+    services: &BTreeMap<ServiceKey, BTreeSet<CompactString>>,
+    decisions: &Decisions,
+    field: &[Entrant],
+) -> BTreeMap<ServiceKey, BTreeSet<Arc<str>>> {
+    let mut others: BTreeMap<ServiceKey, BTreeSet<Arc<str>>> = BTreeMap::new();
+    for (vip, decision) in decisions.iter().filter(|(_, decision)| decision.outcome.is_err()) {
+        let holders =
+            field.iter().skip(1).filter(|entrant| entrant.presence != Presence::Absent && entrant.holds(*vip).is_some());
+        let holders: BTreeSet<Arc<str>> = holders.map(|entrant| entrant.node.name.clone()).collect();
+        for service in decision.tenants.keys().filter(|service| services.contains_key(*service)) {
+            others.entry(service.clone()).or_default().extend(holders.iter().cloned());
+        }
+    }
+    others
 }
 
 async fn said(events: Option<&mut mpsc::Receiver<Event>>) -> Option<Event> {

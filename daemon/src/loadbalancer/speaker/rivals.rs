@@ -33,11 +33,9 @@ struct Due {
 }
 
 impl Lookout {
-    /// One that looks for whom it is told to.
-    pub(super) fn new(record: Record) -> (Self, watch::Sender<BTreeSet<Arc<str>>>, watch::Receiver<Arc<Leases>>) {
-        let (ask, wanted) = watch::channel(BTreeSet::new());
-        let (leases, seen) = watch::channel(Arc::default());
-        (Self { record, wanted, leases, due: BTreeMap::new() }, ask, seen)
+    /// One that looks for whom it is told to, and tells what it sees.
+    pub(super) fn new(record: Record, wanted: watch::Receiver<BTreeSet<Arc<str>>>, leases: watch::Sender<Arc<Leases>>) -> Self {
+        Self { record, wanted, leases, due: BTreeMap::new() }
     }
 
     /// Until nobody asks any more.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::world::{BAD, QUIET, World};
-use crate::loadbalancer::membership::{Facts, FactsError, HandOver, Hold, NetworkInterface};
+use crate::loadbalancer::membership::{Departure, Facts, FactsError, HandOver, Hold, NetworkInterface};
 
 fn facts(vips: u32) -> Facts {
     let subnets = ["192.168.1.0/24", "fd00:1::/64"].map(|net| net.parse().unwrap()).to_vec();
@@ -152,4 +152,15 @@ proptest! {
         };
         prop_assert_eq!(Facts::decode(&facts.encode().unwrap()), Ok(facts));
     }
+}
+
+#[test]
+fn who_leaves_hears_who_has_taken_over() {
+    let mut world = World::new(3, QUIET, 2);
+    world.run_for(Duration::from_secs(2));
+    world.act(1, |daemon, now| daemon.depart(Departure::Leave, now));
+    world.run_for(Duration::from_millis(200));
+    world.act(0, |daemon, now| daemon.set_facts(&facts(3), now).unwrap());
+    let has = |world: &World| world.member(1, 0).facts.as_deref() == Some(&facts(3));
+    assert!(world.run_to(Duration::from_millis(100), has).is_some());
 }

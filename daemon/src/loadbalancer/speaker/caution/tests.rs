@@ -123,7 +123,7 @@ fn a_member_that_is_not_heard_and_claims_on_the_lan_is_given_way_to() {
     caution.weigh(&view(&members), Api::Reachable, &Leases::new(), start);
     assert_eq!(caution.claimed(VIP, Mac([2, 0, 0, 0, 0, 8]), &members), Claimant::Stranger);
     assert_eq!(caution.ceded(VIP), None);
-    assert_eq!(caution.claimed(VIP, MAC, &members), Claimant::Member("b".into()));
+    assert_eq!(caution.claimed(VIP, MAC, &members), Claimant::Yielded("b".into()));
     assert_eq!(caution.ceded(VIP).map(|to| &**to), Some("b"));
     // It stays so until that one is heard, or somebody else is.
     caution.weigh(&view(&members), Api::Reachable, &Leases::new(), after(start, 100));
@@ -135,10 +135,9 @@ fn a_member_that_is_not_heard_and_claims_on_the_lan_is_given_way_to() {
         after(start, 200),
     );
     assert_eq!(caution.ceded(VIP), None);
-    // In the majority nothing is given up, and the other one has to hear of us.
-    assert_eq!(caution.claimed(VIP, MAC, &members), Claimant::Deaf("b".into()));
-    let heard = [member("b", State::Alive), member("c", State::Alive)];
-    assert_eq!(caution.claimed(VIP, MAC, &heard), Claimant::Member("b".into()));
+    // With two of three on our side that one has to give way; and one that is heard is no matter of this.
+    assert_eq!(caution.claimed(VIP, MAC, &members), Claimant::Defied("b".into()));
+    assert_eq!(caution.claimed(VIP, MAC, &[member("b", State::Alive)]), Claimant::Heard("b".into()));
     assert_eq!(caution.ceded(VIP), None);
 }
 
@@ -152,8 +151,8 @@ fn of_two_halves_on_one_lan_one_gives_way_and_the_other_speaks() {
         caution.weigh(&view(&members), Api::LostSince(start), &Leases::new(), start);
         (caution.claimed(VIP, MAC, &members), caution.ceded(VIP).is_some())
     };
-    assert_eq!(claimed("a", "b"), (Claimant::Deaf("b".into()), false));
-    assert_eq!(claimed("b", "a"), (Claimant::Member("a".into()), true));
+    assert_eq!(claimed("a", "b"), (Claimant::Defied("b".into()), false));
+    assert_eq!(claimed("b", "a"), (Claimant::Yielded("a".into()), true));
 }
 
 /// A node that was cut off hears the others one by one: who is heard last lives, too.

@@ -7,11 +7,10 @@
 
 mod plan;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use compact_str::CompactString;
 use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -135,14 +134,15 @@ impl Scribe {
     }
 
     async fn round(&mut self) {
-        let Wish { number, what: Announced { namespace, services } } = self.wanted.borrow().clone();
+        let Wish { number, what } = self.wanted.borrow().clone();
         self.last_round = Some(Instant::now());
         let mut result = Round::Done { leftovers: false };
         let nothing = Announced::default();
+        let Announced { namespace, services, others: _ } = &what;
         for home in self.homes.clone() {
-            let services = if Some(&home) == namespace.as_ref() { &services } else { &nothing.services };
+            let wanted = if Some(&home) == namespace.as_ref() { &what } else { &nothing };
             let moved = namespace.as_ref().is_some_and(|namespace| *namespace != home);
-            match self.write(&home, services).await {
+            match self.write(&home, wanted).await {
                 Round::Done { leftovers: false } | Round::Absent if moved => _ = self.homes.remove(&home),
                 Round::Done { leftovers: false } => {}
                 other => result = other,
@@ -173,7 +173,7 @@ impl Scribe {
     }
 
     /// Looks at what is there, and writes what differs.
-    async fn write(&self, namespace: &str, services: &BTreeMap<ServiceKey, BTreeSet<CompactString>>) -> Round {
+    async fn write(&self, namespace: &str, wanted: &Announced) -> Round {
         let all = format!("/apis/metallb.io/v1beta1/namespaces/{namespace}/servicel2statuses");
         let list = match self.servers.ask(ApiRequest::get(&*all)).await {
             Ok(list) => list,
@@ -182,7 +182,7 @@ impl Scribe {
         };
         let there = list["items"].as_array().map_or(&[][..], Vec::as_slice);
         let settled = self.began.is_some_and(|began| began.elapsed() >= LEFTOVERS);
-        let plan = plan(&self.node, namespace, services, there, |service| settled || self.ours.contains(service));
+        let plan = plan((&self.node, namespace), wanted, there, |service| settled || self.ours.contains(service));
         let owners = if plan.steps.iter().any(|step| matches!(step, Step::Make { .. })) {
             match owner_references(&self.servers, &self.node).await {
                 Ok(owners) => owners,
@@ -243,5 +243,11 @@ impl Scribe {
             tracing::info!("ServiceL2Statuses are written again");
             self.health.problem(PROBLEM, None);
         }
+    }
+}
+
+impl Drop for Scribe {
+    fn drop(&mut self) {
+        self.health.problem(PROBLEM, None);
     }
 }

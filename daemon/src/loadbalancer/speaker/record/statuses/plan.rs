@@ -6,6 +6,7 @@ use compact_str::CompactString;
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
+use crate::loadbalancer::speaker::record::Announced;
 use crate::model::{ObjectKey, ServiceKey};
 
 const NODE: &str = "metallb.io/node";
@@ -36,9 +37,8 @@ pub(super) enum Step {
 /// What is to be written by a node that announces these Services, where these objects are there. `may_go` says of a Service that is not
 /// announced whether our object for it may be removed now.
 pub(super) fn plan(
-    node: &str,
-    namespace: &str,
-    services: &BTreeMap<ServiceKey, BTreeSet<CompactString>>,
+    (node, namespace): (&str, &str),
+    Announced { services, others, namespace: _ }: &Announced,
     there: &[Value],
     may_go: impl Fn(&ServiceKey) -> bool,
 ) -> Plan {
@@ -55,6 +55,8 @@ pub(super) fn plan(
                     plan.steps.push(Step::Tell { name: found.to_owned(), status: with_status(namespace, found, &expected) });
                 }
             }
+            // Of another node that announces another address of the Service.
+            Some(_) if others.get(&service).is_some_and(|others| others.iter().any(|other| is_of(object, other))) => {}
             Some(_) => plan.steps.push(Step::Remove { name: found.to_owned() }),
             None if is_ours && may_go(&service) => plan.steps.push(Step::Remove { name: found.to_owned() }),
             None => plan.leftovers |= is_ours,
@@ -83,6 +85,11 @@ fn name(node: &str, service: &ServiceKey) -> String {
 fn service_of(object: &Value) -> Option<ServiceKey> {
     let labels = &object["metadata"]["labels"];
     Some(ObjectKey::new(labels[SERVICE_NAMESPACE].as_str()?, labels[SERVICE_NAME].as_str()?))
+}
+
+/// By its label, which may hold a part of the name.
+fn is_of(object: &Value, node: &str) -> bool {
+    object["metadata"]["labels"][NODE].as_str() == Some(label(node))
 }
 
 /// As much of a node's name as a label can hold.
@@ -121,15 +128,15 @@ fn with_status(namespace: &str, name: &str, status: &Value) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
-    type Wanted = BTreeMap<ServiceKey, BTreeSet<CompactString>>;
-
-    fn wanted(services: &[(&str, &[&str])]) -> Wanted {
+    fn wanted(services: &[(&str, &[&str])]) -> Announced {
         let of = |(name, interfaces): &(&str, &[&str])| {
             (ObjectKey::new("default", name), interfaces.iter().copied().map(CompactString::from).collect())
         };
-        services.iter().map(of).collect()
+        Announced { services: services.iter().map(of).collect(), ..Announced::default() }
     }
 
     /// What a server has after these steps.
@@ -152,9 +159,9 @@ mod tests {
         after.into_values().collect()
     }
 
-    fn settle(node: &str, services: &Wanted, there: &[Value]) -> Vec<Value> {
-        let after = carry_out(there, &plan(node, "lb", services, there, |_| true).steps);
-        assert_eq!(plan(node, "lb", services, &after, |_| true), Plan::default(), "nothing is left to do");
+    fn settle(node: &str, wanted: &Announced, there: &[Value]) -> Vec<Value> {
+        let after = carry_out(there, &plan((node, "lb"), wanted, there, |_| true).steps);
+        assert_eq!(plan((node, "lb"), wanted, &after, |_| true), Plan::default(), "nothing is left to do");
         after
     }
 
@@ -187,11 +194,26 @@ mod tests {
     }
 
     #[test]
+    fn who_announces_another_address_of_a_service_keeps_what_it_said() {
+        let there = settle("a", &wanted(&[("web", &[])]), &[]);
+        let others = [(ObjectKey::new("default", "web"), [Arc::from("a")].into())].into();
+        let there = settle("b", &Announced { others, ..wanted(&[("web", &[])]) }, &there);
+        let mut nodes: Vec<_> = there.iter().map(|object| &object["status"]["node"]).collect();
+        nodes.sort_by_key(ToString::to_string);
+        assert_eq!(nodes, [&json!("a"), &json!("b")]);
+        assert_eq!(settle("b", &wanted(&[("web", &[])]), &there).len(), 1, "until it does no more");
+    }
+
+    #[test]
     fn leftovers_stay_until_they_may_go() {
         let there = settle("a", &wanted(&[("web", &[]), ("api", &[])]), &[]);
-        let kept = plan("a", "lb", &wanted(&[("web", &[])]), &there, |_| false);
+        let kept = plan(("a", "lb"), &wanted(&[("web", &[])]), &there, |_| false);
         assert_eq!(kept, Plan { steps: Vec::new(), leftovers: true });
-        assert_eq!(plan("b", "lb", &Wanted::new(), &there, |_| true), Plan::default(), "another's are no leftovers of ours");
+        assert_eq!(
+            plan(("b", "lb"), &Announced::default(), &there, |_| true),
+            Plan::default(),
+            "another's are no leftovers of ours"
+        );
     }
 
     #[test]
@@ -206,10 +228,10 @@ mod tests {
         let services = wanted(&[("web", &[])]);
         let mut there = settle("a", &services, &[]);
         there[0]["status"] = Value::Null;
-        assert!(matches!(plan("a", "lb", &services, &there, |_| true).steps[..], [Step::Tell { .. }]));
+        assert!(matches!(plan(("a", "lb"), &services, &there, |_| true).steps[..], [Step::Tell { .. }]));
         for nonsense in [json!(7), json!({ "metadata": { "name": 7, "labels": [] } }), json!({ "status": { "interfaces": {} } })]
         {
-            assert_eq!(plan("a", "lb", &Wanted::new(), &[nonsense], |_| true), Plan::default());
+            assert_eq!(plan(("a", "lb"), &Announced::default(), &[nonsense], |_| true), Plan::default());
         }
     }
 }
