@@ -377,13 +377,16 @@ impl Lan {
         (0..self.size()).find(|&number| self.mac(number).is_ok_and(|own| own == mac))
     }
 
-    /// The nodes that answer for an address, asked once.
+    /// The nodes that answer for an address, asked once, in their order.
     ///
     /// # Errors
     /// If somebody answers who is none of them.
     pub fn answering(&self, vip: IpAddr) -> anyhow::Result<Vec<usize>> {
         let macs = self.recorder.who_has(vip, patiently(ANSWER))?;
-        macs.into_iter().map(|mac| self.owner(mac).with_context(|| format!("{mac} answers for {vip}"))).collect()
+        let owner = |mac| self.owner(mac).with_context(|| format!("{mac} answers for {vip}"));
+        let mut answering = macs.into_iter().map(owner).collect::<anyhow::Result<Vec<_>>>()?;
+        answering.sort_unstable();
+        Ok(answering)
     }
 
     /// Waits until exactly one node answers for an address, and says which.

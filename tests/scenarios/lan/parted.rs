@@ -1,17 +1,14 @@
 //! Members that do not hear each other, on one LAN of clients: nobody can know whether the other side lives. There may be two answers for
 //! a few seconds, and there is one in the end.
 
-use super::stage::{VIP, start};
+use super::stage::{VIP, settle, start};
 use anyhow::ensure;
 use sheave_tests::{
     lan::{Lan, Network},
-    scenario::{Scenario, patiently},
+    scenario::Scenario,
     scenarios,
 };
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::Instant;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     scenarios!("lan":
@@ -22,46 +19,16 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     .to_vec()
 }
 
-/// The longest for which two may answer while either side reaches the API.
-const DISPUTE: Duration = Duration::from_secs(5);
-/// How long one and the same has to answer alone before that is taken for the end of it.
-const SETTLED: Duration = Duration::from_millis(2500);
-/// By when that is.
-const AT_LAST: Duration = Duration::from_secs(20);
-
-/// Waits until one node alone has answered for long enough.
-fn settle(lan: &Lan, since: Instant) -> anyhow::Result<usize> {
-    let deadline = Instant::now() + patiently(AT_LAST);
-    let mut alone: Option<(usize, Instant)> = None;
-    loop {
-        let answering = lan.answering(VIP)?;
-        match (answering.as_slice(), alone) {
-            (&[node], Some((same, since))) if node == same => {
-                if since.elapsed() >= SETTLED {
-                    break;
-                }
-            }
-            (&[node], _) => alone = Some((node, Instant::now())),
-            _ => alone = None,
-        }
-        ensure!(Instant::now() < deadline, "{:?} after the change {answering:?} answer", since.elapsed());
-        thread::sleep(Duration::from_millis(20));
-    }
-    let dispute = lan.recorder().longest_dispute(VIP, since);
-    ensure!(dispute <= patiently(DISPUTE), "two answered for {dispute:?}");
-    Ok(alone.map_or(0, |(node, _)| node))
-}
-
 /// The members' network is parted around these nodes, and those have no API server; then all is mended.
 fn part(lan: &Lan, side: &[usize], without_api: &[usize]) -> anyhow::Result<usize> {
     let parted = Instant::now();
     lan.part(Network::Members, side)?;
     without_api.iter().try_for_each(|&node| lan.cut(node, Network::Api))?;
-    let announcer = settle(lan, parted)?;
+    let announcer = settle(lan, VIP, parted)?;
     let joined = Instant::now();
     lan.join(Network::Members, side)?;
     without_api.iter().try_for_each(|&node| lan.mend(node, Network::Api))?;
-    settle(lan, joined)?;
+    settle(lan, VIP, joined)?;
     Ok(announcer)
 }
 

@@ -68,10 +68,12 @@ fn at_rest_nothing_is_written() -> anyhow::Result<()> {
         ensure!(Instant::now() < deadline, "not every node watches L2Advertisements");
         thread::sleep(Duration::from_millis(20));
     }
+    // Each has said that it starts.
+    thread::sleep(A_WHILE);
     let before = lan.api().writes();
     thread::sleep(PAUSE);
     let writes = lan.api().writes() - before;
-    ensure!(writes == 0, "{writes} writes without a VIP: {:?}", lan.api().asked_for());
+    ensure!(writes == 0, "{writes} writes without a VIP: {:?}, {:?}", lan.api().asked_for(), lan.api().list("events"));
 
     // With VIPs, those that announce renew a Lease every five seconds, and that is all, whatever the number of VIPs.
     lan.publish(&vips())?;

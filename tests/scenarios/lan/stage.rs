@@ -22,6 +22,13 @@ pub(super) const SOON: Duration = Duration::from_secs(20);
 /// Something that would happen does within this: the five bursts of an announcement are over, and every patience of the daemon's.
 pub(super) const A_WHILE: Duration = Duration::from_secs(4);
 
+/// The longest for which two may answer while either side reaches the API.
+const DISPUTE: Duration = Duration::from_secs(5);
+/// How long one and the same has to answer alone before that is taken for the end of it.
+const SETTLED: Duration = Duration::from_millis(2500);
+/// By when that is.
+const AT_LAST: Duration = Duration::from_secs(20);
+
 /// [`VIP`] and its twin.
 pub(super) fn vips() -> [IpAddr; 2] {
     [VIP, twin(V4).into()]
@@ -100,4 +107,26 @@ pub(super) fn no_other(lan: &Lan, vip: IpAddr, mac: Mac, since: Instant) -> anyh
     let other = seen.iter().find(|it| it.address == vip && it.at >= since && it.mac != mac && it.mac != own);
     ensure!(other.is_none(), "somebody else has {vip}, which {mac} had: {other:?}");
     Ok(())
+}
+
+/// Waits until one node alone has answered for long enough: after `since` there were two answers for a few seconds at most.
+pub(super) fn settle(lan: &Lan, vip: IpAddr, since: Instant) -> anyhow::Result<usize> {
+    let deadline = Instant::now() + patiently(AT_LAST);
+    let mut alone: Option<(usize, Instant)> = None;
+    loop {
+        let answering = lan.answering(vip)?;
+        match (answering.as_slice(), alone) {
+            (&[node], Some((same, since))) if node == same => {
+                if since.elapsed() >= SETTLED {
+                    break;
+                }
+            }
+            (&[node], _) => alone = Some((node, Instant::now())),
+            _ => alone = None,
+        }
+        ensure!(Instant::now() < deadline, "{:?} after the change {answering:?} answer", since.elapsed());
+    }
+    let dispute = lan.recorder().longest_dispute(vip, since);
+    ensure!(dispute <= patiently(DISPUTE), "two answered for {dispute:?}");
+    Ok(alone.map_or(0, |(node, _)| node))
 }

@@ -16,6 +16,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// For so long two members that hear each other may announce one VIP: one of them has not heard the news yet. See
 /// [`Caution::disputed`].
 const STAGE: Duration = Duration::from_secs(1);
+/// Who was alone and hears the first ones again waits for so long before it takes over from those that it does not hear yet: they call
+/// the roll once a second, each at its own time.
+const ROLL_CALL: Duration = Duration::from_millis(1500);
 
 /// Whether this node may announce at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub(super) struct Caution {
     own: Arc<str>,
     roll: Roll,
     quorum: Quorum,
+    /// When enough members were heard again, after fewer than half.
+    rejoined: Option<Instant>,
     /// VIPs that were given up to somebody who has them.
     ceded: BTreeMap<IpAddr, Ceded>,
     /// VIPs that another member says to announce, too, and since when we know.
@@ -66,13 +71,17 @@ pub(super) enum Claimant {
 impl Caution {
     pub(super) fn new(own: Arc<str>) -> Self {
         let quorum = Quorum { heard: 1, known: 1, lost_since: None };
-        Self { own, roll: Roll::default(), quorum, ceded: BTreeMap::new(), disputes: BTreeMap::new() }
+        Self { own, roll: Roll::default(), quorum, rejoined: None, ceded: BTreeMap::new(), disputes: BTreeMap::new() }
     }
 
     /// Takes in how things stand; with it, when to ask again at the latest.
     pub(super) fn weigh(&mut self, view: &View, api: Api, leases: &Leases, now: Instant) -> (Bearing, Option<Instant>) {
         let members = &*view.members;
+        let was_alone = self.quorum.lost_since.is_some();
         self.quorum = self.roll.count(members, api, now);
+        if was_alone && self.quorum.lost_since.is_none() {
+            self.rejoined = Some(now);
+        }
         let Quorum { heard, .. } = self.quorum;
         self.ceded.retain(|vip, ceded| {
             let rival = members.iter().find(|member| member.name == ceded.to);
@@ -115,7 +124,9 @@ impl Caution {
     pub(super) fn succession(&self, member: &Member, api: Api, leases: &Leases, now: Instant) -> Succession {
         let State::Gone { cause: Cause::NodeGone, since } = member.state else { return Succession::AtOnce };
         let lease = leases.get(&member.name);
+        let roll_called = self.rejoined.map(|rejoined| rejoined + ROLL_CALL).filter(|called| now < *called);
         match fence::succession(self.quorum, api, since, lease.map(|lease| lease.seen).unwrap_or_default(), now) {
+            Succession::AtOnce if let Some(called) = roll_called => Succession::After(called),
             // Nobody has looked yet.
             Succession::AtOnce if self.quorum.lost_since.is_some() && lease.is_none() => Succession::After(now + LOOK_AGAIN),
             other => other,
@@ -123,10 +134,14 @@ impl Caution {
     }
 
     /// Whether a VIP that nobody is known to hold may be taken: not before it is known of those who were never heard whether they live.
-    /// Where the membership's port is blocked, they do.
-    pub(super) fn first_taking(members: &[Member], api: Api, leases: &Leases, now: Instant) -> Succession {
+    /// Where the membership's port is blocked, they do. And who hears fewer than half takes nothing that any of the others may have taken
+    /// over since.
+    pub(super) fn first_taking(&self, members: &[Member], api: Api, leases: &Leases, now: Instant) -> Succession {
         let unknown = members.iter().any(|member| member.state == State::Unheard && !leases.contains_key(&member.name));
-        if unknown && api == Api::Reachable { Succession::After(now + LOOK_AGAIN) } else { Succession::AtOnce }
+        if unknown && api == Api::Reachable {
+            return Succession::After(now + LOOK_AGAIN);
+        }
+        members.iter().map(|member| self.succession(member, api, leases, now)).fold(Succession::AtOnce, stricter)
     }
 
     /// Somebody claims a VIP of ours on the LAN. A member that is heard is no matter of this, but of the election.
@@ -207,6 +222,15 @@ fn renewed_since(lease: LeaseSeen, state: State) -> bool {
     match (lease.renewed, state) {
         (Some(renewed), State::Gone { since, .. }) => renewed > since,
         (renewed, _) => renewed.is_some(),
+    }
+}
+
+fn stricter(one: Succession, other: Succession) -> Succession {
+    match (one, other) {
+        (Succession::No, _) | (_, Succession::No) => Succession::No,
+        (Succession::After(one), Succession::After(other)) => Succession::After(one.max(other)),
+        (Succession::After(at), Succession::AtOnce) | (Succession::AtOnce, Succession::After(at)) => Succession::After(at),
+        (Succession::AtOnce, Succession::AtOnce) => Succession::AtOnce,
     }
 }
 

@@ -127,7 +127,7 @@ impl Company {
             field,
             settled: self.view.settled && awaited.is_none(),
             bearing,
-            first_taking: Caution::first_taking(&self.view.members, api, &leases, now),
+            first_taking: self.caution.first_taking(&self.view.members, api, &leases, now),
             next: [until, awaited, self.members.retry_at()].into_iter().flatten().min(),
         }
     }

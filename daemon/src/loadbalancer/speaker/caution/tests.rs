@@ -87,10 +87,32 @@ fn a_minority_looks_at_the_lease_before_it_takes_over() {
 fn of_those_never_heard_it_is_asked_whether_they_live() {
     let now = Instant::now();
     let members = [member("b", State::Unheard), member("c", State::Alive)];
-    let first = |api, leases: &Leases| Caution::first_taking(&members, api, leases, now);
+    let caution = Caution::new("a".into());
+    let first = |api, leases: &Leases| caution.first_taking(&members, api, leases, now);
     assert_eq!(first(Api::Reachable, &Leases::new()), Succession::After(now + LOOK_AGAIN));
     assert_eq!(first(Api::Reachable, &[("b".into(), Rival::default())].into()), Succession::AtOnce);
     assert_eq!(first(Api::LostSince(now), &Leases::new()), Succession::AtOnce);
+}
+
+/// It was cut off, withdrew what it had, and reaches the API again before it hears anybody: somebody has taken that over meanwhile.
+#[test]
+fn who_hears_fewer_than_half_takes_nothing_that_others_may_have() {
+    let start = Instant::now();
+    let members = [member("b", gone(start)), member("c", gone(start))];
+    let mut caution = Caution::new("a".into());
+    let later = start + fence::CLAIMS_VISIBLE;
+    caution.weigh(&view(&members), Api::Reachable, &Leases::new(), start);
+    let first = |caution: &Caution, api, leases: &Leases| caution.first_taking(&members, api, leases, later);
+    assert_eq!(first(&caution, Api::LostSince(start), &Leases::new()), Succession::No);
+    assert_eq!(first(&caution, Api::Reachable, &Leases::new()), Succession::After(later + LOOK_AGAIN), "nobody has looked");
+    let dead: Leases = [("b".into(), Rival::default()), ("c".into(), Rival::default())].into();
+    assert_eq!(first(&caution, Api::Reachable, &dead), Succession::AtOnce);
+    let mut alive = lease("c", 2, Some(after(start, 500)));
+    alive.insert("b".into(), Rival::default());
+    assert_eq!(first(&caution, Api::Reachable, &alive), Succession::No);
+    caution.weigh(&view(&[member("b", State::Alive), member("c", State::Alive)]), Api::Reachable, &Leases::new(), later);
+    let all = [member("b", State::Alive), member("c", gone(start))];
+    assert_eq!(caution.first_taking(&all, Api::Reachable, &Leases::new(), later), Succession::After(later + ROLL_CALL));
 }
 
 #[test]
@@ -117,6 +139,37 @@ fn a_member_that_is_not_heard_and_claims_on_the_lan_is_given_way_to() {
     assert_eq!(caution.claimed(VIP, MAC, &members), Claimant::Defied("b".into()));
     assert_eq!(caution.claimed(VIP, MAC, &[member("b", State::Alive)]), Claimant::Heard("b".into()));
     assert_eq!(caution.ceded(VIP), None);
+}
+
+/// Of two halves the one stays, and the other one would never know without a word.
+#[test]
+fn of_two_halves_on_one_lan_one_gives_way_and_the_other_speaks() {
+    let start = Instant::now();
+    let claimed = |own: &str, other: &str| {
+        let members = [member(other, gone(start))];
+        let mut caution = Caution::new(own.into());
+        caution.weigh(&view(&members), Api::LostSince(start), &Leases::new(), start);
+        (caution.claimed(VIP, MAC, &members), caution.ceded(VIP).is_some())
+    };
+    assert_eq!(claimed("a", "b"), (Claimant::Defied("b".into()), false));
+    assert_eq!(claimed("b", "a"), (Claimant::Yielded("a".into()), true));
+}
+
+/// A node that was cut off hears the others one by one: who is heard last lives, too.
+#[test]
+fn who_was_alone_waits_for_the_roll_before_it_takes_over() {
+    let start = Instant::now();
+    let mut caution = Caution::new("a".into());
+    caution.weigh(&view(&[member("b", gone(start)), member("c", gone(start))]), Api::Reachable, &Leases::new(), start);
+    let (back, members) = (after(start, 5_000), [member("b", State::Alive), member("c", gone(start))]);
+    caution.weigh(&view(&members), Api::Reachable, &Leases::new(), back);
+    let succession = |caution: &Caution, at| caution.succession(&members[1], Api::Reachable, &Leases::new(), at);
+    assert_eq!(succession(&caution, back), Succession::After(back + ROLL_CALL));
+    assert_eq!(succession(&caution, back + ROLL_CALL), Succession::AtOnce);
+    // Whoever was never alone waits for nobody.
+    let mut other = Caution::new("b".into());
+    other.weigh(&view(&members), Api::Reachable, &Leases::new(), back);
+    assert_eq!(succession(&other, back), Succession::AtOnce);
 }
 
 /// Two members that hear each other and announce one VIP, whatever each knows of the API: exactly one of them gives way.
