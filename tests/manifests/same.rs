@@ -10,12 +10,22 @@ use crate::kustomization::{build, identity};
 use crate::{documents, manifests, objects};
 
 /// The overlays that have a rendering.
-pub(crate) const OVERLAYS: [&str; 5] = ["default", "kubeadm", "kubeadm-kernel-settings", "k3s", "rollback"];
+pub(crate) const OVERLAYS: [&str; 8] = [
+    "default",
+    "default-load-balancer",
+    "kubeadm",
+    "kubeadm-load-balancer",
+    "kubeadm-kernel-settings",
+    "k3s",
+    "k3s-load-balancer",
+    "rollback",
+];
 
 /// Labels that Helm wants and kustomize has no use for.
 const HELM_LABELS: [&str; 2] = ["app.kubernetes.io/instance", "app.kubernetes.io/managed-by"];
 
-/// What can be compared: in one order, without Helm's labels and annotations, configurations read.
+/// What can be compared: in one order, without Helm's labels and annotations, configurations read. An overlay's variables come before or
+/// after those of its base, as the version of kustomize likes.
 fn comparable(objects: impl IntoIterator<Item = Value>) -> Vec<Value> {
     let mut objects: Vec<_> = objects.into_iter().collect();
     for object in &mut objects {
@@ -24,6 +34,11 @@ fn comparable(objects: impl IntoIterator<Item = Value>) -> Vec<Value> {
         }
         if let Some(metadata) = object["metadata"].as_object_mut() {
             metadata.remove("annotations");
+        }
+        for container in object["spec"]["template"]["spec"]["containers"].as_array_mut().into_iter().flatten() {
+            if let Some(variables) = container["env"].as_array_mut() {
+                variables.sort_by_key(|variable| variable["name"].to_string());
+            }
         }
         if let Some(text) = object["data"]["config.yaml"].as_str() {
             let read: Vec<_> = documents(text).unwrap().into_iter().map(|(_, document)| document).collect();
@@ -74,10 +89,18 @@ fn the_chart_renders_what_is_committed() {
 fn the_chart_is_each_overlay() {
     assert_eq!(release(&json!({})), overlay("default"));
     let kubeadm = json!({ "existingConfigMap": "kube-proxy" });
-    assert_eq!(release(&json!({ "config": kubeadm })), overlay("kubeadm"));
-    assert_eq!(release(&json!({ "config": kubeadm, "kernelSettings": true })), overlay("kubeadm-kernel-settings"));
+    assert_eq!(release(&json!({ "config": kubeadm.clone() })), overlay("kubeadm"));
+    assert_eq!(release(&json!({ "config": kubeadm.clone(), "kernelSettings": true })), overlay("kubeadm-kernel-settings"));
     let k3s = json!({ "kubeProxy": { "clusterCIDR": "10.42.0.0/16" }, "sheave": { "apiServers": ["https://127.0.0.1:6444"] } });
-    assert_eq!(release(&json!({ "config": k3s })), overlay("k3s"));
+    assert_eq!(release(&json!({ "config": k3s.clone() })), overlay("k3s"));
+    let with_load_balancer = |config: Value| {
+        let mut values = json!({ "controller": { "enabled": true }, "loadBalancer": { "enabled": true } });
+        values["config"] = config;
+        release(&values)
+    };
+    assert_eq!(with_load_balancer(json!({})), overlay("default-load-balancer"));
+    assert_eq!(with_load_balancer(kubeadm), overlay("kubeadm-load-balancer"));
+    assert_eq!(with_load_balancer(k3s), overlay("k3s-load-balancer"));
 }
 
 #[test]
@@ -116,6 +139,27 @@ fn the_controller_is_the_same_and_only_there_where_it_is_wanted() {
     let deployment = said.iter().find(|object| object["kind"] == "Deployment").unwrap();
     let expected = json!(["controller", "--lb-class=example.com/lb", "--metallb-namespace=lb", "--log=debug"]);
     assert_eq!(deployment["spec"]["template"]["spec"]["containers"][0]["args"], expected);
+}
+
+#[test]
+fn nodes_announce_where_that_is_wanted() {
+    let daemon = |objects: &[Value]| -> Value {
+        let found = objects.iter().find(|object| object["kind"] == "DaemonSet" && object["metadata"]["name"] == "sheave");
+        found.unwrap()["spec"]["template"]["spec"]["containers"][0].clone()
+    };
+    let of_announcing = |object: &&Value| object["metadata"]["name"] == "sheave-announce";
+    let with = release(&json!({ "loadBalancer": { "enabled": true } }));
+    assert_eq!(with.iter().filter(of_announcing).count(), 4, "two roles and their bindings");
+    let without = release(&json!({}));
+    assert_eq!(without.iter().filter(of_announcing).count(), 0);
+    let capabilities = &daemon(&without)["securityContext"]["capabilities"];
+    assert_eq!(*capabilities, json!({ "drop": ["ALL"], "add": ["NET_ADMIN"] }));
+    let asked = |objects: &[Value]| daemon(objects)["env"].to_string().contains("SHEAVE_ANNOUNCE");
+    assert!(asked(&with) && !asked(&without));
+    // What the controller is told, nodes are, too.
+    let told = release(&json!({ "controller": { "loadBalancerClass": "example.com/lb", "metallbNamespace": "lb" } }));
+    let arguments = daemon(&told)["args"].to_string();
+    assert!(arguments.contains("--lb-class=example.com/lb") && arguments.contains("--metallb-namespace=lb"), "{arguments}");
 }
 
 #[test]

@@ -41,21 +41,26 @@ pub(super) struct Arguments {
     #[arg(long)]
     adopt: bool,
 
-    /// Give addresses of MetalLB's pools to Services as well, as `sheave controller` does: for a single node, or for manifests, where
-    /// they are announced on the LAN, too
+    /// Answer on the LAN for the addresses of Services of type LoadBalancer, as pools and L2Advertisements say: not beside MetalLB's
+    /// speakers [default: only with --controller]
+    #[arg(long, env = "SHEAVE_ANNOUNCE", help_heading = "Load balancer")]
+    announce: bool,
+
+    /// Give addresses of MetalLB's pools to Services as well, as `sheave controller` does, and announce them: for a single node, or
+    /// for manifests
     #[arg(long, help_heading = "Load balancer")]
     controller: bool,
 
     /// Serve only Services of this spec.loadBalancerClass [default: those without one]
-    #[arg(long, value_name = "CLASS", requires = "controller", value_parser = NonEmptyStringValueParser::new(), help_heading = "Load balancer")]
+    #[arg(long, value_name = "CLASS", value_parser = NonEmptyStringValueParser::new(), help_heading = "Load balancer")]
     lb_class: Option<String>,
 
     /// The namespace whose IPAddressPools and L2Advertisements count [default: where there are pools; metallb-system, if several
     /// namespaces have some]
-    #[arg(long, value_name = "NAME", requires = "controller", value_parser = super::object_name, help_heading = "Load balancer")]
+    #[arg(long, value_name = "NAME", value_parser = super::object_name, help_heading = "Load balancer")]
     metallb_namespace: Option<String>,
 
-    /// The namespace of the controller's Lease and of the announcers' Secret
+    /// The namespace of sheave's own Leases and of the announcers' Secret
     #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "kube-system", value_parser = super::object_name, help_heading = "Load balancer")]
     namespace: String,
 
@@ -135,17 +140,13 @@ impl Arguments {
     /// Reads and judges everything. The log is not open yet: how it looks may stand in the file.
     fn prepare(self, log: LogOptions) -> Result<Prepared, Failure> {
         let host_name = host_name()?;
-        let controller = self.controller.then(|| ControllerChoice {
-            class: self.lb_class.map(Into::into),
-            metallb_namespace: self.metallb_namespace.map(Into::into),
-            namespace: self.namespace.into(),
-            host: host_name.clone(),
-        });
+        let controller = self.controller.then(|| ControllerChoice { host: host_name.clone() });
         let overrides = Overrides {
             node_name: node_name(self.node_name)?,
             host_name,
             plane: self.plane,
             adopt: self.adopt,
+            announce: self.announce,
             source: self.source,
             api_servers: self.api_server.into_iter().chain(self.master).collect(),
             several_cidrs: self.config.is_none(),
@@ -154,6 +155,9 @@ impl Arguments {
             log_filter: log.filter_given(),
             streaming_list: self.streaming_list_patience,
             controller,
+            class: self.lb_class.map(Into::into),
+            metallb_namespace: self.metallb_namespace.map(Into::into),
+            namespace: Some(self.namespace.into()),
         };
         let (file, mut settings) = match self.config {
             Some(path) => {

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use compact_str::CompactString;
 
 use super::{ControllerChoice, Options};
 
@@ -17,6 +20,8 @@ pub struct Overrides {
     pub plane: Option<String>,
     /// `--adopt`.
     pub adopt: bool,
+    /// `--announce`.
+    pub announce: bool,
     /// `--source`.
     pub source: Option<SourceChoice>,
     /// `--api-server`, `--master`.
@@ -33,6 +38,12 @@ pub struct Overrides {
     pub streaming_list: Option<Duration>,
     /// `--controller`.
     pub controller: Option<ControllerChoice>,
+    /// `--lb-class`.
+    pub class: Option<CompactString>,
+    /// `--metallb-namespace`.
+    pub metallb_namespace: Option<Arc<str>>,
+    /// `--namespace`.
+    pub namespace: Option<Arc<str>>,
 }
 
 /// `--source`.

@@ -279,9 +279,10 @@ impl Membership {
         u64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Whether there is something to tell it that it does not have.
+    /// Whether there is something to tell it that it does not have. Who leaves most of all has to know who has taken over.
     fn needs_facts(&self, peer: &Peer) -> bool {
-        self.facts_version > 0 && peer.state == State::Alive && peer.outgoing.acknowledged != self.facts_version
+        let listens = matches!(peer.state, State::Alive | State::Leaving);
+        self.facts_version > 0 && listens && peer.outgoing.acknowledged != self.facts_version
     }
 
     fn push_facts(&mut self, now: Instant) {
@@ -301,6 +302,10 @@ impl Membership {
             return;
         }
         let membership = (peer.state.is_member(), state.is_member());
+        if matches!(peer.state, State::Gone { .. }) {
+            // Others may have taken over meanwhile, and it may have given way: what it told then is no news of today.
+            peer.forget_facts();
+        }
         peer.state = state;
         if !state.is_member() {
             peer.accused = None;
