@@ -302,6 +302,10 @@ impl Membership {
             return;
         }
         let membership = (peer.state.is_member(), state.is_member());
+        if matches!(peer.state, State::Gone { .. }) {
+            // Others may have taken over meanwhile, and it may have given way: what it told then is no news of today.
+            peer.forget_facts();
+        }
         peer.state = state;
         if !state.is_member() {
             peer.accused = None;

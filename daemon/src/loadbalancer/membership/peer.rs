@@ -95,6 +95,13 @@ impl Peer {
         self.outgoing = Outgoing::default();
     }
 
+    /// Nothing of what it told counts any more: our beats ask for all of it.
+    pub(super) fn forget_facts(&mut self) {
+        self.facts = None;
+        self.facts_version = 0;
+        self.incoming = Incoming::default();
+    }
+
     /// Whether a session that has proved nothing is answered now: a recording must not make us send more than it did.
     pub(super) fn may_answer_unproven(&mut self, now: Instant) -> bool {
         let pause_over = self.knocked.is_none_or(|last| now >= last + KNOCK);

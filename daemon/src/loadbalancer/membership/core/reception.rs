@@ -211,7 +211,7 @@ impl Membership {
             self.judge(now);
             self.beat(now);
         }
-        if came {
+        if came || has == 0 {
             self.push_facts(now);
         }
     }

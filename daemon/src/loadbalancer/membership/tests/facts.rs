@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::world::{BAD, QUIET, World};
-use crate::loadbalancer::membership::{Departure, Facts, FactsError, HandOver, Hold, NetworkInterface};
+use crate::loadbalancer::membership::{Departure, Facts, FactsError, HandOver, Hold, NetworkInterface, State};
 
 fn facts(vips: u32) -> Facts {
     let subnets = ["192.168.1.0/24", "fd00:1::/64"].map(|net| net.parse().unwrap()).to_vec();
@@ -161,6 +161,30 @@ fn who_leaves_hears_who_has_taken_over() {
     world.act(1, |daemon, now| daemon.depart(Departure::Leave, now));
     world.run_for(Duration::from_millis(200));
     world.act(0, |daemon, now| daemon.set_facts(&facts(3), now).unwrap());
-    let has = |world: &World| world.member(1, 0).facts.as_deref() == Some(&facts(3));
+    let has = |world: &World| world.member(0, 1).facts.as_deref() == Some(&facts(3));
     assert!(world.run_to(Duration::from_millis(100), has).is_some());
+}
+
+/// While the one is cut off the other takes over from it: nobody may go by what was told before, not even for a moment.
+#[test]
+fn who_comes_back_is_asked_for_everything_anew() {
+    for seed in 0..10 {
+        let mut world = World::new(3, QUIET, seed);
+        world.act(2, |daemon, now| daemon.set_facts(&facts(1), now).unwrap());
+        world.run_for(Duration::from_secs(2));
+        assert_eq!(world.member(2, 0).facts.as_deref(), Some(&facts(1)));
+        world.nodes[0].part = 1;
+        world.run_for(Duration::from_secs(2));
+        assert_eq!(world.member(2, 0).facts.as_deref(), Some(&facts(1)), "for who takes over from it");
+        world.act(2, |daemon, now| daemon.set_facts(&facts(2), now).unwrap());
+        world.nodes[0].part = 0;
+        let took = world.run_to(Duration::from_millis(1500), |world| {
+            let member = world.member(2, 0);
+            let alive = member.state == State::Alive;
+            assert!(!alive || member.facts.as_deref() != Some(&facts(1)), "seed {seed}");
+            alive && member.facts.is_some()
+        });
+        assert!(took.is_some(), "seed {seed}");
+        assert_eq!(world.member(2, 0).facts.as_deref(), Some(&facts(2)), "seed {seed}");
+    }
 }
