@@ -55,6 +55,8 @@ pub struct LanOptions {
     pub members_link: Option<BadLink>,
     /// Further arguments of `sheave run`.
     pub arguments: Vec<String>,
+    /// The configuration file of every daemon.
+    pub configuration: Option<String>,
     /// There is a controller, to be started by [`Lan::start_controller`], which makes the Secret that announcers share. Otherwise it is
     /// there from the beginning, and Services have the addresses that their objects say.
     pub controller: bool,
@@ -89,7 +91,7 @@ const ANSWER: Duration = Duration::from_millis(150);
 
 impl Default for LanOptions {
     fn default() -> Self {
-        Self { nodes: 3, members_link: None, arguments: Vec::new(), controller: false }
+        Self { nodes: 3, members_link: None, arguments: Vec::new(), configuration: None, controller: false }
     }
 }
 
@@ -255,6 +257,9 @@ impl Lan {
                 .map(str::to_owned)
                 .into();
         arguments.extend(self.api_arguments());
+        if let Some(configuration) = &self.options.configuration {
+            arguments.extend(["--config".to_owned(), home.write("sheave.yaml", configuration)?]);
+        }
         arguments.extend(self.options.arguments.iter().cloned());
         self.daemons[number] = Some(Daemon::start(home, home.host.name(), &arguments)?);
         Ok(())
@@ -361,7 +366,11 @@ impl Lan {
         self.daemons[number].as_ref().with_context(|| format!("no daemon runs on {}", self.node(number).name()))
     }
 
-    fn end(&mut self, number: usize, signal: Signal) -> anyhow::Result<ExitStatus> {
+    /// Sends a signal to a daemon that ends it, and waits for the end.
+    ///
+    /// # Errors
+    /// If it does not run, or does not end.
+    pub fn end(&mut self, number: usize, signal: Signal) -> anyhow::Result<ExitStatus> {
         let name = self.node(number).name().to_owned();
         let daemon = self.daemons[number].take().with_context(|| format!("no daemon runs on {name}"))?;
         daemon.end(signal)

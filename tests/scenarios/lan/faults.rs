@@ -2,19 +2,17 @@
 
 use super::{
     requests::Requests,
-    stage::{VIP, await_announcement, no_other, order, own_vip, settle, start, stays, vips},
+    stage::{VIP, await_announcement, no_other, order, own_vip, settle, start, start_configured, stays, vips},
 };
 use anyhow::{Context as _, ensure};
+use nix::sys::signal::Signal;
 use sheave_lab::{Port, Request};
 use sheave_tests::{
-    lan::{Lan, LanOptions, PORT},
+    lan::{Lan, PORT},
     scenario::Scenario,
     scenarios,
 };
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     scenarios!("lan":
@@ -71,20 +69,15 @@ fn a_node_that_is_cut_off_is_replaced() -> anyhow::Result<()> {
     is_served(&lan)
 }
 
-/// Killed while requests come in, and started again within the grace. Its rules stay in the kernel, so the node forwards; and who knows its
-/// hardware address goes on using it.
+/// Killed, or told that another one follows, while requests come in, and started again within the grace. Its rules stay in the kernel, so
+/// the node forwards; and who knows its hardware address goes on using it.
 fn a_daemon_that_is_back_soon_moves_nothing() -> anyhow::Result<()> {
-    let files = tempfile::tempdir()?;
-    let config = files.path().join("sheave.yaml");
     // On a busy machine an unoptimised daemon needs longer than usual to start.
-    let head = "apiVersion: config.sheave.dev/v1alpha1\nkind: SheaveConfiguration\n";
-    fs::write(&config, format!("{head}loadBalancer: {{ daemonRestartGrace: 15s }}\n"))?;
-    let arguments = vec!["--config".to_owned(), config.display().to_string()];
-    let mut lan = super::stage::start_with(&LanOptions { arguments, ..LanOptions::default() })?;
+    let mut lan = start_configured("daemonRestartGrace: 15s")?;
     let requests = Requests::start(&lan, &vips())?;
     let (since, mac) = (Instant::now(), lan.mac(0)?);
-    for _ in 0..2 {
-        lan.kill(0)?;
+    for signal in [Signal::SIGKILL, Signal::SIGUSR1, Signal::SIGKILL] {
+        lan.end(0, signal)?;
         requests.go_on()?;
         lan.start(0)?;
         lan.await_announced_by(own_vip(0), 0)?;
@@ -143,7 +136,6 @@ fn a_pulled_cable_moves_what_it_carried() -> anyhow::Result<()> {
     lan.plug_in(0)?;
     await_announcement(&lan, own_vip(0), 0, plugged)?;
     lan.await_announced_by(own_vip(0), 0)?;
-    // Wherever it is now, one node answers for it.
-    lan.await_announcer(VIP)?;
+    stays(&lan, VIP, 2)?;
     is_served(&lan)
 }

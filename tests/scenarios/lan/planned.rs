@@ -2,7 +2,7 @@
 
 use super::{
     requests::Requests,
-    stage::{VIP, await_announcement, order, own_vip, start, stays, vips},
+    stage::{VIP, await_announcement, order, own_vip, start, start_configured, stays, vips},
 };
 use anyhow::ensure;
 use serde_json::{Value, json};
@@ -17,6 +17,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     scenarios!("lan":
         a_daemon_that_ends_hands_over needs ["nftables"], within 90 s;
         nodes_that_must_not_announce_hand_over needs ["nftables"], within 120 s;
+        cordoned_nodes_hand_over_where_that_is_wanted needs ["nftables"], within 90 s;
     )
     .to_vec()
 }
@@ -53,18 +54,14 @@ fn nodes_that_must_not_announce_hand_over() -> anyhow::Result<()> {
         ("nodes", json!({ "metadata": { "labels": { key: value } } }))
     };
     for (away, back) in [(unavailable("True"), unavailable("False")), (label(json!("")), label(Value::Null))] {
-        for ((resource, patch), announcer) in [(away, 2), (back, 0)] {
-            lan.api()
-                .patch(resource, "", "node-a", patch)
-                .map_err(|status| anyhow::anyhow!("the API server refused it: {status:?}"))?;
+        for ((resource, change), announcer) in [(away, 2), (back, 0)] {
+            patch(&lan, resource, change)?;
             lan.await_announced_by(VIP, announcer)?;
             requests.go_on()?;
         }
     }
     // Cordoned: its pods may go, the node announces on.
-    lan.api()
-        .patch("nodes", "", "node-a", json!({ "spec": { "unschedulable": true } }))
-        .map_err(|status| anyhow::anyhow!("the API server refused it: {status:?}"))?;
+    cordon(&lan, true)?;
     stays(&lan, VIP, 0)?;
 
     for (selected, announcer) in [(&["node-b"][..], 1), (&["node-b", "node-c"], 2), (&["node-c", "node-a"], 0)] {
@@ -82,6 +79,28 @@ fn nodes_that_must_not_announce_hand_over() -> anyhow::Result<()> {
         lan.await_announced_by(vip, order(&lan, vip)[0])?;
     }
     Ok(())
+}
+
+/// A drain begins so. Uncordoned, it gets back what it had: nothing has failed.
+fn cordoned_nodes_hand_over_where_that_is_wanted() -> anyhow::Result<()> {
+    let lan = start_configured("moveFromCordoned: true")?;
+    let requests = Requests::start(&lan, &vips())?;
+    for (cordoned, announcer) in [(true, 2), (false, 0)] {
+        cordon(&lan, cordoned)?;
+        lan.await_announced_by(VIP, announcer)?;
+        requests.go_on()?;
+    }
+    requests.finish(lan.recorder())
+}
+
+/// Changes node-a.
+fn cordon(lan: &Lan, unschedulable: bool) -> anyhow::Result<()> {
+    patch(lan, "nodes", json!({ "spec": { "unschedulable": unschedulable } }))
+}
+
+fn patch(lan: &Lan, resource: &str, patch: Value) -> anyhow::Result<()> {
+    let patched = lan.api().patch(resource, "", "node-a", patch);
+    patched.map(drop).map_err(|status| anyhow::anyhow!("the API server refused it: {status:?}"))
 }
 
 /// Lets only these announce.

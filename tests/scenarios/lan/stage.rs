@@ -63,6 +63,13 @@ pub(super) fn start_with(options: &LanOptions) -> anyhow::Result<Lan> {
     Ok(lan)
 }
 
+/// The usual network, with daemons that are told this of `loadBalancer`.
+pub(super) fn start_configured(load_balancer: &str) -> anyhow::Result<Lan> {
+    let head = "apiVersion: config.sheave.dev/v1alpha1\nkind: SheaveConfiguration";
+    let configuration = Some(format!("{head}\nloadBalancer: {{ {load_balancer} }}\n"));
+    start_with(&LanOptions { configuration, ..LanOptions::default() })
+}
+
 /// The VIP that only this node may announce.
 pub(super) fn own_vip(node: usize) -> IpAddr {
     Ipv4Addr::new(192, 168, 1, 200 + u8::try_from(node).unwrap_or_default()).into()

@@ -10,7 +10,7 @@ use nix::{
 use sheave_lab::{Finished, Host, Process};
 use std::{
     ffi::CString,
-    io,
+    fs, io,
     os::unix::{ffi::OsStrExt as _, process::CommandExt as _},
     process::{Command, ExitStatus, Stdio},
     time::Duration,
@@ -35,6 +35,12 @@ const END_LIMIT: Duration = Duration::from_secs(30);
 impl Home {
     pub(super) fn new(host: Host) -> anyhow::Result<Self> {
         Ok(Self { host, run: tempfile::tempdir().context("cannot make a directory for /run")? })
+    }
+
+    /// Writes a file into `/run`, and says where its processes find it.
+    pub(super) fn write(&self, name: &str, text: &str) -> anyhow::Result<String> {
+        fs::write(self.run.path().join(name), text).with_context(|| format!("cannot write {name}"))?;
+        Ok(format!("/run/{name}"))
     }
 
     /// Runs a command of sheave to its end.

@@ -41,6 +41,8 @@ const AGAIN_AFTER: Duration = Duration::from_millis(500);
 const AGAIN_AT_LATEST: Duration = Duration::from_secs(30);
 /// While something about the announcer does not work, it is asked so often whether it still does not.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Between two times that the others are told what is announced here: a thousand VIPs are twenty datagrams to each of them.
+const PACE: Duration = Duration::from_millis(20);
 /// What is written at the end, that nothing is held any more, is waited for so long.
 const LAST_WRITES: Duration = Duration::from_secs(1);
 
@@ -88,6 +90,11 @@ pub(super) struct Desk {
     leaving: Option<HandOver>,
     /// As it was told last.
     bearing: Bearing,
+    /// The others are told of us: see [`Desk::decide`].
+    tells: bool,
+    published_at: Option<Instant>,
+    /// When the rest is told.
+    publish_at: Option<Instant>,
 }
 
 /// An announcer, and what it says.
@@ -150,6 +157,9 @@ impl Desk {
             departure: Some(departure),
             leaving: None,
             bearing: Bearing::Free,
+            tells: false,
+            published_at: None,
+            publish_at: None,
         };
         (desk, accounts)
     }
@@ -158,7 +168,14 @@ impl Desk {
         loop {
             match self.woken().await {
                 Woken::End => return,
-                Woken::Event(event) => self.hear(event).await,
+                Woken::Event(event) => {
+                    self.hear(event).await;
+                    // A thousand VIPs that move are a thousand of these, and are told together.
+                    while let Some(event) = self.voice.as_mut().and_then(|voice| voice.events.try_recv().ok()) {
+                        self.hear(event).await;
+                    }
+                    self.publish().await;
+                }
                 Woken::Services(changed) => {
                     changed.into_iter().for_each(|key| self.look_up(key));
                     self.decide().await;
@@ -171,6 +188,8 @@ impl Desk {
                     let now = Instant::now();
                     if self.retry_at.take_if(|at| *at <= now).is_some() || self.decide_at.is_some_and(|at| at <= now) {
                         self.decide().await;
+                    } else if self.publish_at.is_some_and(|at| at <= now) {
+                        self.publish().await;
                     }
                 }
             }
@@ -183,7 +202,8 @@ impl Desk {
 
     async fn woken(&mut self) -> Woken {
         let deadline = self.leaving.as_ref().map(HandOver::deadline);
-        let next = [self.retry_at, self.ask_at, self.decide_at, self.conflicts.next_end(), deadline].into_iter().flatten().min();
+        let next = [self.retry_at, self.ask_at, self.decide_at, self.publish_at, self.conflicts.next_end(), deadline];
+        let next = next.into_iter().flatten().min();
         let waits = self.decisions.values().any(|decision| decision.outcome == Err(Quiet::Unprogrammed)) || !self.ready;
         let (events, links) = match &mut self.voice {
             Some(Voice { events, links, .. }) => (Some(events), Some(links)),
@@ -228,6 +248,7 @@ impl Desk {
             (self.retry_at, self.ask_at) = (None, None);
             (self.field, self.interfaces) = (Vec::new(), Vec::new());
             self.put_in_force(Decisions::new(), &rules, now);
+            self.publish().await;
             return;
         }
         if self.voice.is_none() && self.retry_at.is_none() {
@@ -262,10 +283,9 @@ impl Desk {
         self.bear(bearing);
         self.put_in_force(decisions, &rules, now);
         // A daemon that starts tells nothing before it knows what the others hold: until then they go by what it told last.
-        if self.company.has_told() || (self.company.view().settled && self.ready) {
-            self.resumed = true;
-            self.tell().await;
-        }
+        self.tells = self.company.has_told() || (self.company.view().settled && self.ready);
+        self.resumed |= self.tells;
+        self.publish().await;
         if let Some(leaving) = &mut self.leaving {
             leaving.observe(&*self.company.view().members);
         }
@@ -284,8 +304,19 @@ impl Desk {
         }
     }
 
-    async fn tell(&mut self) {
-        self.company.tell(self.holdings.told(self.interfaces.clone())).await;
+    /// Tells the others, and whoever reads the account. At once, unless it was done a moment ago: then in a moment.
+    async fn publish(&mut self) {
+        let now = Instant::now();
+        let earliest = self.published_at.map(|last| last + PACE).filter(|earliest| now < *earliest);
+        self.publish_at = earliest;
+        if earliest.is_some() {
+            return;
+        }
+        self.published_at = Some(now);
+        if self.tells {
+            self.company.tell(self.holdings.told(self.interfaces.clone())).await;
+        }
+        self.keep_account();
     }
 
     fn start(&mut self) {
@@ -315,7 +346,7 @@ impl Desk {
         let rules = self.rules.borrow().clone();
         self.put_in_force(Decisions::new(), &rules, now);
         self.interfaces.clear();
-        self.tell().await;
+        self.publish().await;
     }
 
     fn put_in_force(&mut self, decisions: Decisions, rules: &Rules, now: Instant) {
@@ -338,7 +369,6 @@ impl Desk {
         if self.leaving.is_none() {
             self.say(sayings);
         }
-        self.keep_account();
     }
 
     /// Of those that live one speaks for all of them, about what nobody announces. Who does not know enough says nothing.
@@ -386,8 +416,6 @@ impl Desk {
             Event::Conflict(alarm) => return self.hear_claim(alarm).await,
         };
         self.say(sayings);
-        self.tell().await;
-        self.keep_account();
     }
 
     /// How long it took: since the decision, and since whoever had it was found to be gone.

@@ -129,12 +129,13 @@ impl Members {
             return;
         }
         match running.handle.set_facts(facts.clone()).await {
-            Ok(()) => running.told = Some(facts),
+            Ok(()) => self.problem = None,
             Err(error) => {
                 tracing::warn!("what this node holds cannot be told to the others: {error}");
-                self.problem = Some(error.to_string());
+                self.problem = Some(format!("what this node holds cannot be told to them: {error}"));
             }
         }
+        running.told = Some(facts);
     }
 
     /// They have heard of us in this life.
