@@ -63,6 +63,7 @@ use crate::dataplane::nftables::{NatHold, NftablesPlane, StandBySign};
 use crate::dataplane::{Dataplane as _, PlaneError};
 use crate::health::{ProxyHealth, ServiceChecks};
 use crate::http_server::BindError;
+use crate::loadbalancer::announcer::Prober;
 use crate::loadbalancer::controller::{self, Beside, ControllerOptions, ControllerView, LeaseTiming};
 use crate::loadbalancer::speaker::{Rules, Tap};
 use crate::log_filter::LogFilter;
@@ -304,8 +305,10 @@ async fn serve(
     let addresses = addresses::watch_addresses(cancel.clone(), health.clone()).await?;
     let inputs = Inputs { changes: changes_in, control: control_in, addresses };
     servers::watch_queue(&metrics, &changes);
+    let exclusions = speaker::exclusions(&options, &health);
+    let prober = Prober::new(exclusions.clone());
     let Started { reporter, watches, controller, rules } =
-        start_source(&options, changes, &control, metrics.clone(), &cancel).await?;
+        start_source(&options, prober, changes, &control, metrics.clone(), &cancel).await?;
     if let Some(watches) = watches {
         servers::watch_source(&metrics, &health, watches);
     }
@@ -317,7 +320,7 @@ async fn serve(
         metrics: metrics.clone(),
         health: health.clone(),
     };
-    let speaker = rules.map(|rules| speaker::start(&options, rules, &outputs, cancel.clone())).transpose()?;
+    let speaker = rules.map(|rules| speaker::start(&options, exclusions, rules, &outputs, cancel.clone())).transpose()?;
     let checks = ServiceChecks::new(outputs.published.clone(), health.clone(), metrics.clone(), reporter.clone());
     let plane_name = plane.name();
     let configz = watch::Sender::new(settings.configz);
@@ -426,6 +429,7 @@ struct Started {
 /// Starts the source.
 async fn start_source(
     options: &Options,
+    prober: Prober,
     changes: mpsc::Sender<Change>,
     control: &mpsc::Sender<Control>,
     metrics: Arc<Metrics>,
@@ -442,7 +446,7 @@ async fn start_source(
                     let (tap, rules) = Tap::new(options.node_name.clone(), home.clone());
                     tokio::spawn(cancel.clone().run_until_cancelled_owned(tap.run(from, changes)));
                     let (told, from) = mpsc::channel(CHANGES_QUEUED);
-                    let beside = Beside::new(choice.class.clone(), home, metrics.allocator.clone());
+                    let beside = Beside::new(choice.class.clone(), home, metrics.allocator.clone()).probing(prober);
                     tokio::spawn(cancel.clone().run_until_cancelled_owned(beside.run(from, heard)));
                     (told, Some(rules))
                 }
@@ -465,8 +469,8 @@ async fn start_source(
                     tokio::time::sleep(RESOLVE_AGAIN).await;
                 }
             }));
-            let controller =
-                controller.map(|choice| tokio::spawn(lead_beside(choice, kube, servers.clone(), &metrics, cancel.clone())));
+            let controller = controller
+                .map(|choice| tokio::spawn(lead_beside(choice, kube, prober, servers.clone(), &metrics, cancel.clone())));
             let source = KubeSource::new(servers, (**kube).clone());
             let watches = Some(source.health());
             tokio::spawn(source.run(changes, cancel.clone()));
@@ -479,6 +483,7 @@ async fn start_source(
 fn lead_beside(
     choice: &ControllerChoice,
     kube: &KubeOptions,
+    prober: Prober,
     servers: Arc<ApiServers>,
     metrics: &Metrics,
     cancel: CancellationToken,
@@ -490,6 +495,7 @@ fn lead_beside(
         lease: controller::LEASE.to_owned(),
         timing: LeaseTiming::default(),
         identity: ControllerOptions::identity_at(&choice.host),
+        prober: Some(prober),
     };
     let view = ControllerView { health: Arc::default(), metrics: metrics.allocator.clone() };
     controller::run(options, servers, view, cancel)

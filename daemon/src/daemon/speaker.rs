@@ -17,17 +17,25 @@ use crate::loadbalancer::speaker::{self, Rules, SpeakerOptions, Surroundings};
 /// Announces the VIPs of our pools from this node.
 pub(super) fn start(
     options: &Options,
+    exclusions: Exclusions,
     rules: watch::Receiver<Arc<Rules>>,
     outputs: &Outputs,
     cancel: CancellationToken,
 ) -> Result<JoinHandle<()>, DaemonError> {
     let class = options.controller.as_ref().and_then(|choice| choice.class.clone());
-    let exclusions = excluded_interfaces(options.announcing.interfaces_excluded.as_deref(), &outputs.health);
     let announcer = announcer::Options { exclusions, period: options.announcing.period };
     let options = SpeakerOptions { node: options.node_name.clone(), class, announcer };
     let (published, health) = (outputs.published.clone(), outputs.health.clone());
     let surroundings = Surroundings { rules, published, health, metrics: outputs.metrics.speaker.clone() };
     speaker::spawn(options, surroundings, cancel).map_err(|source| DaemonError::Process { what: "starting the speaker", source })
+}
+
+/// Interfaces that neither announce nor are asked on; where nothing of that is done, nothing is read.
+pub(super) fn exclusions(options: &Options, health: &ProxyHealth) -> Exclusions {
+    match &options.controller {
+        Some(_) => excluded_interfaces(options.announcing.interfaces_excluded.as_deref(), health),
+        None => Exclusions::default(),
+    }
 }
 
 /// As the file says, read once, as MetalLB does. One that cannot be used leaves MetalLB's own list in force: what containers have must
