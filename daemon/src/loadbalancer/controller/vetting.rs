@@ -15,7 +15,7 @@ use crate::netlink::mac::Mac;
 /// An address that nobody answered for counts as free for so long: a write may fail, and be tried again.
 const FREE_FOR: Duration = Duration::from_secs(30);
 /// An address that somebody has is asked for again after this.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// Who answers for so many addresses is a proxy (RFC 1027) that answers for all: it says nothing about who has them.
 const PROXY: usize = 256;
 /// Addresses that other hosts have, as far as that is remembered. A forger has any number of MACs.
