@@ -10,6 +10,7 @@
 //!
 //! This node elects among itself alone, so the daemon starts it where there is no other: beside a directory of manifests.
 
+mod account;
 mod conflicts;
 mod decide;
 mod desk;
@@ -32,6 +33,7 @@ use crate::health::ProxyHealth;
 use crate::metrics::SpeakerMetrics;
 use crate::table::Published;
 
+pub use self::account::{Account, Announced, Elected, VipAccount};
 pub use self::rules::{Rules, Tap};
 
 /// What the speaker is told at its start.
