@@ -335,7 +335,7 @@ async fn serve(
     let (subscribed, events) = (configz.subscribe(), reporter.clone());
     let keeper = kernel_settings::Keeper::new(health.clone(), metrics.clone(), reporter.clone(), told);
     let listening =
-        Listening { servers, configz: subscribed, plane: plane_name, metrics, health: health.clone(), reporter: events, log };
+        Listening { servers, account: None, configz: subscribed, plane: plane_name, metrics, health: health.clone(), reporter: events, log };
     let mut open_servers = listening.open(&cancel)?;
     let checks = tokio::spawn(checks.run(cancel.clone()));
     let watchman = Watchman::start(own_port, control.clone(), health.clone())?.holding(hold);
