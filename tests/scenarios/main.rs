@@ -12,6 +12,7 @@ mod hairpin;
 mod health;
 mod kube;
 mod lab;
+mod lan;
 mod lifecycle;
 mod migrate;
 mod network_policy;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         deployment::scenarios(),
         vips::scenarios(),
         pools::scenarios(),
+        lan::scenarios(),
     ];
     sheave_tests::scenario::main(&scenarios.concat())
 }

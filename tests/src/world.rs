@@ -12,7 +12,7 @@
 //! # Ok(()) }
 //! ```
 
-mod log;
+pub(crate) mod log;
 
 use self::log::Log;
 use crate::{confinement::Confinement, scenario::patience};
@@ -295,7 +295,7 @@ impl World {
         command.args(&self.arguments).stdin(Stdio::null()).stderr(Stdio::piped());
         let mut process = self.lab.node().spawn(command)?;
         let stream = process.child().stderr.take().context("the daemon's standard error is a pipe")?;
-        self.daemon = Some(Daemon { process, log: Log::follow(stream) });
+        self.daemon = Some(Daemon { process, log: Log::follow("", stream) });
         Ok(())
     }
 

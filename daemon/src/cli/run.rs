@@ -48,15 +48,15 @@ pub(super) struct Arguments {
     controller: bool,
 
     /// Serve only Services of this spec.loadBalancerClass [default: those without one]
-    #[arg(long, value_name = "CLASS", requires = "controller", value_parser = NonEmptyStringValueParser::new(), help_heading = "Load balancer")]
+    #[arg(long, value_name = "CLASS", value_parser = NonEmptyStringValueParser::new(), help_heading = "Load balancer")]
     lb_class: Option<String>,
 
     /// The namespace whose IPAddressPools and L2Advertisements count [default: where there are pools; metallb-system, if several
     /// namespaces have some]
-    #[arg(long, value_name = "NAME", requires = "controller", value_parser = super::object_name, help_heading = "Load balancer")]
+    #[arg(long, value_name = "NAME", value_parser = super::object_name, help_heading = "Load balancer")]
     metallb_namespace: Option<String>,
 
-    /// The namespace of the controller's Lease and of the announcers' Secret
+    /// The namespace of sheave's own Leases and of the announcers' Secret
     #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "kube-system", value_parser = super::object_name, help_heading = "Load balancer")]
     namespace: String,
 
@@ -140,12 +140,7 @@ impl Arguments {
     /// Reads and judges everything. The log is not open yet: how it looks may stand in the file.
     fn prepare(self, log: LogOptions) -> Result<Prepared, Failure> {
         let host_name = host_name()?;
-        let controller = self.controller.then(|| ControllerChoice {
-            class: self.lb_class.map(Into::into),
-            metallb_namespace: self.metallb_namespace.map(Into::into),
-            namespace: self.namespace.into(),
-            host: host_name.clone(),
-        });
+        let controller = self.controller.then(|| ControllerChoice { host: host_name.clone() });
         let overrides = Overrides {
             node_name: node_name(self.node_name)?,
             host_name,
@@ -160,6 +155,9 @@ impl Arguments {
             streaming_list: self.streaming_list_patience,
             controller,
             admin_socket: Some(self.admin_socket).filter(|path| path.as_os_str() != "none"),
+            class: self.lb_class.map(Into::into),
+            metallb_namespace: self.metallb_namespace.map(Into::into),
+            namespace: Some(self.namespace.into()),
         };
         let (file, mut settings) = match self.config {
             Some(path) => {

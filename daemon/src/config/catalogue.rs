@@ -236,9 +236,45 @@ pub(crate) const SHEAVE: &[Entry] = &[
     )
     .restarts(),
     same(
+        "loadBalancer.class",
+        Text,
+        "announce and give addresses to Services of this spec.loadBalancerClass alone; empty: to those without one; --lb-class goes before",
+    )
+    .restarts(),
+    same(
+        "loadBalancer.daemonRestartGrace",
+        Duration,
+        "for so long a node whose kernel answers keeps its VIPs while its daemon does not, as when it is restarted; 0s: 3s",
+    )
+    .restarts(),
+    same(
+        "loadBalancer.ignoreExcludeLabel",
+        Flag,
+        "nodes labelled node.kubernetes.io/exclude-from-external-load-balancers announce VIPs all the same (MetalLB's --ignore-exclude-lb)",
+    )
+    .restarts(),
+    same(
         "loadBalancer.interfacesExcluded",
         Text,
         "a file of MetalLB's, excludel2.yaml: patterns of the names of interfaces that announce nothing; empty: MetalLB's own list",
+    )
+    .restarts(),
+    same(
+        "loadBalancer.membershipPort",
+        Whole(0, 65_535),
+        "the UDP port at which announcing nodes hear each other; the same on all of them; 0: 7946, as MetalLB's speakers",
+    )
+    .restarts(),
+    same(
+        "loadBalancer.metallbNamespace",
+        Text,
+        "the namespace whose IPAddressPools and L2Advertisements count; empty: where there are pools; --metallb-namespace goes before",
+    )
+    .restarts(),
+    same(
+        "loadBalancer.moveFromCordoned",
+        Flag,
+        "a node that is cordoned announces nothing: its VIPs move before it is drained",
     )
     .restarts(),
     same(

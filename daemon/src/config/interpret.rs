@@ -76,7 +76,7 @@ pub fn interpret(configuration: &Configuration, overrides: &Overrides) -> Result
         servers: reader.servers(overrides.admin_socket.clone()),
         stale_after: stale_after(&configuration.kube_proxy, mode),
         controller: overrides.controller.clone(),
-        announcing: reader.announcing(&configuration.sheave.load_balancer),
+        announcing: reader.announcing(&configuration.sheave.load_balancer, overrides),
     };
     if !reader.mistakes.found.is_empty() {
         return Err(reader.mistakes.found);
@@ -213,15 +213,41 @@ impl Interpreter<'_> {
         }
     }
 
-    fn announcing(&mut self, load_balancer: &LoadBalancer) -> Announcing {
-        let LoadBalancer { interfaces_excluded, periodic_announcement } = load_balancer;
-        if periodic_announcement.is_negative() {
-            let field = format!("{}.loadBalancer.periodicAnnouncement", sheave::KIND);
-            self.mistakes.invalid(field, periodic_announcement.to_string(), NOT_NEGATIVE);
+    fn announcing(&mut self, load_balancer: &LoadBalancer, overrides: &Overrides) -> Announcing {
+        let LoadBalancer {
+            interfaces_excluded,
+            periodic_announcement,
+            class,
+            metallb_namespace,
+            membership_port,
+            daemon_restart_grace,
+            ignore_exclude_label,
+            move_from_cordoned,
+        } = load_balancer;
+        let at = |name: &str| format!("{}.loadBalancer.{name}", sheave::KIND);
+        for (name, value) in [("periodicAnnouncement", periodic_announcement), ("daemonRestartGrace", daemon_restart_grace)] {
+            if value.is_negative() {
+                self.mistakes.invalid(at(name), value.to_string(), NOT_NEGATIVE);
+            }
         }
+        if !metallb_namespace.is_empty() && super::node_name(metallb_namespace).as_ref() != Some(metallb_namespace) {
+            self.mistakes.invalid(at("metallbNamespace"), metallb_namespace.as_str(), "must be the name of a namespace");
+        }
+        let usual = Announcing::default();
+        let given = |duration: &GoDuration| (!duration.is_zero()).then(|| duration.to_std());
         Announcing {
+            class: overrides.class.clone().or_else(|| (!class.is_empty()).then(|| class.into())),
+            metallb_namespace: overrides
+                .metallb_namespace
+                .clone()
+                .or_else(|| (!metallb_namespace.is_empty()).then(|| metallb_namespace.as_str().into())),
+            namespace: overrides.namespace.clone().unwrap_or(usual.namespace),
             interfaces_excluded: (!interfaces_excluded.is_empty()).then(|| interfaces_excluded.into()),
-            period: (!periodic_announcement.is_zero()).then(|| periodic_announcement.to_std()),
+            period: given(periodic_announcement),
+            port: if *membership_port == 0 { usual.port } else { *membership_port },
+            daemon_restart_grace: given(daemon_restart_grace).unwrap_or(usual.daemon_restart_grace),
+            ignore_exclude_label: *ignore_exclude_label,
+            move_from_cordoned: *move_from_cordoned,
         }
     }
 

@@ -36,6 +36,7 @@ use compact_str::CompactString;
 use ipnet::IpNet;
 
 use crate::health::STALE_AFTER;
+use crate::loadbalancer::membership;
 use crate::source::kube::KubeOptions;
 
 pub use duration::GoDuration;
@@ -101,30 +102,57 @@ pub struct Options {
     pub stale_after: Duration,
     /// `--controller`: give addresses to Services, too; none: somebody else does.
     pub controller: Option<ControllerChoice>,
-    /// How VIPs are announced, where they are.
+    /// Which VIPs are announced, and how.
     pub announcing: Announcing,
 }
 
-/// How VIPs are announced.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Which VIPs are announced, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcing {
+    /// Only Services of this `spec.loadBalancerClass`; none: those without one (`--lb-class`).
+    pub class: Option<CompactString>,
+    /// The namespace whose pools and advertisements count; none: where there are pools (`--metallb-namespace`).
+    pub metallb_namespace: Option<Arc<str>>,
+    /// The namespace of sheave's own Leases and of the announcers' Secret (`--namespace`).
+    pub namespace: Arc<str>,
     /// The file that says which interfaces are excluded; none: MetalLB's own list.
     pub interfaces_excluded: Option<PathBuf>,
     /// Everything is announced again so often; none: only when something changes.
     pub period: Option<Duration>,
+    /// The UDP port at which announcers hear each other.
+    pub port: u16,
+    /// For so long a node whose kernel answers keeps its VIPs without its daemon.
+    pub daemon_restart_grace: Duration,
+    /// Nodes with the label that excludes them from load balancers announce all the same (`ignoreExcludeLabel`).
+    pub ignore_exclude_label: bool,
+    /// A cordoned node announces nothing (`moveFromCordoned`).
+    pub move_from_cordoned: bool,
 }
 
-/// What the controller beside the node's daemon needs to know.
+/// What the controller beside the node's daemon needs to know; the rest is in [`Announcing`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControllerChoice {
-    /// `--lb-class`.
-    pub class: Option<CompactString>,
-    /// `--metallb-namespace`; none: where there are pools.
-    pub metallb_namespace: Option<Arc<str>>,
-    /// The namespace of the Lease and of the announcers' Secret.
-    pub namespace: Arc<str>,
     /// The host, as the Lease names it.
     pub host: String,
+}
+
+/// Where sheave's own objects are.
+pub(crate) const NAMESPACE: &str = "kube-system";
+
+impl Default for Announcing {
+    fn default() -> Self {
+        Self {
+            class: None,
+            metallb_namespace: None,
+            namespace: NAMESPACE.into(),
+            interfaces_excluded: None,
+            period: None,
+            port: membership::DEFAULT_PORT,
+            daemon_restart_grace: membership::Options::default().daemon_restart_grace,
+            ignore_exclude_label: false,
+            move_from_cordoned: false,
+        }
+    }
 }
 
 /// Where our Node's name comes from.

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use compact_str::CompactString;
 
 use super::{ControllerChoice, Options};
 
@@ -35,6 +38,12 @@ pub struct Overrides {
     pub controller: Option<ControllerChoice>,
     /// `--admin-socket`; none: there is none.
     pub admin_socket: Option<PathBuf>,
+    /// `--lb-class`.
+    pub class: Option<CompactString>,
+    /// `--metallb-namespace`.
+    pub metallb_namespace: Option<Arc<str>>,
+    /// `--namespace`.
+    pub namespace: Option<Arc<str>>,
 }
 
 /// `--source`.

@@ -31,4 +31,16 @@ pub struct LoadBalancer {
     pub interfaces_excluded: String,
     /// Everything is announced again so often; 0: only when something changes.
     pub periodic_announcement: GoDuration,
+    /// Only Services of this `spec.loadBalancerClass`; empty: those without one.
+    pub class: String,
+    /// The namespace whose IPAddressPools and L2Advertisements count; empty: where there are pools.
+    pub metallb_namespace: String,
+    /// The UDP port at which announcers hear each other; 0: 7946.
+    pub membership_port: u16,
+    /// For so long a node whose kernel answers keeps its VIPs without its daemon; 0: 3 s.
+    pub daemon_restart_grace: GoDuration,
+    /// Nodes labelled `node.kubernetes.io/exclude-from-external-load-balancers` announce all the same.
+    pub ignore_exclude_label: bool,
+    /// A cordoned node announces nothing.
+    pub move_from_cordoned: bool,
 }

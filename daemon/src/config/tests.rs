@@ -91,12 +91,21 @@ fn how_vips_are_announced_is_read_and_judged() {
         parse(&text).unwrap().judge(&overrides())
     };
     let given = judged("{interfacesExcluded: /e.yaml, periodicAnnouncement: 1m}").unwrap().options.announcing;
-    assert_eq!(given, Announcing { interfaces_excluded: Some("/e.yaml".into()), period: Some(Duration::from_secs(60)) });
+    let minute = Some(Duration::from_secs(60));
+    assert_eq!(given, Announcing { interfaces_excluded: Some("/e.yaml".into()), period: minute, ..Announcing::default() });
     assert_eq!(judged("{}").unwrap().options.announcing, Announcing::default());
-    let errors: Vec<String> = judged("{periodicAnnouncement: -1s}").unwrap_err().iter().map(ToString::to_string).collect();
-    let expected =
-        "SheaveConfiguration.loadBalancer.periodicAnnouncement: Invalid value: \"-1s\": must be greater than or equal to 0";
-    assert_eq!(errors, [expected]);
+    let who = judged("{class: a/b, metallbNamespace: lb, membershipPort: 7947, daemonRestartGrace: 5s}").unwrap().options.announcing;
+    assert_eq!((who.class.as_deref(), who.metallb_namespace.as_deref()), (Some("a/b"), Some("lb")));
+    assert_eq!((who.port, who.daemon_restart_grace), (7947, Duration::from_secs(5)));
+    for (field, value, why) in [
+        ("periodicAnnouncement", "-1s", "must be greater than or equal to 0"),
+        ("daemonRestartGrace", "-1s", "must be greater than or equal to 0"),
+        ("metallbNamespace", "a/b", "must be the name of a namespace"),
+    ] {
+        let errors = judged(&format!("{{{field}: {value}}}")).unwrap_err();
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(errors, [format!("SheaveConfiguration.loadBalancer.{field}: Invalid value: \"{value}\": {why}")]);
+    }
 }
 
 #[test]

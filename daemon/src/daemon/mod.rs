@@ -24,6 +24,7 @@ mod predecessor;
 mod reload;
 mod report;
 mod servers;
+mod sources;
 mod speaker;
 mod stale_flows;
 mod stand_by;
@@ -35,7 +36,6 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -45,6 +45,7 @@ pub(crate) use localnet::{give_back as give_back_localnet, unguarded_localnet, w
 pub use report::Reporter;
 pub(crate) use report::with_causes;
 use servers::Listening;
+use sources::Started;
 use stale_flows::LeftBehind;
 pub use stale_flows::StaleFlows;
 pub use sync::{Control, Inputs, Outputs, SyncLoop};
@@ -58,29 +59,25 @@ use self::localnet::Localnet;
 use self::reload::{Follower, InForce};
 use self::stand_by::Over;
 use self::told::Told;
-use crate::config::{ConfigFile, ControllerChoice, LogDefaults, Options, Settings, SourceOptions};
+use crate::config::{ConfigFile, LogDefaults, Options, Settings, SourceOptions};
 use crate::dataplane::nftables::{NatHold, NftablesPlane, StandBySign};
 use crate::dataplane::{Dataplane as _, PlaneError};
 use crate::health::{ProxyHealth, ServiceChecks};
 use crate::http_server::BindError;
 use crate::loadbalancer::announcer::Prober;
-use crate::loadbalancer::controller::{self, Beside, ControllerOptions, ControllerView, LeaseTiming};
-use crate::loadbalancer::speaker::{Rules, Tap};
+use crate::loadbalancer::membership::Departure;
+use crate::loadbalancer::speaker::Speaker;
 use crate::log_filter::LogFilter;
 use crate::metrics::Metrics;
-use crate::model::load_balancer::Home;
 use crate::netlink::nft::{DoorError, KernelNft, NftDoor as _};
 use crate::netlink::route::RouteError;
-use crate::source::kube::{ApiServers, ConnectError, EventSink, KubeOptions, KubeSource};
-use crate::source::{Change, kube, manifests};
+use crate::source::kube::ConnectError;
 use crate::table::Published;
 
 /// Changes on their way to the loop. A source that is faster than the loop waits, with the API server's own buffers behind it.
 const CHANGES_QUEUED: usize = 1024;
 /// Repairs and node matters on their way to the loop.
 const CONTROL_QUEUED: usize = 64;
-/// The API server's names are resolved again this often.
-const RESOLVE_AGAIN: Duration = Duration::from_secs(300);
 
 /// Why `sheave run` ended.
 #[derive(Debug, thiserror::Error)]
@@ -181,6 +178,8 @@ enum Beginning {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// As terminate, and another daemon follows at once: VIPs stay with this node (SIGUSR1; systemd: `RestartKillSignal=`).
+    restart: Signal,
 }
 
 /// Makes the kernel settings of a configuration, without serving anything.
@@ -251,7 +250,7 @@ async fn serve(
     told: &mut Told,
     mut beginning: Beginning,
 ) -> Result<End, DaemonError> {
-    let Signals { terminate, interrupt } = signals;
+    let Signals { terminate, interrupt, restart } = signals;
     let cancel = CancellationToken::new();
 
     // The kernel first: if it says no, a person should hear that and not a word about API servers.
@@ -260,6 +259,7 @@ async fn serve(
         hold = predecessor::take_turn(&settings.options, &mut door) => hold?,
         _ = terminate.recv() => return Ok(End::Asked),
         _ = interrupt.recv() => return Ok(End::Asked),
+        _ = restart.recv() => return Ok(End::Asked),
     };
     if handover::is_requested() {
         match handover::at_start().await {
@@ -307,8 +307,8 @@ async fn serve(
     servers::watch_queue(&metrics, &changes);
     let exclusions = speaker::exclusions(&options, &health);
     let prober = Prober::new(exclusions.clone());
-    let Started { reporter, watches, controller, rules } =
-        start_source(&options, prober, changes, &control, metrics.clone(), &cancel).await?;
+    let Started { reporter, watches, controller, announcing } =
+        sources::start(&options, prober.clone(), changes, &control, metrics.clone(), &cancel).await?;
     if let Some(watches) = watches {
         servers::watch_source(&metrics, &health, watches);
     }
@@ -320,7 +320,7 @@ async fn serve(
         metrics: metrics.clone(),
         health: health.clone(),
     };
-    let speaker = rules.map(|rules| speaker::start(&options, exclusions, rules, &outputs, cancel.clone())).transpose()?;
+    let speaker = announcing.map(|grounds| speaker::start(&options, grounds, exclusions, &outputs, cancel.clone())).transpose()?;
     let checks = ServiceChecks::new(outputs.published.clone(), health.clone(), metrics.clone(), reporter.clone());
     let plane_name = plane.name();
     let configz = watch::Sender::new(settings.configz);
@@ -334,8 +334,9 @@ async fn serve(
     servers::watch_gates(&metrics, in_force.subscribe());
     let (subscribed, events) = (configz.subscribe(), reporter.clone());
     let keeper = kernel_settings::Keeper::new(health.clone(), metrics.clone(), reporter.clone(), told);
+    let account = speaker.as_ref().map(Speaker::account);
     let listening =
-        Listening { servers, account: None, configz: subscribed, plane: plane_name, metrics, health: health.clone(), reporter: events, log };
+        Listening { servers, account, configz: subscribed, plane: plane_name, metrics, health: health.clone(), reporter: events, log };
     let mut open_servers = listening.open(&cancel)?;
     let checks = tokio::spawn(checks.run(cancel.clone()));
     let watchman = Watchman::start(own_port, control.clone(), health.clone())?.holding(hold);
@@ -383,20 +384,28 @@ async fn serve(
         }
     };
     let mut ended = tokio::task::spawn_blocking(move || sync.join());
-    let end = tokio::select! {
+    let (end, departure) = tokio::select! {
         _ = terminate.recv() => {
             tracing::info!("SIGTERM: stopping, the rules stay in place");
-            End::Asked
+            (End::Asked, Departure::Leave)
         }
         _ = interrupt.recv() => {
             tracing::info!("SIGINT: stopping, the rules stay in place");
-            End::Asked
+            (End::Asked, Departure::Leave)
         }
-        settings = reconfigured => End::Restart(Box::new(settings)),
-        () = handover::agreed(&mut open_servers) => End::GivenBack(stand_by::sign()),
+        _ = restart.recv() => {
+            tracing::info!("SIGUSR1: stopping for a restart, rules and VIPs stay in place");
+            (End::Asked, Departure::Restart)
+        }
+        settings = reconfigured => (End::Restart(Box::new(settings)), Departure::Restart),
+        () = handover::agreed(&mut open_servers) => (End::GivenBack(stand_by::sign()), Departure::Leave),
         // Better no process, which whoever started it notices, than one that serves nothing.
         _ = &mut ended => return Err(DaemonError::Ended),
     };
+    if let Some(speaker) = speaker {
+        // First, while all else goes on: VIPs are answered for here until others do.
+        speaker.depart(departure).await;
+    }
     cancel.cancel();
     // A commit that has begun is finished; none is begun any more.
     let _ = ended.await;
@@ -406,99 +415,8 @@ async fn serve(
         // Its Lease is released, for whoever waits for it.
         let _ = controller.await;
     }
-    if let Some(speaker) = speaker {
-        // Nobody answers for VIPs any more. One that panicked has said so.
-        let _ = tokio::task::spawn_blocking(move || speaker.join()).await;
-    }
     let _ = checks.await;
     Ok(end)
-}
-
-/// What a source brings with it.
-struct Started {
-    /// Who writes the Events.
-    reporter: Reporter,
-    /// How its watches are doing, if it has any.
-    watches: Option<Arc<kube::Health>>,
-    /// The controller beside it, which writes to the same API server.
-    controller: Option<tokio::task::JoinHandle<()>>,
-    /// What counts for announcing, where this node announces.
-    rules: Option<watch::Receiver<Arc<Rules>>>,
-}
-
-/// Starts the source.
-async fn start_source(
-    options: &Options,
-    prober: Prober,
-    changes: mpsc::Sender<Change>,
-    control: &mpsc::Sender<Control>,
-    metrics: Arc<Metrics>,
-    cancel: &CancellationToken,
-) -> Result<Started, DaemonError> {
-    let controller = options.controller.as_ref();
-    match &options.source {
-        SourceOptions::Manifests(path) => {
-            let options = manifests::ManifestOptions { node_name: options.node_name.clone(), headless: false };
-            let (changes, rules) = match controller {
-                Some(choice) => {
-                    let home = choice.metallb_namespace.clone().map_or(Home::Detected, Home::Given);
-                    let (heard, from) = mpsc::channel(CHANGES_QUEUED);
-                    let (tap, rules) = Tap::new(options.node_name.clone(), home.clone());
-                    tokio::spawn(cancel.clone().run_until_cancelled_owned(tap.run(from, changes)));
-                    let (told, from) = mpsc::channel(CHANGES_QUEUED);
-                    let beside = Beside::new(choice.class.clone(), home, metrics.allocator.clone()).probing(prober);
-                    tokio::spawn(cancel.clone().run_until_cancelled_owned(beside.run(from, heard)));
-                    (told, Some(rules))
-                }
-                None => (changes, None),
-            };
-            manifests::spawn(path.clone(), options, changes, cancel.clone());
-            Ok(Started { reporter: Reporter::default(), watches: None, controller: None, rules })
-        }
-        SourceOptions::Kube(kube) => {
-            let servers = Arc::new(kube::connect(kube).await?);
-            servers.metered_by(metrics.clone());
-            let events = EventSink::spawn(servers.clone(), &options.node_name, cancel.clone());
-            // None of them may become a VIP (CVE-2020-8554). A name may resolve to something else tomorrow.
-            let (known, control, until) = (servers.clone(), control.clone(), cancel.clone());
-            tokio::spawn(until.run_until_cancelled_owned(async move {
-                loop {
-                    if control.send(Control::ApiServers(known.api_server_addresses().await)).await.is_err() {
-                        return;
-                    }
-                    tokio::time::sleep(RESOLVE_AGAIN).await;
-                }
-            }));
-            let controller = controller
-                .map(|choice| tokio::spawn(lead_beside(choice, kube, prober, servers.clone(), &metrics, cancel.clone())));
-            let source = KubeSource::new(servers, (**kube).clone());
-            let watches = Some(source.health());
-            tokio::spawn(source.run(changes, cancel.clone()));
-            Ok(Started { reporter: Reporter::with_events(events, options.node_name.clone()), watches, controller, rules: None })
-        }
-    }
-}
-
-/// The controller, beside the daemon of the only node, or of one that may.
-fn lead_beside(
-    choice: &ControllerChoice,
-    kube: &KubeOptions,
-    prober: Prober,
-    servers: Arc<ApiServers>,
-    metrics: &Metrics,
-    cancel: CancellationToken,
-) -> impl Future<Output = ()> + use<> {
-    let options = ControllerOptions {
-        kube: KubeOptions { metallb_namespace: choice.metallb_namespace.clone(), ..kube.clone() },
-        class: choice.class.clone(),
-        namespace: choice.namespace.clone(),
-        lease: controller::LEASE.to_owned(),
-        timing: LeaseTiming::default(),
-        identity: ControllerOptions::identity_at(&choice.host),
-        prober: Some(prober),
-    };
-    let view = ControllerView { health: Arc::default(), metrics: metrics.allocator.clone() };
-    controller::run(options, servers, view, cancel)
 }
 
 /// The loop has a thread and a runtime of its own: nothing else may hold it up, and it may hold up nothing else.
@@ -512,6 +430,10 @@ impl Signals {
     /// From now on; needs the runtime.
     fn listen() -> Result<Self, DaemonError> {
         let on = |kind| signal(kind).map_err(|source| DaemonError::Process { what: "listening for signals", source });
-        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+            restart: on(SignalKind::user_defined1())?,
+        })
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::config::{DetectLocal, NodePortSelection, Options};
+use crate::config::{Announcing, DetectLocal, NodePortSelection, Options};
 use crate::model::load_balancer::{AddressRange, Home};
 use crate::model::{Family, Node, ObjectKey, ServiceCidr};
 use crate::policy::Context;
@@ -58,15 +58,16 @@ pub(super) fn context<'a>(
         zone: node.and_then(|node| node.zone.clone()),
         node_ips: Family::ALL.iter().filter_map(|family| node_ip(options, node, *family)).collect(),
         external_ips_denied: options.external_ips_denied,
-        pools: in_force(&pools.collect::<Vec<_>>()),
+        pools: in_force(&options.announcing, &pools.collect::<Vec<_>>()),
         api_servers: facts.api_servers.clone(),
         ipv6_off: facts.ipv6_off,
     }
 }
 
 /// What is in the pools of the namespace that counts, in an order of its own: the same pools must make the same context.
-fn in_force(pools: &[(&ObjectKey, &[AddressRange])]) -> Vec<AddressRange> {
-    let Ok(home) = Home::Detected.namespace(pools.iter().map(|(key, _)| *key)) else { return Vec::new() };
+fn in_force(announcing: &Announcing, pools: &[(&ObjectKey, &[AddressRange])]) -> Vec<AddressRange> {
+    let home = announcing.metallb_namespace.clone().map_or(Home::Detected, Home::Given);
+    let Ok(home) = home.namespace(pools.iter().map(|(key, _)| *key)) else { return Vec::new() };
     let of_home = pools.iter().filter(|(key, _)| key.namespace() == &*home);
     let mut ranges: Vec<_> = of_home.flat_map(|(_, ranges)| ranges.iter().copied()).collect();
     ranges.sort_unstable();
@@ -202,10 +203,14 @@ mod tests {
         let range = |first: &str, last: &str| AddressRange::new(first.parse().unwrap(), last.parse().unwrap()).unwrap();
         let (a, b) = (range("192.0.2.1", "192.0.2.9"), range("198.51.100.0", "198.51.100.255"));
         let (here, there) = (ObjectKey::new("metallb-system", "p"), ObjectKey::new("team", "q"));
-        assert_eq!(in_force(&[(&here, &[b, a]), (&there, &[range("192.0.2.100", "192.0.2.200")])]), [a, b]);
-        assert_eq!(in_force(&[(&there, &[b])]), [b], "the only namespace that has pools");
-        assert_eq!(in_force(&[(&there, &[b]), (&ObjectKey::new("other", "p"), &[a])]), [], "which of them is not said");
-        assert_eq!(in_force(&[]), []);
+        let detected = Announcing::default();
+        assert_eq!(in_force(&detected, &[(&here, &[b, a]), (&there, &[range("192.0.2.100", "192.0.2.200")])]), [a, b]);
+        assert_eq!(in_force(&detected, &[(&there, &[b])]), [b], "the only namespace that has pools");
+        let several: [(&ObjectKey, &[AddressRange]); 2] = [(&there, &[b]), (&ObjectKey::new("other", "p"), &[a])];
+        assert_eq!(in_force(&detected, &several), [], "which of them is not said");
+        let given = Announcing { metallb_namespace: Some("other".into()), ..Announcing::default() };
+        assert_eq!(in_force(&given, &several), [a]);
+        assert_eq!(in_force(&detected, &[]), []);
     }
 
     #[test]

@@ -1,40 +1,75 @@
 //! What the speaker is told at its start.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::thread::JoinHandle;
 
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::report::with_causes;
+use super::sources::{self, Grounds};
 use super::{DaemonError, Outputs};
-use crate::config::Options;
+use crate::config::{Announcing, Options, SourceOptions};
 use crate::health::ProxyHealth;
 use crate::loadbalancer::announcer::{self, exclusions::Exclusions};
-use crate::loadbalancer::speaker::{self, Rules, SpeakerOptions, Surroundings};
+use crate::loadbalancer::speaker::record::{Record, RecordOptions};
+use crate::loadbalancer::speaker::{self, Cluster, Speaker, SpeakerOptions, Surroundings};
+use crate::loadbalancer::{election, membership};
 
 /// Announces the VIPs of our pools from this node.
 pub(super) fn start(
     options: &Options,
+    grounds: Grounds,
     exclusions: Exclusions,
-    rules: watch::Receiver<Arc<Rules>>,
     outputs: &Outputs,
     cancel: CancellationToken,
-) -> Result<JoinHandle<()>, DaemonError> {
-    let class = options.controller.as_ref().and_then(|choice| choice.class.clone());
-    let announcer = announcer::Options { exclusions, period: options.announcing.period };
-    let options = SpeakerOptions { node: options.node_name.clone(), class, announcer };
-    let (published, health) = (outputs.published.clone(), outputs.health.clone());
-    let surroundings = Surroundings { rules, published, health, metrics: outputs.metrics.speaker.clone() };
-    speaker::spawn(options, surroundings, cancel).map_err(|source| DaemonError::Process { what: "starting the speaker", source })
+) -> Result<Speaker, DaemonError> {
+    let Announcing {
+        class,
+        metallb_namespace: _,
+        namespace: _,
+        interfaces_excluded: _,
+        period,
+        port,
+        daemon_restart_grace,
+        ignore_exclude_label,
+        move_from_cordoned,
+    } = options.announcing.clone();
+    let speaker = SpeakerOptions {
+        node: options.node_name.clone(),
+        class,
+        announcer: announcer::Options { exclusions, period },
+        election: election::Options { ignore_exclude_label, move_from_unschedulable: move_from_cordoned },
+        port,
+        membership: membership::Options { daemon_restart_grace, ..membership::Options::default() },
+    };
+    let Grounds { rules, cluster } = grounds;
+    let surroundings = Surroundings {
+        rules,
+        cluster: cluster.map(|cluster| joined(options, cluster, outputs, &cancel)),
+        published: outputs.published.clone(),
+        health: outputs.health.clone(),
+        metrics: outputs.metrics.speaker.clone(),
+    };
+    speaker::spawn(speaker, surroundings, cancel).map_err(|source| DaemonError::Process { what: "starting the speaker", source })
+}
+
+/// What is written and read at the API server, on this runtime.
+fn joined(options: &Options, cluster: sources::Cluster, outputs: &Outputs, cancel: &CancellationToken) -> Cluster {
+    let sources::Cluster { peers, servers } = cluster;
+    let record = RecordOptions { node: options.node_name.clone(), namespace: options.announcing.namespace.clone() };
+    let (health, metrics) = (outputs.health.clone(), outputs.metrics.speaker.clone());
+    let (runtime, cancel) = (tokio::runtime::Handle::current(), cancel.clone());
+    let begin = move || {
+        let _entered = runtime.enter();
+        Record::start(servers.clone(), record.clone(), health.clone(), metrics.clone(), &cancel)
+    };
+    Cluster { peers, record: Box::new(begin) }
 }
 
 /// Interfaces that neither announce nor are asked on; where nothing of that is done, nothing is read.
 pub(super) fn exclusions(options: &Options, health: &ProxyHealth) -> Exclusions {
-    match &options.controller {
-        Some(_) => excluded_interfaces(options.announcing.interfaces_excluded.as_deref(), health),
-        None => Exclusions::default(),
+    match (&options.source, &options.controller) {
+        (SourceOptions::Manifests(_), None) => Exclusions::default(),
+        (SourceOptions::Kube(_), _) | (_, Some(_)) => excluded_interfaces(options.announcing.interfaces_excluded.as_deref(), health),
     }
 }
 

@@ -93,7 +93,7 @@ pub(super) fn sign() -> Option<StandBySign> {
 /// Removes our rules, which nobody maintains any more, and waits until we are asked to end or nobody serves this node. The request
 /// stays: whoever starts us again may be the kubelet.
 pub(super) async fn stand_by(settings: &Settings, log: &LogFilter, sign: Option<StandBySign>, signals: &mut Signals) -> Over {
-    let Signals { terminate, interrupt } = signals;
+    let Signals { terminate, interrupt, restart } = signals;
     let cancel = CancellationToken::new();
     let health = Arc::new(ProxyHealth::new(settings.options.stale_after, false));
     let servers = open(settings, log, health.clone(), &cancel);
@@ -112,6 +112,7 @@ pub(super) async fn stand_by(settings: &Settings, log: &LogFilter, sign: Option<
     let over = tokio::select! {
         _ = terminate.recv() => Over::Asked,
         _ = interrupt.recv() => Over::Asked,
+        _ = restart.recv() => Over::Asked,
         () = standing => Over::NobodyServes,
     };
     cancel.cancel();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use super::book::{Book, Labelled, stage_seconds};
 use crate::loadbalancer::announcer::Announcer;
+use crate::loadbalancer::membership::{self, Member, State};
 
 /// Metrics of the VIPs that this node announces.
 #[derive(Debug)]
@@ -21,8 +23,15 @@ pub struct SpeakerMetrics {
     gratuitous: Labelled<1, Gauge>,
     conflicts: Labelled<1, Counter>,
     announcing: Histogram,
+    writes: Labelled<2, Counter>,
+    arrivals: Labelled<1, Counter>,
+    taking_over: Histogram,
+    members: Labelled<1, Gauge>,
+    datagrams: Labelled<1, Counter>,
+    refused: Labelled<1, Counter>,
     /// Who counts.
     announcer: Mutex<Weak<Announcer>>,
+    membership: Mutex<Option<membership::Handle>>,
 }
 
 impl SpeakerMetrics {
@@ -57,8 +66,66 @@ impl SpeakerMetrics {
                 "From the decision that this node announces a VIP to the first frame that says so",
                 stage_seconds,
             ),
+            writes: book.labelled(
+                "sheave_announcer_writes_total",
+                ["resource", "outcome"],
+                "Attempts of an announcer to write an object: `written`, `conflict` (it had changed meanwhile) or `failed`",
+                Counter::default,
+            ),
+            arrivals: book.labelled(
+                "sheave_vip_arrivals_total",
+                ["why"],
+                "VIPs that came to this node: `elected`, or `inherited` from a node or daemon that failed or ended",
+                Counter::default,
+            ),
+            taking_over: book.one(
+                "sheave_vip_takeover_duration_seconds",
+                "From the verdict that the node of a VIP, or its daemon, is gone to the first frame from here",
+                stage_seconds,
+            ),
+            members: book.labelled(
+                "sheave_membership_members",
+                ["state"],
+                "Other announcers by state: unheard, alive, daemon_down, leaving, gone",
+                Gauge::default,
+            ),
+            datagrams: book.labelled(
+                "sheave_membership_datagrams_total",
+                ["outcome"],
+                "Datagrams between announcers: received, sent, or unsent, which the kernel did not take",
+                Counter::default,
+            ),
+            refused: book.labelled(
+                "sheave_membership_refused_total",
+                ["reason"],
+                "Datagrams that did nothing, by reason: foreign, forged, looped, replayed, misdirected, stranger, unproven, flood, malformed",
+                Counter::default,
+            ),
             announcer: Mutex::default(),
+            membership: Mutex::default(),
         }
+    }
+
+    /// A VIP has come here; and since when it was known that its holder was gone.
+    pub(crate) fn arrived(&self, inherited: bool, gone: Option<Duration>) {
+        self.arrivals.of([if inherited { "inherited" } else { "elected" }]).inc();
+        if let Some(gone) = gone {
+            self.taking_over.observe(gone.as_secs_f64());
+        }
+    }
+
+    /// The members are these, and somebody counts what they say.
+    pub(crate) fn members(&self, handle: Option<&membership::Handle>, members: &[Member]) {
+        *self.membership.lock().unwrap_or_else(PoisonError::into_inner) = handle.cloned();
+        let count = |wanted: &str| members.iter().filter(|member| name_of(member.state) == wanted).count();
+        for state in STATES {
+            self.members.of([state]).set(i64::try_from(count(state)).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// An attempt to write an object of a resource ended so.
+    pub(crate) fn wrote(&self, resource: &str, outcome: &str) {
+        self.writes.of([resource, outcome]).inc();
     }
 
     /// Tells from now on what this one counts.
@@ -87,8 +154,18 @@ impl SpeakerMetrics {
         self.conflicts.of([&ip.to_string()]).inc_by(times);
     }
 
-    /// Brings what the announcer counts up to date.
+    /// Brings what announcer and membership count up to date.
     pub(super) fn refresh(&self) {
+        let membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(counts) = membership.as_ref().map(membership::Handle::counts) {
+            let each = [("received", &counts.received), ("sent", &counts.sent), ("unsent", &counts.unsent)];
+            for (outcome, count) in each {
+                self.datagrams.of([outcome]).inner().store(count.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+            for (reason, count) in counts.refused() {
+                self.refused.of([reason]).inner().store(count, Ordering::Relaxed);
+            }
+        }
         let announcer = self.announcer.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
         for stats in announcer.iter().flat_map(|announcer| announcer.stats()) {
             let ip = stats.address.to_string();
@@ -98,5 +175,18 @@ impl SpeakerMetrics {
                 gauge.of([&ip]).set(i64::try_from(count).unwrap_or(i64::MAX));
             }
         }
+    }
+}
+
+/// The states of a member, as metrics name them.
+const STATES: [&str; 5] = ["unheard", "alive", "daemon_down", "leaving", "gone"];
+
+fn name_of(state: State) -> &'static str {
+    match state {
+        State::Unheard => "unheard",
+        State::Alive => "alive",
+        State::DaemonDown { .. } => "daemon_down",
+        State::Leaving => "leaving",
+        State::Gone { .. } => "gone",
     }
 }

@@ -6,6 +6,8 @@
 //!   more outside hosts --+      (bridges `wan` and `lan`)    +-- remote    192.168.0.3 -- pods 10.x.y.z
 //!                                                            +-- hosts on the LAN
 //! ```
+//! Where that is not the network one wants, a [`Switchboard`] wires machines to any number of bridges.
+//!
 //! Everything exists twice, in IPv4 and in IPv6: [`twin`] maps an IPv4 address of the plan to its IPv6 address.
 //!
 //! The lab knows nothing of sheave. It makes networks, answers on ports, asks like a client and reports what happened:
@@ -32,10 +34,14 @@ mod flow;
 mod host;
 mod link;
 mod namespace;
+mod packet_socket;
+mod pod;
 mod process;
+mod recorder;
 mod relay;
 mod sandbox;
 mod server;
+mod switchboard;
 mod topology;
 
 pub use address::{twin, twin_net};
@@ -46,7 +52,9 @@ pub use flow::{FreshFlows, FreshReport, TcpFlow, TcpReport, UdpFlow, UdpReport};
 pub use host::{Host, Node};
 pub use namespace::Namespace;
 pub use process::{Finished, Process};
+pub use recorder::{Mac, Questions, Recorder, Sighting, Word};
 pub use relay::{BadLink, Direction, Fate, Traffic};
 pub use sandbox::enter_sandbox;
 pub use server::{Port, Protocol};
+pub use switchboard::{Cable, Switchboard};
 pub use topology::Lab;

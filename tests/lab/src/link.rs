@@ -229,11 +229,20 @@ impl Links {
         Ok(())
     }
 
+    /// All that the kernel tells of an interface.
+    pub(crate) async fn attributes(&self, name: &str) -> Result<Vec<LinkAttribute>> {
+        Ok(self.show(name).await?.attributes)
+    }
+
     /// The interface index, asked each time: cheap, and never stale.
     pub(crate) async fn index(&self, name: &str) -> Result<u32> {
+        Ok(self.show(name).await?.header.index)
+    }
+
+    async fn show(&self, name: &str) -> Result<LinkMessage> {
         let mut found = std::pin::pin!(self.0.link().get().match_name(name).execute());
         let link = found.try_next().await.map_err(Error::netlink("link show", name))?;
-        link.map(|message| message.header.index).ok_or_else(|| Error::Call {
+        link.ok_or_else(|| Error::Call {
             call: "link show",
             subject: name.to_owned(),
             source: std::io::ErrorKind::NotFound.into(),

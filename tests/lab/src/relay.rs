@@ -1,9 +1,10 @@
 //! A bad link: a relay between two wires that loses, delays and swaps frames, the same ones for the same seed.
 
-mod packet_socket;
-
-use crate::{Error, Namespace, Result, link::links};
-use packet_socket::{PacketSocket, wait};
+use crate::{
+    Error, Namespace, Result,
+    link::links,
+    packet_socket::{PacketSocket, wait},
+};
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
@@ -158,12 +159,12 @@ impl Relay {
     /// The interface towards the router.
     pub(crate) const OUTER: &str = "outer";
 
-    /// Makes the relay's namespace and the wire to the host's `eth0`. The caller adds [`OUTER`](Self::OUTER), then calls `run`.
-    pub(crate) fn start(name: &str, host: &Namespace, link: BadLink) -> Result<Self> {
+    /// Makes the relay's namespace and the wire to the host's interface. The caller adds [`OUTER`](Self::OUTER), then calls `run`.
+    pub(crate) fn start(name: &str, host: &Namespace, interface: &str, link: BadLink) -> Result<Self> {
         let namespace = Namespace::new(&format!("{name}-link"))?;
         // Nobody lives here: no addresses, no discovery.
         namespace.sysctls(&[("net.ipv6.conf.all.disable_ipv6", "1"), ("net.ipv6.conf.default.disable_ipv6", "1")])?;
-        links(&namespace, async |links| links.add_veth(Self::INNER, "eth0", host).await)?;
+        links(&namespace, async |links| links.add_veth(Self::INNER, interface, host).await)?;
         Ok(Self { namespace, link, stop: None, thread: None })
     }
 

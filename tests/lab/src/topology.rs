@@ -3,7 +3,8 @@
 use crate::{
     BadLink, Error, Host, Namespace, Node, Result,
     address::{ipv4, twin, twin_net},
-    link::{Links, Route, host_net, links},
+    link::{Links, Route, links},
+    pod,
     relay::Relay,
 };
 use ipnet::{IpNet, Ipv4Net};
@@ -53,8 +54,6 @@ const LAN: Segment = Segment { bridge: "lan", networks: &["192.168.0.1/24", "192
 const WAN: Segment = Segment { bridge: "wan", networks: &["203.0.113.1/24"] };
 /// The router's table for packets from outside.
 const FROM_OUTSIDE: u32 = 100;
-/// The host's end of every pod link; a pod has no other neighbour.
-const POD_GATEWAY_V6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 // === impl Lab ===
 
@@ -135,30 +134,8 @@ impl Lab {
     /// If the address is none.
     pub fn pod_on(&self, node: &Node, name: &str, address: &str) -> Result<Host> {
         let address = ipv4(address)?;
-        let pod = Namespace::new(name)?;
         let mut fabric = self.fabric();
-        let wire = fabric.wire("pod");
-        links(node, async |links| {
-            links.add_veth(&wire, "eth0", &pod).await?;
-            links.add_address(&wire, IpNet::new_assert(POD_GATEWAY_V6.into(), 64)).await?;
-            for (to, source) in [(host_net(address), node.ipv4().into()), (host_net(twin(address)), node.ipv6().into())] {
-                links.add_route(&Route::direct(to, &wire).from(source)).await?;
-            }
-            Ok(())
-        })?;
-        links(&pod, async |links| {
-            links.set_up("eth0", true).await?;
-            links.await_carrier("eth0").await?;
-            for own in [host_net(address), host_net(twin(address))] {
-                links.add_address("eth0", own).await?;
-            }
-            // The node answers ARP for any address it has, on any interface; NDP is stricter, hence the link-local one.
-            for (to, via) in [(everything_v4(), node.ipv4().into()), (everything_v6(), POD_GATEWAY_V6.into())] {
-                links.add_route(&Route::via(to, via, "eth0")).await?;
-            }
-            Ok(())
-        })?;
-        links(node, async |links| links.await_carrier(&wire).await)?;
+        let pod = pod::hang_on(node, name, address, &fabric.wire("pod"))?;
         fabric.announce_pod(&self.router, address, node)?;
         Ok(fabric.keep(Host::new(pod, address, &[], None)))
     }
@@ -286,7 +263,7 @@ impl Fabric {
         let peer = match link {
             None => namespace.clone(),
             Some(link) => {
-                let relay = Relay::start(name, &namespace, link)?;
+                let relay = Relay::start(name, &namespace, "eth0", link)?;
                 let side = relay.namespace().clone();
                 self.relays.push(relay);
                 side
@@ -353,14 +330,11 @@ impl Fabric {
 }
 
 async fn add_pod_route(links: &Links, device: &str, pod: Ipv4Addr, home: &Node) -> Result<()> {
-    for (to, via) in [(host_net(pod), home.ipv4().into()), (host_net(twin(pod)), home.ipv6().into())] {
-        links.add_route(&Route::via(to, via, device)).await?;
-    }
-    Ok(())
+    pod::add_route(links, device, pod, home.ipv4()).await
 }
 
 /// Adds an address and its twin, each with its network.
-async fn add_twins(links: &Links, device: &str, address: Ipv4Net) -> Result<()> {
+pub(crate) async fn add_twins(links: &Links, device: &str, address: Ipv4Net) -> Result<()> {
     links.add_address(device, address.into()).await?;
     links.add_address(device, twin_of(address)).await
 }
@@ -370,12 +344,12 @@ fn twin_of(address: Ipv4Net) -> IpNet {
     IpNet::new_assert(twin(address.addr()).into(), twin_net(address).prefix_len())
 }
 
-fn forward(namespace: &Namespace) -> Result<()> {
+pub(crate) fn forward(namespace: &Namespace) -> Result<()> {
     namespace.sysctls(&[("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1")])
 }
 
 /// The default routes over a machine and its twin.
-fn defaults(via: Ipv4Addr) -> [(IpNet, IpAddr); 2] {
+pub(crate) fn defaults(via: Ipv4Addr) -> [(IpNet, IpAddr); 2] {
     [(everything_v4(), via.into()), (everything_v6(), twin(via).into())]
 }
 

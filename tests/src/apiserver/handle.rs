@@ -258,6 +258,14 @@ impl ApiServer {
         lock(&self.shared.counts).requests.get(&(verb, name)).copied().unwrap_or(0)
     }
 
+    /// Requests so far that would change something, of whatever resource.
+    #[must_use]
+    pub fn writes(&self) -> u64 {
+        let counts = lock(&self.shared.counts);
+        let writes = counts.requests.iter().filter(|((verb, _), _)| !matches!(verb, Verb::Get | Verb::List | Verb::Watch));
+        writes.map(|(_, times)| times).sum()
+    }
+
     /// What has been asked for so far: verbs, and full names of resources. The test's own hand is not counted.
     #[must_use]
     pub fn asked_for(&self) -> BTreeSet<(Verb, String)> {

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// A log being read. The thread that reads ends with the daemon.
-pub(super) struct Log(Arc<Shared>);
+pub(crate) struct Log(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
@@ -31,14 +31,16 @@ struct State {
 }
 
 impl Log {
-    /// Reads a stream to its end, on a thread, and repeats it on standard error, where a failed scenario shows it.
-    pub(super) fn follow(stream: impl Read + Send + 'static) -> Self {
+    /// Reads a stream to its end, on a thread, and repeats it on standard error, where a failed scenario shows it; with a name before
+    /// each line, where there are several.
+    pub(crate) fn follow(name: &str, stream: impl Read + Send + 'static) -> Self {
+        let prefix = if name.is_empty() { String::new() } else { format!("{name}: ") };
         let shared = Arc::new(Shared::default());
         let own = Arc::clone(&shared);
         thread::spawn(move || {
             for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
                 let line = String::from_utf8_lossy(&line);
-                repeat(&line);
+                repeat(&format!("{prefix}{line}"));
                 own.update(|state| state.take(&line));
             }
             own.update(|state| state.ended = true);
@@ -47,12 +49,12 @@ impl Log {
     }
 
     /// Waits until the last sync has this mark.
-    pub(super) fn await_mark(&self, mark: &str, limit: Duration) -> anyhow::Result<()> {
+    pub(crate) fn await_mark(&self, mark: &str, limit: Duration) -> anyhow::Result<()> {
         self.wait(limit, &format!("`synced` with mark {mark}"), |state| (state.mark.as_deref() == Some(mark)).then_some(()))
     }
 
     /// Waits for a message that contains a text, and takes it and all before it.
-    pub(super) fn await_message(&self, text: &str, limit: Duration) -> anyhow::Result<String> {
+    pub(crate) fn await_message(&self, text: &str, limit: Duration) -> anyhow::Result<String> {
         self.wait(limit, &format!("a message with `{text}`"), |state| {
             let place = state.messages.iter().position(|message| message.contains(text))?;
             state.messages.drain(..=place).next_back()
@@ -60,7 +62,7 @@ impl Log {
     }
 
     /// How many messages so far contain a text, passed by a wait or not.
-    pub(super) fn count(&self, text: &str) -> usize {
+    pub(crate) fn count(&self, text: &str) -> usize {
         self.0.state().history.iter().filter(|message| message.contains(text)).count()
     }
 
@@ -126,6 +128,7 @@ mod tests {
     #[test]
     fn the_last_mark_counts_and_other_lines_do_not() {
         let log = Log::follow(
+            "",
             &b"{\"fields\":{\"message\":\"synced\",\"mark\":\"a\"}}\nnot json\n{\"message\":\"synced\",\"mark\":\"b\"}\n"[..],
         );
         log.await_mark("b", SECOND).unwrap();
@@ -134,7 +137,7 @@ mod tests {
 
     #[test]
     fn messages_are_passed_once() {
-        let log = Log::follow(&b"{\"message\":\"one here\"}\n{\"message\":\"two here\"}\n"[..]);
+        let log = Log::follow("", &b"{\"message\":\"one here\"}\n{\"message\":\"two here\"}\n"[..]);
         assert_eq!(log.await_message("here", SECOND).unwrap(), "one here");
         assert_eq!(log.await_message("here", SECOND).unwrap(), "two here");
         assert_eq!(log.count("here"), 2);

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 pub const GOSSIP_SECRET: &str = "sheave-gossip";
 /// The entry of its `data` that is the key: 32 bytes.
 pub const GOSSIP_KEY: &str = "key";
+/// An entry that may be there beside it: a key that is still accepted, while another one takes its place.
+pub const GOSSIP_PREVIOUS: &str = "previous";
 
 /// A Secret with a new key.
 pub(super) fn secret(namespace: &str) -> Value {

@@ -54,7 +54,7 @@ use crate::source::Kind;
 use crate::source::kube::{ApiServers, EventSink, KubeOptions, KubeSource, Watches};
 
 pub use self::beside::Beside;
-pub use self::gossip_key::{GOSSIP_KEY, GOSSIP_SECRET};
+pub use self::gossip_key::{GOSSIP_KEY, GOSSIP_PREVIOUS, GOSSIP_SECRET};
 use self::health::ControllerProbes;
 pub use self::health::{ControllerHealth, Role};
 pub use self::lease::{LeaseTiming, LeaseTimingError};

@@ -3,33 +3,48 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use compact_str::CompactString;
 
+use super::caution::Bearing;
+use super::field::Entrant;
 use super::rules::Rules;
 use crate::loadbalancer::announcer::Vip;
-use crate::loadbalancer::election::{Candidate, Contest, Exclusion, Interfaces, Options, Presence, Silence, Tenant, elect};
-use crate::loadbalancer::membership::NetworkInterface;
-use crate::model::load_balancer::PeerNode;
-use crate::model::{Family, Labels, ServiceKey};
+use crate::loadbalancer::election::{
+    Arrival, Candidate, Contest, Exclusion, Interfaces, Options, Outcome, Presence, Silence, Standing, Tenant, Winner, elect,
+};
+use crate::loadbalancer::membership::State;
+use crate::loadbalancer::membership::fence::Succession;
+use crate::model::{Family, ServiceKey};
 use crate::table::{ServiceState, Tenancy};
 
+/// Of those that cannot, so many are named to people.
+const NAMED: usize = 3;
+
 /// Everything that decides.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) struct Situation<'a> {
-    /// Name of our Node.
-    pub(super) node: &'a str,
     /// `--lb-class`.
     pub(super) class: Option<&'a str>,
+    pub(super) options: Options,
     pub(super) rules: &'a Rules,
     /// Services with VIPs, whoever's.
     pub(super) services: &'a BTreeMap<ServiceKey, Arc<ServiceState>>,
-    /// See [`super::interfaces::candidates`].
-    pub(super) interfaces: &'a [NetworkInterface],
+    /// Who may announce; ourselves first.
+    pub(super) field: &'a [Entrant],
+    /// Enough is known of the others to take anything that is not ours already.
+    pub(super) settled: bool,
+    /// What others that are not heard mean for us.
+    pub(super) bearing: &'a Bearing,
+    /// Who has a VIP that was given up to it.
+    pub(super) ceded: &'a dyn Fn(IpAddr) -> Option<Arc<str>>,
+    /// Whether a VIP may be taken that nobody is known to hold.
+    pub(super) first_taking: Succession,
     /// The generation that is in the kernel.
     pub(super) programmed: u64,
-    /// What this node announces now.
-    pub(super) held: &'a Decisions,
+    /// What was decided last.
+    pub(super) before: &'a Decisions,
 }
 
 /// By VIP, of those that are in a pool and have a Service.
@@ -40,19 +55,48 @@ pub(super) type Decisions = BTreeMap<IpAddr, Decision>;
 pub(super) struct Decision {
     /// The Services that have it, with their uids.
     pub(super) tenants: BTreeMap<ServiceKey, CompactString>,
-    /// On which interfaces it is announced, or why it is not.
+    /// The name of its pool.
+    pub(super) pool: CompactString,
+    /// On which interfaces it is announced here, or why it is not.
     pub(super) outcome: Result<Interfaces, Quiet>,
+    /// Who is to announce it. Another one than we while we announce it: until that one does.
+    pub(super) elected: Result<Winner, Silence>,
+    /// How everybody fared.
+    pub(super) standings: Vec<Standing>,
+    /// Why it would come here.
+    pub(super) arrival: Arrival,
 }
 
 /// Why this node does not announce a VIP.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Quiet {
     /// The kernel does not have its Services yet; whoever asked now would be refused.
+    #[error("its Services are not in the kernel of this node yet")]
     Unprogrammed,
     /// Nobody would be served, or nobody wants it.
+    #[error(transparent)]
     Nobody(Silence),
-    /// This node cannot.
-    Unable(Exclusion),
+    /// Nobody can: the first few of everybody with their reasons, and how many there are beside them.
+    #[error("no node can announce it")]
+    Unable(Vec<(Arc<str>, Exclusion)>, usize),
+    /// Another node does, or is about to.
+    #[error("it is announced by node {0:?}")]
+    Elsewhere(Arc<str>),
+    /// Not enough is known of the others yet.
+    #[error("the other announcers are not known yet")]
+    Unsettled,
+    /// It may be taken over then, if nothing is heard that says otherwise.
+    #[error("it is taken over as soon as it is sure that nobody else has it")]
+    Waiting(Instant),
+    /// Who held it may well live, and we are the one that is cut off.
+    #[error("the node that has it may well live: this one hears too few of the others to take it over")]
+    CutOff,
+    /// API and members are lost.
+    #[error("this node has lost the API server and most of the other announcers, which may have taken it over")]
+    Withdrawn,
+    /// This one has it, which is not heard, or knows better.
+    #[error("node {0:?} has it, although it is not heard or knows other things of the API server")]
+    Yielded(Arc<str>),
 }
 
 /// Decides about every VIP.
@@ -72,31 +116,93 @@ pub(super) fn decide(situation: &Situation<'_>) -> Decisions {
 
 /// `None`: it is in no pool, so it is somebody else's.
 fn of_one(vip: IpAddr, tenants: &[(&ServiceState, &Tenancy)], situation: &Situation<'_>) -> Option<Decision> {
-    let advertisements = situation.rules.advertisements_of(situation.rules.pool_of(vip)?);
+    let pool = situation.rules.pool_of(vip)?;
+    let advertisements = situation.rules.advertisements_of(pool);
     let parties: Vec<Tenant<'_>> = tenants.iter().map(|(state, tenancy)| party(state, tenancy, vip)).collect();
-    let nameless;
-    let node = match &situation.rules.node {
-        Some(node) => node,
-        None => {
-            nameless = unknown(situation.node);
-            &nameless
+    let candidates: Vec<Candidate<'_>> = situation.field.iter().map(|entrant| entrant.candidate(vip)).collect();
+    let options = situation.options;
+    let contest = Contest { vip, advertisements: &advertisements, tenants: &parties, candidates: &candidates, options };
+    let Outcome { winner, standings } = elect(&contest);
+    let generation = tenants.iter().map(|(state, _)| state.generation).max().unwrap_or_default();
+    let outcome = outcome(vip, &winner, &standings, generation, situation);
+    Some(Decision {
+        tenants: tenants.iter().map(|(state, tenancy)| (state.key.clone(), tenancy.uid.clone())).collect(),
+        pool: pool.key.name().into(),
+        outcome,
+        arrival: Arrival::from_holder(holder(vip, situation).and_then(|holder| holder.state)),
+        elected: winner,
+        standings,
+    })
+}
+
+fn outcome(
+    vip: IpAddr,
+    winner: &Result<Winner, Silence>,
+    standings: &[Standing],
+    generation: u64,
+    situation: &Situation<'_>,
+) -> Result<Interfaces, Quiet> {
+    match situation.bearing {
+        Bearing::Withdrawn => return Err(Quiet::Withdrawn),
+        Bearing::Yielding(rival) => return Err(Quiet::Yielded(rival.clone())),
+        Bearing::Free => {}
+    }
+    if let Some(rival) = (situation.ceded)(vip) {
+        return Err(Quiet::Yielded(rival));
+    }
+    let own = situation.field.first();
+    let holds = own.is_some_and(|own| own.holds(vip).is_some());
+    match winner {
+        Ok(winner) if own.is_some_and(|own| own.node.name == winner.node) => match obstacle(vip, generation, situation) {
+            Some(obstacle) if !holds => Err(obstacle),
+            _ => Ok(winner.interfaces.clone()),
+        },
+        // Make before break: it is answered here until the other one says that it does.
+        Ok(Winner { node, .. }) if holds && !has_taken(vip, node, situation) => {
+            let before = situation.before.get(&vip).and_then(|decision| decision.outcome.as_ref().ok());
+            Ok(before.cloned().unwrap_or(Interfaces::All))
         }
-    };
-    let own = Candidate { node, presence: Presence::Present, interfaces: Some(situation.interfaces), holds: None };
-    let contest =
-        Contest { vip, advertisements: &advertisements, tenants: &parties, candidates: &[own], options: Options::default() };
-    let result = elect(&contest);
-    let exclusion = result.standings.into_iter().find_map(|standing| standing.rank.err());
-    let holds = situation.held.get(&vip).is_some_and(|decision| decision.outcome.is_ok());
-    let waits = !holds && tenants.iter().any(|(state, _)| state.generation > situation.programmed);
-    let outcome = match (result.winner, exclusion) {
-        (Ok(_), _) if waits => Err(Quiet::Unprogrammed),
-        (Ok(winner), _) => Ok(winner.interfaces),
-        (Err(Silence::NoEligibleNode), Some(exclusion)) => Err(Quiet::Unable(exclusion)),
-        (Err(silence), _) => Err(Quiet::Nobody(silence)),
-    };
-    let tenants = tenants.iter().map(|(state, tenancy)| (state.key.clone(), tenancy.uid.clone())).collect();
-    Some(Decision { tenants, outcome })
+        Ok(Winner { node, .. }) => Err(Quiet::Elsewhere(node.clone())),
+        Err(Silence::NoEligibleNode) => {
+            let mut unable = standings.iter().filter_map(|one| Some((one.node.clone(), one.rank.clone().err()?)));
+            let named: Vec<_> = unable.by_ref().take(NAMED).collect();
+            let more = unable.count();
+            Err(if named.is_empty() { Quiet::Nobody(Silence::NoEligibleNode) } else { Quiet::Unable(named, more) })
+        }
+        Err(silence) => Err(Quiet::Nobody(*silence)),
+    }
+}
+
+/// Why a VIP that is to come here does not yet.
+fn obstacle(vip: IpAddr, generation: u64, situation: &Situation<'_>) -> Option<Quiet> {
+    if !situation.settled {
+        return Some(Quiet::Unsettled);
+    }
+    if generation > situation.programmed {
+        return Some(Quiet::Unprogrammed);
+    }
+    match holder(vip, situation).map_or(situation.first_taking, |holder| holder.succession) {
+        Succession::AtOnce => None,
+        Succession::After(at) => Some(Quiet::Waiting(at)),
+        Succession::No => Some(Quiet::CutOff),
+    }
+}
+
+/// The other one that holds a VIP, or held it last. One that lives before those that are gone.
+fn holder<'a>(vip: IpAddr, situation: &Situation<'a>) -> Option<&'a Entrant> {
+    let others = situation.field.iter().skip(1).filter(|entrant| entrant.holds(vip).is_some());
+    others.min_by_key(|entrant| match entrant.state {
+        Some(State::Alive) => 0,
+        Some(State::DaemonDown { .. }) => 1,
+        Some(State::Leaving) => 2,
+        _ => 3,
+    })
+}
+
+/// The winner announces it by now. One whose daemon is silent does, or nobody can know.
+fn has_taken(vip: IpAddr, winner: &str, situation: &Situation<'_>) -> bool {
+    let winner = situation.field.iter().find(|entrant| *entrant.node.name == *winner);
+    winner.is_none_or(|winner| winner.holds(vip).is_some() || winner.presence != Presence::Present)
 }
 
 fn party<'a>(state: &'a ServiceState, tenancy: &'a Tenancy, vip: IpAddr) -> Tenant<'a> {
@@ -106,12 +212,6 @@ fn party<'a>(state: &'a ServiceState, tenancy: &'a Tenancy, vip: IpAddr) -> Tena
 
 fn tenancy(state: &ServiceState) -> Option<&Tenancy> {
     state.tenancy.as_deref()
-}
-
-/// Of a node that no object tells of, nothing is known but its name.
-fn unknown(name: &str) -> Arc<PeerNode> {
-    let labels = Labels::default();
-    Arc::new(PeerNode { name: name.into(), labels, addresses: Vec::new(), network_unavailable: false, unschedulable: false })
 }
 
 /// What the announcer is to do.
@@ -124,6 +224,22 @@ pub(super) fn vips(decisions: &Decisions) -> Vec<Vip> {
         Some(Vip { address, interfaces })
     });
     announced.collect()
+}
+
+/// Those that wait for a time, the first of them.
+pub(super) fn next_try(decisions: &Decisions) -> Option<Instant> {
+    let waiting = decisions.values().filter_map(|decision| match decision.outcome {
+        Err(Quiet::Waiting(at)) => Some(at),
+        _ => None,
+    });
+    waiting.min()
+}
+
+impl Decision {
+    /// It is announced here because we are elected, and not until somebody else does.
+    pub(super) fn is_ours(&self, own: &str) -> bool {
+        self.outcome.is_ok() && self.elected.as_ref().is_ok_and(|winner| &*winner.node == own)
+    }
 }
 
 #[cfg(test)]

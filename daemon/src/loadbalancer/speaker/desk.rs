@@ -1,35 +1,53 @@
-//! The loop: what changed is decided anew, and the announcer is told.
+//! The loop: what changed is decided anew, and the announcer is told, and then the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use compact_str::CompactString;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
 
+use super::account::{Account, Accountant, Books};
+use super::caution::{Bearing, Claimant};
+use super::company::{Company, Gathering};
 use super::conflicts::Conflicts;
-use super::decide::{Decision, Decisions, Quiet, Situation, decide, vips};
+use super::decide::{Decision, Decisions, Quiet, Situation, decide, next_try, vips};
+use super::holdings::Holdings;
 use super::interfaces;
+use super::record::Announced;
 use super::told::{Saying, Told};
 use super::words;
 use super::{Rules, SpeakerOptions, Surroundings};
 use crate::health::ProxyHealth;
+use crate::loadbalancer::announcer::conflict::Alarm;
 use crate::loadbalancer::announcer::{Announcer, Event};
+use crate::loadbalancer::election::{Arrival, Interfaces, Presence};
+use crate::loadbalancer::membership::{Departure, HandOver, NetworkInterface, State};
 use crate::metrics::SpeakerMetrics;
 use crate::model::ServiceKey;
 use crate::netlink::links::Links;
 use crate::retry::Retry;
 use crate::table::{Follower, Published, ServiceState};
 
+/// For so long at the most a daemon that ends goes on answering until its successors do: less than any `terminationGracePeriodSeconds`
+/// that leaves room for one at all.
+pub const HAND_OVER: Duration = Duration::from_secs(5);
+
 /// Pauses between attempts to start an announcer.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 const AGAIN_AT_LATEST: Duration = Duration::from_secs(30);
 /// While something about the announcer does not work, it is asked so often whether it still does not.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// What is written at the end, that nothing is held any more, is waited for so long.
+const LAST_WRITES: Duration = Duration::from_secs(1);
 
 /// Names of problems in `/healthz`.
 const ANNOUNCER: &str = "announcer";
 const CONFLICTS: &str = "VIPs";
+const MEMBERS: &str = "membership";
+const FENCE: &str = "announcing";
 
 pub(super) struct Desk {
     options: SpeakerOptions,
@@ -41,15 +59,30 @@ pub(super) struct Desk {
     metrics: Arc<SpeakerMetrics>,
     /// Services with VIPs.
     services: BTreeMap<ServiceKey, Arc<ServiceState>>,
+    company: Company,
+    field: Vec<super::field::Entrant>,
+    interfaces: Vec<NetworkInterface>,
     decisions: Decisions,
+    holdings: Holdings,
+    /// What an earlier life of this daemon held was taken up, or this one has told others of itself.
+    resumed: bool,
     told: Told,
     conflicts: Conflicts,
+    accountant: Accountant,
+    account: watch::Sender<Arc<Account>>,
     /// Only while there is something that could be announced.
     voice: Option<Voice>,
     retry: Retry,
     retry_at: Option<Instant>,
     /// When the announcer is asked for its troubles again.
     ask_at: Option<Instant>,
+    /// When it is decided anew although nothing was heard.
+    decide_at: Option<Instant>,
+    departure: Option<oneshot::Receiver<Departure>>,
+    /// While this daemon ends, for its VIPs.
+    leaving: Option<HandOver>,
+    /// As it was told last.
+    bearing: Bearing,
 }
 
 /// An announcer, and what it says.
@@ -64,19 +97,27 @@ enum Woken {
     Rules,
     Services(BTreeSet<ServiceKey>),
     Programmed,
+    Company,
     Links,
     Event(Event),
     Time,
     /// The announcer's thread has ended, which it never should.
     Lost,
+    Departure(Departure),
     /// Nobody is left who could say anything.
     End,
 }
 
 impl Desk {
-    pub(super) fn new(options: SpeakerOptions, surroundings: Surroundings) -> Self {
-        let Surroundings { rules, published, health, metrics } = surroundings;
-        Self {
+    pub(super) fn new(
+        options: SpeakerOptions,
+        surroundings: Surroundings,
+        departure: oneshot::Receiver<Departure>,
+    ) -> (Self, watch::Receiver<Arc<Account>>) {
+        let Surroundings { rules, cluster, published, health, metrics } = surroundings;
+        let (account, accounts) = watch::channel(Arc::new(Account { node: options.node.clone(), ..Account::default() }));
+        let desk = Self {
+            company: Company::new(options.node.clone(), cluster, options.port, options.membership),
             options,
             rules,
             follower: published.follow(|state| state.tenancy.is_some()),
@@ -85,42 +126,58 @@ impl Desk {
             health,
             metrics,
             services: BTreeMap::new(),
+            field: Vec::new(),
+            interfaces: Vec::new(),
             decisions: Decisions::new(),
+            holdings: Holdings::default(),
+            resumed: false,
             told: Told::default(),
             conflicts: Conflicts::default(),
+            accountant: Accountant::default(),
+            account,
             voice: None,
             retry: Retry::new(AGAIN_AFTER, AGAIN_AT_LATEST),
             retry_at: None,
             ask_at: None,
-        }
+            decide_at: None,
+            departure: Some(departure),
+            leaving: None,
+            bearing: Bearing::Free,
+        };
+        (desk, accounts)
     }
 
     pub(super) async fn run(mut self) {
         loop {
             match self.woken().await {
                 Woken::End => return,
-                Woken::Event(event) => self.hear(event),
+                Woken::Event(event) => self.hear(event).await,
                 Woken::Services(changed) => {
                     changed.into_iter().for_each(|key| self.look_up(key));
-                    self.decide();
+                    self.decide().await;
                 }
-                Woken::Rules | Woken::Programmed | Woken::Links => self.decide(),
-                Woken::Lost => self.lose(),
+                Woken::Rules | Woken::Programmed | Woken::Links | Woken::Company => self.decide().await,
+                Woken::Lost => self.lose().await,
+                Woken::Departure(Departure::Restart) => return self.company.depart(Departure::Restart).await,
+                Woken::Departure(Departure::Leave) => self.leave().await,
                 Woken::Time => {
                     let now = Instant::now();
-                    if self.retry_at.is_some_and(|at| at <= now) {
-                        self.retry_at = None;
-                        self.decide();
+                    if self.retry_at.take_if(|at| *at <= now).is_some() || self.decide_at.is_some_and(|at| at <= now) {
+                        self.decide().await;
                     }
                 }
+            }
+            if self.is_gone() {
+                return self.say_goodbye().await;
             }
             self.look_after();
         }
     }
 
     async fn woken(&mut self) -> Woken {
-        let next = [self.retry_at, self.ask_at, self.conflicts.next_end()].into_iter().flatten().min();
-        let waits = self.decisions.values().any(|decision| decision.outcome == Err(Quiet::Unprogrammed));
+        let deadline = self.leaving.as_ref().map(HandOver::deadline);
+        let next = [self.retry_at, self.ask_at, self.decide_at, self.conflicts.next_end(), deadline].into_iter().flatten().min();
+        let waits = self.decisions.values().any(|decision| decision.outcome == Err(Quiet::Unprogrammed)) || !self.is_ready();
         let (events, links) = match &mut self.voice {
             Some(Voice { events, links, .. }) => (Some(events), Some(links)),
             None => (None, None),
@@ -129,10 +186,21 @@ impl Desk {
             changed = self.rules.changed() => if changed.is_ok() { Woken::Rules } else { Woken::End },
             changed = self.follower.changed() => Woken::Services(changed),
             Ok(()) = self.programmed.changed(), if waits => Woken::Programmed,
+            () = self.company.changed() => Woken::Company,
             event = said(events) => event.map_or(Woken::Lost, Woken::Event),
             Ok(()) = moved(links) => Woken::Links,
+            departure = asked(self.departure.as_mut()) => {
+                self.departure = None;
+                // Whoever could ask is gone, and has cancelled us.
+                departure.map_or(Woken::End, Woken::Departure)
+            }
             () = until(next) => Woken::Time,
         }
+    }
+
+    /// The kernel has what this node serves. Before that nobody is told that it could announce.
+    fn is_ready(&self) -> bool {
+        self.health.look().updated.is_some()
     }
 
     /// What the sync loop says of a Service now.
@@ -143,14 +211,17 @@ impl Desk {
         }
     }
 
-    fn decide(&mut self) {
+    async fn decide(&mut self) {
+        let now = Instant::now();
+        self.decide_at = None;
         let rules = self.rules.borrow_and_update().clone();
-        if !rules.announce_something() {
+        if !self.company.follow(&rules, now).await {
             if self.voice.take().is_some() {
-                tracing::info!("nothing is announced: there is no pool or no L2Advertisement any more");
+                tracing::info!("nothing is announced: there is no pool, or no L2Advertisement that selects this node, any more");
             }
             (self.retry_at, self.ask_at) = (None, None);
-            self.put_in_force(Decisions::new());
+            (self.field, self.interfaces) = (Vec::new(), Vec::new());
+            self.put_in_force(Decisions::new(), &rules, now);
             return;
         }
         if self.voice.is_none() && self.retry_at.is_none() {
@@ -158,16 +229,54 @@ impl Desk {
         }
         let Some(voice) = &mut self.voice else { return };
         let links = voice.links.borrow_and_update().clone();
+        self.interfaces = interfaces::candidates(&links, &self.options.announcer.exclusions);
+        self.holdings.expire(now);
+        self.resume(now);
+        let own = self.options.node.clone();
+        let ours = |vip| self.decisions.get(&vip).is_some_and(|decision| decision.is_ours(&own));
+        let disputed = self.company.look_at_disputes(ours, now);
+        let presence = if self.leaving.is_some() { Presence::Leaving } else { Presence::Present };
+        let facts = self.holdings.facts(self.interfaces.clone());
+        let Gathering { field, settled, bearing, first_taking, next } = self.company.gather(&rules, facts, presence, now);
         let decisions = decide(&Situation {
-            node: &self.options.node,
             class: self.options.class.as_deref(),
+            options: self.options.election,
             rules: &rules,
             services: &self.services,
-            interfaces: &interfaces::candidates(&links, &self.options.announcer.exclusions),
+            field: &field,
+            settled,
+            bearing: &bearing,
+            ceded: &|vip| self.company.ceded(vip),
+            first_taking,
             programmed: *self.programmed.borrow_and_update(),
-            held: &self.decisions,
+            before: &self.decisions,
         });
-        self.put_in_force(decisions);
+        self.field = field;
+        self.decide_at = [next, disputed, next_try(&decisions), self.holdings.next_expiry()].into_iter().flatten().min();
+        self.bear(bearing);
+        self.put_in_force(decisions, &rules, now);
+        // A daemon that starts tells nothing before it knows what the others hold: until then they go by what it told last.
+        if self.company.has_told() || (self.company.view().settled && self.is_ready()) {
+            self.resumed = true;
+            self.tell().await;
+        }
+        if let Some(leaving) = &mut self.leaving {
+            leaving.observe(&*self.company.view().members);
+        }
+    }
+
+    /// Takes up what an earlier life of this daemon held, as the others remember it.
+    fn resume(&mut self, now: Instant) {
+        let Some(remembered) = self.company.view().remembered.clone().filter(|_| !self.resumed) else { return };
+        self.resumed = true;
+        if !remembered.holds.is_empty() {
+            tracing::info!(vips = remembered.holds.len(), "taking up the VIPs that this node held before its daemon was restarted");
+            self.holdings.resume(&remembered, now);
+        }
+    }
+
+    async fn tell(&mut self) {
+        self.company.tell(self.holdings.told(self.interfaces.clone())).await;
     }
 
     fn start(&mut self) {
@@ -188,50 +297,169 @@ impl Desk {
         }
     }
 
-    fn lose(&mut self) {
+    async fn lose(&mut self) {
         tracing::error!("the announcer has died, so nothing is announced until there is another");
         self.voice = None;
         self.health.problem(ANNOUNCER, Some("it has died".to_owned()));
-        self.retry_at = Some(Instant::now() + self.retry.next());
-        self.put_in_force(Decisions::new());
+        let now = Instant::now();
+        self.retry_at = Some(now + self.retry.next());
+        let rules = self.rules.borrow().clone();
+        self.put_in_force(Decisions::new(), &rules, now);
+        self.interfaces.clear();
+        self.tell().await;
     }
 
-    fn put_in_force(&mut self, decisions: Decisions) {
-        let sayings = self.told.decided(&self.options.node, &decisions);
-        let (before, now) = (vips(&self.decisions), vips(&decisions));
-        if let Some(voice) = self.voice.as_ref().filter(|_| before != now) {
-            voice.announcer.set(now);
+    fn put_in_force(&mut self, decisions: Decisions, rules: &Rules, now: Instant) {
+        let own = &self.options.node;
+        // One of those that live speaks for all of them.
+        let first = self.field.iter().filter(|entrant| entrant.is_present()).map(|entrant| &entrant.node.name).min();
+        let sayings = self.told.decided(own, first.is_none_or(|first| first == own), &decisions);
+        let (before, wanted) = (vips(&self.decisions), vips(&decisions));
+        if let Some(voice) = self.voice.as_ref().filter(|_| before != wanted) {
+            voice.announcer.set(wanted);
         }
-        self.metrics.announced(&self.options.node, &told_by_metrics(&self.decisions), &told_by_metrics(&decisions));
+        self.metrics.announced(own, &told_by_metrics(&self.decisions), &told_by_metrics(&decisions));
+        let complete = self.is_ready();
+        self.holdings.follow(&decisions, complete, now);
         self.decisions = decisions;
-        self.say(sayings);
+        if let Some(record) = self.company.record().filter(|_| complete) {
+            record.announced(Announced { namespace: rules.namespace.clone(), services: by_service(&self.decisions) });
+        }
+        self.company.note(!self.holdings.is_empty());
+        // Who ends has nothing to say any more of what it does not announce.
+        if self.leaving.is_none() {
+            self.say(sayings);
+        }
+        self.keep_account();
     }
 
-    fn hear(&mut self, event: Event) {
+    fn keep_account(&mut self) {
+        let account = self.accountant.account(
+            &Books {
+                node: &self.options.node,
+                decisions: &self.decisions,
+                field: &self.field,
+                members: &self.company.view().members,
+                holdings: &self.holdings,
+                announcer: self.voice.as_ref().map(|voice| &*voice.announcer),
+            },
+            Timestamp::now(),
+        );
+        self.account.send_if_modified(|known| {
+            let news = **known != account;
+            if news {
+                *known = Arc::new(account);
+            }
+            news
+        });
+    }
+
+    async fn hear(&mut self, event: Event) {
         let node = self.options.node.clone();
         let sayings = match event {
             Event::Announced { address, interfaces, after } => {
                 tracing::info!(vip = %address, interfaces = interfaces.join(","), after_ms = after.as_millis(), "announced");
-                self.metrics.took(after);
-                self.of(address).map(|decision| self.told.announced(address, &node, &decision)).unwrap_or_default()
+                self.holdings.was_heard(address);
+                let decision = self.of(address);
+                self.took(decision.as_ref(), address, after);
+                decision.map(|decision| self.told.announced(address, &node, &decision)).unwrap_or_default()
             }
             Event::Silent(address) => {
+                self.holdings.was_silenced(address);
                 self.of(address).map(|decision| self.told.unheard(address, &node, &decision)).unwrap_or_default()
             }
-            Event::Conflict(alarm) => {
-                self.metrics.conflict(alarm.claim.address, alarm.times);
-                let word = words::conflict(&alarm);
-                let tenants = self.of(alarm.claim.address).map(|decision| decision.tenants).unwrap_or_default();
-                self.conflicts.heard(alarm.claim, Instant::now());
-                tenants.into_keys().map(|service| (service, word.clone())).collect()
-            }
+            Event::Conflict(alarm) => return self.hear_claim(alarm).await,
         };
         self.say(sayings);
+        self.tell().await;
+        self.keep_account();
+    }
+
+    /// How long it took: since the decision, and since whoever had it was found to be gone.
+    fn took(&self, decision: Option<&Decision>, vip: IpAddr, after: Duration) {
+        self.metrics.took(after);
+        let Some(decision) = decision else { return };
+        let gone = self.field.iter().filter(|entrant| entrant.holds(vip).is_some()).filter_map(|entrant| match entrant.state? {
+            State::Gone { since, .. } => Some(since.elapsed()),
+            _ => None,
+        });
+        let inherited = decision.arrival == Arrival::Inherited;
+        self.metrics.arrived(inherited, gone.min().filter(|_| inherited));
+    }
+
+    async fn hear_claim(&mut self, alarm: Alarm) {
+        let Alarm { claim, times } = &alarm;
+        match self.company.claimed(claim) {
+            Claimant::Member(name) => {
+                tracing::debug!(vip = %claim.address, member = %name, "another announcer claims it");
+                self.decide().await;
+            }
+            Claimant::Stranger => {
+                self.metrics.conflict(claim.address, *times);
+                let word = words::conflict(&alarm);
+                let tenants = self.of(claim.address).map(|decision| decision.tenants).unwrap_or_default();
+                self.conflicts.heard(alarm.claim, Instant::now());
+                self.say(tenants.into_keys().map(|service| (service, word.clone())).collect());
+            }
+        }
     }
 
     /// What was decided of a VIP that is announced here.
     fn of(&self, address: IpAddr) -> Option<Decision> {
         self.decisions.get(&address).filter(|decision| decision.outcome.is_ok()).cloned()
+    }
+
+    /// This daemon ends: its VIPs go to others, and are answered for here until they are there.
+    async fn leave(&mut self) {
+        self.company.depart(Departure::Leave).await;
+        self.leaving = Some(HandOver::new([], Instant::now(), HAND_OVER));
+        self.decide().await;
+        let moving: Vec<IpAddr> = vips(&self.decisions).into_iter().map(|vip| vip.address).collect();
+        if !moving.is_empty() {
+            tracing::info!(vips = moving.len(), "handing over the VIPs of this node before its daemon ends");
+        }
+        self.leaving = Some(HandOver::new(moving, Instant::now(), HAND_OVER));
+    }
+
+    /// Everything is handed over, or it has taken too long.
+    fn is_gone(&self) -> bool {
+        let Some(leaving) = &self.leaving else { return false };
+        let over = leaving.is_over(Instant::now()) || self.holdings.is_empty();
+        if over && leaving.waiting().len() > 0 && !self.holdings.is_empty() {
+            let left: Vec<String> = leaving.waiting().map(|vip| vip.to_string()).collect();
+            tracing::warn!("ending although nobody has taken over {}", left.join(", "));
+        }
+        over
+    }
+
+    /// Nobody answers here any more, and what is written says so.
+    async fn say_goodbye(mut self) {
+        self.voice = None;
+        let Some(record) = self.company.record().cloned() else { return };
+        let namespace = self.rules.borrow().namespace.clone();
+        record.announced(Announced { namespace, services: BTreeMap::new() });
+        self.company.note(false);
+        if tokio::time::timeout(LAST_WRITES, record.settled()).await.is_err() {
+            tracing::debug!("not everything was written before the end");
+        }
+    }
+
+    /// What keeps this node from announcing at all, each time once.
+    fn bear(&mut self, bearing: Bearing) {
+        if self.bearing == bearing {
+            return;
+        }
+        let problem = match &bearing {
+            Bearing::Free => None,
+            Bearing::Withdrawn => Some(Quiet::Withdrawn.to_string()),
+            Bearing::Yielding(rival) => Some(format!("node {rival:?} lives although it is not heard, and hears more of the others")),
+        };
+        match &problem {
+            Some(problem) => tracing::warn!("no VIP is announced here: {problem}"),
+            None => tracing::info!("VIPs may be announced here again"),
+        }
+        self.health.problem(FENCE, problem.map(|problem| format!("no VIP is announced here: {problem}")));
+        self.bearing = bearing;
     }
 
     /// Problems that come and go by themselves.
@@ -241,6 +469,8 @@ impl Desk {
         let is_announced = |address| decisions.get(&address).is_some_and(|decision| decision.outcome.is_ok());
         self.conflicts.retain(is_announced, now);
         self.health.problem(CONFLICTS, self.conflicts.problem());
+        self.health.problem(MEMBERS, self.company.problem());
+        self.metrics.members(self.company.handle(), &self.company.view().members);
         if let Some(voice) = &self.voice {
             let troubles = voice.announcer.troubles();
             self.ask_at = (!troubles.is_empty()).then(|| now + ASK_AGAIN);
@@ -258,6 +488,10 @@ impl Desk {
             } else {
                 tracing::info!(object = %service, reason, "{}", word.text);
             }
+            if let Some(record) = self.company.record() {
+                let tenancy = self.services.get(&service).and_then(|state| state.tenancy.as_ref());
+                record.say(&service, tenancy.map_or("", |tenancy| &tenancy.uid), &word);
+            }
         }
     }
 }
@@ -266,8 +500,10 @@ impl Drop for Desk {
     /// A daemon that is built anew tells of its own troubles.
     fn drop(&mut self) {
         self.metrics.announced(&self.options.node, &told_by_metrics(&self.decisions), &BTreeSet::new());
-        self.health.problem(ANNOUNCER, None);
-        self.health.problem(CONFLICTS, None);
+        self.metrics.members(None, &[]);
+        for problem in [ANNOUNCER, CONFLICTS, MEMBERS, FENCE] {
+            self.health.problem(problem, None);
+        }
     }
 }
 
@@ -275,6 +511,21 @@ impl Drop for Desk {
 fn told_by_metrics(decisions: &Decisions) -> BTreeSet<(String, IpAddr)> {
     let announced = decisions.iter().filter(|(_, decision)| decision.outcome.is_ok());
     announced.flat_map(|(vip, decision)| decision.tenants.keys().map(|service| (service.to_string(), *vip))).collect()
+}
+
+/// The same, as ServiceL2Statuses have it.
+fn by_service(decisions: &Decisions) -> BTreeMap<ServiceKey, BTreeSet<CompactString>> {
+    let mut services: BTreeMap<ServiceKey, BTreeSet<CompactString>> = BTreeMap::new();
+    for decision in decisions.values() {
+        let Ok(interfaces) = &decision.outcome else { continue };
+        for service in decision.tenants.keys() {
+            let on = services.entry(service.clone()).or_default();
+            if let Interfaces::Only(names) = interfaces {
+                on.extend(names.iter().cloned());
+            }
+        }
+    }
+    services
 }
 
 async fn said(events: Option<&mut mpsc::Receiver<Event>>) -> Option<Event> {
@@ -287,6 +538,13 @@ async fn said(events: Option<&mut mpsc::Receiver<Event>>) -> Option<Event> {
 async fn moved(links: Option<&mut watch::Receiver<Arc<Links>>>) -> Result<(), watch::error::RecvError> {
     match links {
         Some(links) => links.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn asked(departure: Option<&mut oneshot::Receiver<Departure>>) -> Option<Departure> {
+    match departure {
+        Some(departure) => departure.await.ok(),
         None => std::future::pending().await,
     }
 }

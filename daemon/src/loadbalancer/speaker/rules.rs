@@ -7,17 +7,19 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::watch;
 
 use crate::model::load_balancer::{AddressPool, Advertisement, Home, PeerNode};
-use crate::model::{Held, ObjectKey, Problem};
+use crate::model::{Held, Labels, ObjectKey, Problem};
 use crate::source::{Change, Kind, Object};
 
 /// Pools, advertisements and our Node as they count now. Nothing counts before pools and advertisements were listed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rules {
+    /// The namespace that counts, once it is known.
+    pub namespace: Option<Arc<str>>,
     /// Those of the namespace that counts, by name, each in its last version without [`AddressPool::problems`].
     pub pools: Vec<Arc<AddressPool>>,
     /// The same of advertisements.
     pub advertisements: Vec<Arc<Advertisement>>,
-    /// Our Node, as far as there is an object of it.
+    /// Our Node, as far as a directory of manifests has it.
     pub node: Option<Arc<PeerNode>>,
 }
 
@@ -45,6 +47,15 @@ impl Rules {
     #[must_use]
     pub fn announce_something(&self) -> bool {
         !self.pools.is_empty() && !self.advertisements.is_empty()
+    }
+
+    /// A node with these labels may announce something: an advertisement that has a pool selects it.
+    #[must_use]
+    pub fn may_announce(&self, node: &Labels) -> bool {
+        let has_pool = |advertisement: &Advertisement| {
+            self.pools.iter().any(|pool| advertisement.selects_pool(pool.key.name(), &pool.labels))
+        };
+        self.advertisements.iter().any(|advertisement| advertisement.selects_node(node) && has_pool(advertisement))
     }
 
     /// The pool that an address is from.
@@ -136,7 +147,7 @@ impl Objects {
         let advertisements = self.advertisements.values().filter(|ad| usable(&ad.problems) && counts(&ad.key));
         let mut advertisements: Vec<_> = advertisements.cloned().collect();
         advertisements.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        Rules { pools, advertisements, node: self.node.clone() }
+        Rules { namespace: self.namespace.clone(), pools, advertisements, node: self.node.clone() }
     }
 
     /// As the controller finds it. Where it cannot be told whose pools count, none does; the controller says so.

@@ -20,20 +20,20 @@ pub(super) struct Told {
 pub(super) type Saying = (ServiceKey, Word);
 
 impl Told {
-    /// It was decided so: what has to be said now.
-    pub(super) fn decided(&mut self, node: &str, decisions: &Decisions) -> Vec<Saying> {
+    /// It was decided so: what has to be said now. Of what nobody announces only the `spokesman` speaks, or every node would.
+    pub(super) fn decided(&mut self, node: &str, is_spokesman: bool, decisions: &Decisions) -> Vec<Saying> {
         let here: BTreeSet<&ServiceKey> =
             decisions.values().filter(|decision| decision.outcome.is_ok()).flat_map(|decision| decision.tenants.keys()).collect();
         self.assigned.retain(|service| here.contains(service));
         let mut before = std::mem::take(&mut self.silent);
         let mut sayings = Vec::new();
-        for (&vip, Decision { tenants, outcome }) in decisions {
+        for (&vip, Decision { tenants, outcome, .. }) in decisions {
             for service in tenants.keys() {
                 let known = before.remove(&(vip, service.clone()));
                 let word = match outcome {
                     // What the announcer said of it stays said until it announces.
                     Ok(_) => known.clone().filter(|word| *word == words::unheard(vip, node)),
-                    Err(quiet) => words::quiet(vip, node, quiet),
+                    Err(quiet) => words::quiet(vip, node, quiet).filter(|_| is_spokesman),
                 };
                 if let Some(word) = word {
                     if known.as_ref() != Some(&word) {

@@ -8,11 +8,13 @@ use crate::loadbalancer::election::{Exclusion, Silence};
 
 /// Something to say about a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Word {
+pub struct Word {
     /// As Events have it.
-    pub(super) reason: &'static str,
-    pub(super) is_warning: bool,
-    pub(super) text: String,
+    pub reason: &'static str,
+    /// Somebody should look at it.
+    pub is_warning: bool,
+    /// For a person.
+    pub text: String,
 }
 
 /// MetalLB's, to the letter.
@@ -42,17 +44,24 @@ pub(super) fn unheard(vip: IpAddr, node: &str) -> Word {
 pub(super) fn quiet(vip: IpAddr, node: &str, quiet: &Quiet) -> Option<Word> {
     let (reason, is_warning, text) = match quiet {
         // The controller says that (`NotAdvertised`), where there is no node to say anything, too.
-        Quiet::Unprogrammed | Quiet::Nobody(Silence::NoAdvertisement) => return None,
+        Quiet::Nobody(Silence::NoAdvertisement) => return None,
+        Quiet::Unprogrammed | Quiet::Elsewhere(_) | Quiet::Unsettled | Quiet::Waiting(_) => return None,
+        // The log and `/healthz` say that: it is of this node, and not of the Service, which others announce.
+        Quiet::CutOff | Quiet::Withdrawn | Quiet::Yielded(_) => return None,
         // Most often that is how a Service begins.
         Quiet::Nobody(silence @ Silence::NoEndpoints) => {
             let text = format!("nobody announces {vip}: {silence}; it is announced as soon as one is ready");
             ("NoReadyEndpoints", false, text)
         }
         Quiet::Nobody(silence) => ("NoEligibleNode", true, format!("nobody announces {vip}: {silence}")),
-        Quiet::Unable(Exclusion::NoInterface) => return Some(no_interface(vip, node)),
-        Quiet::Unable(exclusion) => {
-            let text = format!("nobody announces {vip}: of node \"{node}\", {exclusion}{}", next_step(exclusion));
-            ("NoEligibleNode", true, text)
+        Quiet::Unable(named, 0) if matches!(&named[..], [(_, Exclusion::NoInterface)]) => return Some(no_interface(vip, node)),
+        Quiet::Unable(named, more) => {
+            let each = named.iter().map(|(name, why)| format!("of node \"{name}\", {why}{}", next_step(why)));
+            let mut each: Vec<String> = each.collect();
+            if *more > 0 {
+                each.push(format!("and {more} more, which `sheave get vips -o wide` names"));
+            }
+            ("NoEligibleNode", true, format!("nobody announces {vip}: {}", each.join("; ")))
         }
     };
     Some(Word { reason, is_warning, text })

@@ -81,6 +81,14 @@ impl Health {
         self.lock().stream(stream);
     }
 
+    /// It is not watched any more.
+    pub(super) fn unregister(&self, stream: &'static str) {
+        let mut inner = self.lock();
+        inner.streams.remove(stream);
+        inner.held_up.remove(stream);
+        inner.end_outages();
+    }
+
     pub(super) fn listed(&self, stream: &'static str) {
         self.lock().stream(stream).lists += 1;
     }

@@ -60,6 +60,13 @@ impl KubeSource {
         Self { options, watches, servers, health: Arc::default() }
     }
 
+    /// The same, which tells a health how its watches are doing that others of this process tell, too: an outage of the server is one
+    /// for all of them.
+    #[must_use]
+    pub fn telling(self, health: Arc<Health>) -> Self {
+        Self { health, ..self }
+    }
+
     /// How the watches are doing; stays valid while they run.
     #[must_use]
     pub fn health(&self) -> Arc<Health> {
@@ -70,7 +77,9 @@ impl KubeSource {
     /// A full channel holds up the streams, and nothing is lost.
     pub async fn run(self, changes: Sender<Change>, cancel: CancellationToken) {
         let mut watchers = JoinSet::new();
-        for resource in self.watches.resources(&self.options) {
+        let resources = self.watches.resources(&self.options);
+        let streams: Vec<_> = resources.iter().map(|resource| resource.stream).collect();
+        for resource in resources {
             let watcher =
                 Watcher::new(resource, self.servers.clone(), self.health.clone(), changes.clone(), self.options.timing.clone());
             // Who gives addresses away must know what was given a moment ago, by whoever did so before.
@@ -84,5 +93,7 @@ impl KubeSource {
             // One stream that stands still for ever would be worse than none: the loop sees the end of all, and so does the operator.
             tracing::error!(%error, "a watch has died");
         }
+        watchers.shutdown().await;
+        streams.into_iter().for_each(|stream| self.health.unregister(stream));
     }
 }

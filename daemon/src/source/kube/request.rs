@@ -66,10 +66,12 @@ pub enum RequestError {
         reason: String,
     },
     /// Nothing came. The request may have been carried out all the same.
-    #[error("{request}: no answer within {} s", PATIENCE.as_secs())]
+    #[error("{request}: no answer within {} s", after.as_secs_f64())]
     Silent {
         /// Method and path.
         request: String,
+        /// How long was waited.
+        after: Duration,
     },
 }
 
@@ -84,6 +86,12 @@ impl ApiRequest {
     #[must_use]
     pub fn post(path: impl Into<String>, object: &Value) -> Self {
         Self { method: Method::POST, ..Self::get(path).with(object) }
+    }
+
+    /// Takes an object away.
+    #[must_use]
+    pub fn delete(path: impl Into<String>) -> Self {
+        Self { method: Method::DELETE, ..Self::get(path) }
     }
 
     /// Replaces an object, or its status; with the `resourceVersion` in it, only that version.
@@ -115,6 +123,14 @@ impl ApiServers {
     /// # Errors
     /// Anything but a success.
     pub async fn ask(&self, request: ApiRequest) -> Result<Value, RequestError> {
+        self.ask_within(request, PATIENCE).await
+    }
+
+    /// The same for somebody who has less time, or more.
+    ///
+    /// # Errors
+    /// Anything but a success.
+    pub async fn ask_within(&self, request: ApiRequest, patience: Duration) -> Result<Value, RequestError> {
         let (place, server) = self.current();
         let shown = request.shown();
         let failed = |reason: String| RequestError::Failed { request: shown.clone(), reason };
@@ -122,7 +138,7 @@ impl ApiServers {
         let built = http::Request::builder().method(method).uri(path).header(http::header::CONTENT_TYPE, content_type).body(body);
         let built = built.map_err(|error| failed(error.to_string()))?;
         // The client would log an ERROR for every failed attempt.
-        match timeout(PATIENCE, server.client.request::<Value>(built).with_subscriber(NoSubscriber::new())).await {
+        match timeout(patience, server.client.request::<Value>(built).with_subscriber(NoSubscriber::new())).await {
             Ok(Ok(object)) => Ok(object),
             Ok(Err(kube::Error::Api(status))) => {
                 let (code, reason, message) = (status.code, status.reason, status.message);
@@ -138,7 +154,7 @@ impl ApiServers {
             }
             Err(_) => {
                 self.give_up_on(place);
-                Err(RequestError::Silent { request: shown })
+                Err(RequestError::Silent { request: shown, after: patience })
             }
         }
     }

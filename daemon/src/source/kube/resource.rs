@@ -30,7 +30,11 @@ pub(super) enum Absence {
     /// A server of an older version, which has none of it.
     Older,
     /// Its CustomResourceDefinition is not installed, or not any more, and may be at any time.
-    NotInstalled,
+    NotInstalled {
+        /// Objects that were there are taken for gone, once the server has said so twice. Otherwise they stay until there is a list
+        /// again: who deletes definitions (`helm uninstall metallb` does) must not silence what is announced.
+        is_end: bool,
+    },
 }
 
 /// Which objects of a cluster are watched, and for whom.
@@ -41,6 +45,8 @@ pub enum Watches {
     ServiceProxy,
     /// What tells a node whether it may announce addresses, and which: pools and L2Advertisements.
     Announcer,
+    /// Our own Node as a candidate for announcing: where advertisements select by labels.
+    OwnPeer,
     /// All Nodes: what a node that may announce has to know of the others. For such nodes alone: a Node changes every five minutes at
     /// least, and 5,000 of them that watch each other would make the server send 83,000 events a second.
     Peers,
@@ -74,10 +80,14 @@ impl Watches {
         };
         match self {
             Self::ServiceProxy => service_proxy(options).into(),
-            Self::Announcer => metallb(options).into(),
+            Self::Announcer => metallb(options, false).into(),
+            Self::OwnPeer => vec![Resource {
+                fields: format!("metadata.name={}", options.node_name),
+                ..everyones(Kind::Peer, "own-peer", "/api/v1/nodes")
+            }],
             Self::Peers => vec![everyones(Kind::Peer, "peers", "/api/v1/nodes")],
             Self::Controller => {
-                let [pools, advertisements] = metallb(options);
+                let [pools, advertisements] = metallb(options, true);
                 vec![
                     pools,
                     advertisements,
@@ -92,7 +102,7 @@ impl Watches {
 
 /// MetalLB's own objects: of one namespace, where it is given. Else all of them, since in which namespace they are is only seen so; this
 /// takes leave to list and watch them in the whole cluster (docs/decisions/metallb-namespace.md).
-fn metallb(options: &KubeOptions) -> [Resource; 2] {
+fn metallb(options: &KubeOptions, is_end: bool) -> [Resource; 2] {
     let resource = |kind, stream: &'static str| Resource {
         kind,
         stream,
@@ -103,7 +113,7 @@ fn metallb(options: &KubeOptions) -> [Resource; 2] {
         labels: "",
         fields: String::new(),
         page: 500,
-        absence: Absence::NotInstalled,
+        absence: Absence::NotInstalled { is_end },
     };
     [resource(Kind::AddressPool, "ipaddresspools"), resource(Kind::Advertisement, "l2advertisements")]
 }
@@ -278,6 +288,7 @@ mod tests {
         let given = ["ipaddresspools", "l2advertisements"].map(|kind| format!("{group}/namespaces/lb/{kind}"));
         assert_eq!(asked(Watches::Announcer, Some("lb")), given);
         assert_eq!(asked(Watches::Peers, None), ["/api/v1/nodes"]);
+        assert_eq!(asked(Watches::OwnPeer, None), ["/api/v1/nodes?fieldSelector=metadata.name%3Dn"]);
         let core = ["nodes", "namespaces", "services"].map(|kind| format!("/api/v1/{kind}"));
         assert_eq!(asked(Watches::Controller, None), [&everywhere[..], &core].concat());
         assert_eq!(asked(Watches::Controller, Some("lb")), [&given[..], &core].concat());

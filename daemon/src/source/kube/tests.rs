@@ -545,6 +545,24 @@ async fn pools_that_were_there_are_not_believed_to_be_gone_at_the_first_word() {
     assert_eq!(told, ["WARN", "WARN", "INFO"].map(|level| Some(level.to_owned())));
 }
 
+/// `helm uninstall metallb` deletes the definitions.
+#[tokio::test]
+async fn pools_of_an_announcer_stay_when_their_definition_is_gone() {
+    let (log, _guard) = Log::capture();
+    let server = Server::start([
+        (STREAMING, stream([event("ADDED", pool("a", 3)), end_of_list(9)], End::Clean)),
+        ("resourceVersion=9", not_installed()),
+        (STREAMING, not_installed()),
+        (STREAMING, not_installed()),
+        (STREAMING, stream([event("ADDED", pool("b", 12)), end_of_list(13)], End::Hold)),
+    ])
+    .await;
+    let mut watch = Watch::among(Watches::Announcer, Kind::AddressPool, options(&[&server.url])).await;
+    watch.tells("listing +metallb-system/a listed @9 listing +metallb-system/b listed @13").await;
+    let told = log.lines().into_iter().filter(|line| line.contains("has no ipaddresspools any more")).count();
+    assert_eq!(told, 1);
+}
+
 #[tokio::test]
 async fn what_makes_no_sense_is_named_and_the_stream_goes_on() {
     let (log, _guard) = Log::capture();

@@ -5,7 +5,7 @@ use std::{
     io::{self, ErrorKind, Read as _},
     mem::size_of,
     os::fd::{AsRawFd, RawFd},
-    time::Instant,
+    time::{Duration, Instant, SystemTime},
 };
 
 /// An `AF_PACKET` socket on one interface: every frame that arrives, none that leaves.
@@ -13,17 +13,17 @@ use std::{
 /// Frames keep their `virtio_net_hdr` (`PACKET_VNET_HDR`, packet(7)): within one machine, checksums are not computed and TCP
 /// segments are not cut to size, and the header says so. Sent on without it, every such frame would be damaged or too long.
 #[derive(Debug)]
-pub(super) struct PacketSocket(Socket);
+pub(crate) struct PacketSocket(Socket);
 
 /// `struct virtio_net_hdr`, `include/uapi/linux/virtio_net.h`.
 const VNET_HEADER: usize = 10;
 
 impl PacketSocket {
     /// A frame of the greatest length, with its header: 64 KiB of segmentation offload, Ethernet and VLAN headers.
-    pub(super) const LONGEST: usize = VNET_HEADER + 65_536 + 18;
+    pub(crate) const LONGEST: usize = VNET_HEADER + 65_536 + 18;
 
     /// Opens the interface with this index in the calling thread's namespace.
-    pub(super) fn open(interface: u32) -> io::Result<Self> {
+    pub(crate) fn open(interface: u32) -> io::Result<Self> {
         // Without a protocol at first: nothing is received before the socket is bound to its one interface.
         let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking(), Some(Protocol::from(0)))?;
         set(&socket, libc::PACKET_VNET_HDR, &1_i32)?;
@@ -48,7 +48,7 @@ impl PacketSocket {
     }
 
     /// Takes the next frame, with its header; `None` if there is none now.
-    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match (&self.0).read(buffer) {
             Ok(length) if length >= VNET_HEADER => Ok(Some(length)),
             Ok(_) => Ok(None),
@@ -60,13 +60,35 @@ impl PacketSocket {
         }
     }
 
+    /// When the kernel got the frame that was received last: however late the caller came to read it. The first call switches the
+    /// stamps on, and fails if nothing was received before.
+    pub(crate) fn received_at(&self) -> io::Result<Instant> {
+        // SAFETY: all fields of a timespec may be zero.
+        let mut stamp: libc::timespec = unsafe { std::mem::zeroed() };
+        // SAFETY: the kernel writes a timespec, which outlives the call.
+        if unsafe { libc::ioctl(self.0.as_raw_fd(), SIOCGSTAMPNS, &raw mut stamp) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let seconds = u64::try_from(stamp.tv_sec).unwrap_or_default();
+        let stamp = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) + nanoseconds(stamp.tv_nsec);
+        // The stamp is of the wall clock; its age is the same by both.
+        let age = SystemTime::now().duration_since(stamp).unwrap_or_default();
+        let now = Instant::now();
+        Ok(now.checked_sub(age).unwrap_or(now))
+    }
+
     /// Sends a frame as it was received.
-    pub(super) fn send(&self, frame: &[u8]) -> io::Result<usize> {
+    pub(crate) fn send(&self, frame: &[u8]) -> io::Result<usize> {
         self.0.send(frame)
     }
 
+    /// Sends an Ethernet frame that has nothing left to compute.
+    pub(crate) fn send_ethernet(&self, frame: &[u8]) -> io::Result<usize> {
+        self.0.send(&[&[0; VNET_HEADER], frame].concat())
+    }
+
     /// The Ethernet frame behind the header.
-    pub(super) fn ethernet(frame: &[u8]) -> &[u8] {
+    pub(crate) fn ethernet(frame: &[u8]) -> &[u8] {
         frame.get(VNET_HEADER..).unwrap_or_default()
     }
 }
@@ -78,7 +100,7 @@ impl AsRawFd for PacketSocket {
 }
 
 /// Waits until one of the descriptors can be read, or until an instant. The precision is the clock's, not the millisecond's.
-pub(super) fn wait<const N: usize>(descriptors: [RawFd; N], until: Option<Instant>) -> io::Result<[bool; N]> {
+pub(crate) fn wait<const N: usize>(descriptors: [RawFd; N], until: Option<Instant>) -> io::Result<[bool; N]> {
     let mut polled = descriptors.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
     let limit = until.map(|until| {
         let left = until.saturating_duration_since(Instant::now());
@@ -97,6 +119,12 @@ pub(super) fn wait<const N: usize>(descriptors: [RawFd; N], until: Option<Instan
     Ok(polled.map(|entry| entry.revents != 0))
 }
 
+fn nanoseconds(count: libc::c_long) -> Duration {
+    Duration::from_nanos(u64::try_from(count).unwrap_or_default())
+}
+
+/// The stamp of the last packet, `include/uapi/linux/sockios.h`; on 64 bits its timespec is libc's.
+const SIOCGSTAMPNS: libc::c_ulong = 0x8907;
 /// `PACKET_MR_PROMISC` in the width the structure wants: frames for anyone are carried.
 const PROMISCUOUS: libc::c_ushort = 1;
 /// `AF_PACKET` in the width the structure wants.
