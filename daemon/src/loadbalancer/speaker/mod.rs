@@ -23,6 +23,7 @@ mod holdings;
 mod interfaces;
 mod members;
 mod peers;
+mod probing;
 pub mod record;
 mod rivals;
 mod rules;
