@@ -64,7 +64,7 @@ pub struct LanOptions {
 pub struct Lan {
     // Fields drop in order: daemons end before their network does.
     daemons: Vec<Option<Daemon>>,
-    controllers: Vec<Daemon>,
+    controllers: Vec<(Daemon, daemon::Home)>,
     api: ApiServer,
     recorder: Recorder,
     options: LanOptions,
@@ -228,13 +228,13 @@ impl Lan {
         Ok(())
     }
 
-    /// A pool of these addresses, an L2Advertisement for it on every node, and the Service `web` that has them all, on [`PORT`]. Its
+    /// A pool `lan` of these addresses, an L2Advertisement `lan` for it on every node, and the Service `web` that has them all, on [`PORT`]. Its
     /// pod is on the worker.
     ///
     /// # Errors
     /// As [`apply`](Self::apply).
     pub fn publish(&self, vips: &[IpAddr]) -> anyhow::Result<()> {
-        self.apply([pool("lan", vips), advertisement("all", &serde_json::json!({}))])?;
+        self.apply([pool("lan", vips), advertisement("lan", &serde_json::json!({ "ipAddressPools": ["lan"] }))])?;
         let service = vips.iter().fold(Service::new("web"), |service, vip| service.vip(*vip));
         self.apply(service.endpoint(&self.echo, None).documents())
     }
@@ -268,7 +268,7 @@ impl Lan {
         (0..self.size()).try_for_each(|number| self.start(number))
     }
 
-    /// Starts another `sheave controller`, on the network of the API server: in the namespace of the worker it would not reach it.
+    /// Starts another `sheave controller`, on a machine of its own beside the API server.
     ///
     /// # Errors
     /// If it is not built.
@@ -278,7 +278,8 @@ impl Lan {
         let host = self.switchboard.machine(&name, &[Network::Api.cable(50 + number)])?;
         let mut arguments = vec!["controller".to_owned()];
         arguments.extend(self.api_arguments());
-        self.controllers.push(Daemon::start(&daemon::Home::new(host)?, &name, &arguments)?);
+        let home = daemon::Home::new(host)?;
+        self.controllers.push((Daemon::start(&home, &name, &arguments)?, home));
         Ok(())
     }
 

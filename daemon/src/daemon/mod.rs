@@ -362,6 +362,9 @@ async fn serve(
     let localnet = Localnet::resume(health.clone(), outputs.metrics.clone(), told.localnet.clone());
     let sync_loop = SyncLoop::new(options.clone(), Box::new(plane), outputs);
     let mut sync_loop = sync_loop.watched_by(watchman).with_localnet(localnet).after(left_behind);
+    if node_expected {
+        sync_loop = sync_loop.awaiting_pools();
+    }
     if let Some(reason) = no_ipv6 {
         tracing::info!("{reason}: only IPv4 is served");
         sync_loop = sync_loop.without_ipv6();

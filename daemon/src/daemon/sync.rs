@@ -180,6 +180,13 @@ impl SyncLoop {
         self
     }
 
+    /// Waits a little for pools before the first load: its source lists them.
+    #[must_use]
+    pub(super) fn awaiting_pools(mut self) -> Self {
+        self.rest_of_lists = self.rest_of_lists.with_pools();
+        self
+    }
+
     /// Says so when everything that the source lists is in the kernel for the first time.
     #[must_use]
     pub fn telling_the_first_commit(mut self, told: oneshot::Sender<()>) -> Self {

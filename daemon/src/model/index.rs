@@ -121,6 +121,12 @@ impl Index {
         self.node_listed && self.foreign.sweep.listed() && self.cidrs.sweep.listed()
     }
 
+    /// The IPAddressPools have been listed, or the source has said that there are none.
+    #[must_use]
+    pub fn knows_pools(&self) -> bool {
+        self.pools.sweep.listed()
+    }
+
     /// One Service that is ours to serve.
     #[must_use]
     pub fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {

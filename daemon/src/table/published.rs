@@ -204,10 +204,16 @@ impl PublishedShard {
 }
 
 impl Follower {
+    /// Takes the names of those that have changed so far.
+    #[must_use]
+    pub fn take(&self) -> BTreeSet<ServiceKey> {
+        std::mem::take(&mut *lock(&self.inbox.changed))
+    }
+
     /// Waits until some of the wanted Services have changed, and takes their names. Dropping the future loses none.
     pub async fn changed(&self) -> BTreeSet<ServiceKey> {
         loop {
-            let changed = std::mem::take(&mut *lock(&self.inbox.changed));
+            let changed = self.take();
             if !changed.is_empty() {
                 return changed;
             }

@@ -1,4 +1,4 @@
-//! What is listed beside Services and EndpointSlices: the Node, the ServiceCIDRs and other proxies' Services.
+//! What is listed beside Services and EndpointSlices: the Node, the ServiceCIDRs, other proxies' Services, and pools.
 
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,20 @@ pub(super) struct RestOfLists {
     /// The same as long as it waits.
     until: Option<Instant>,
     told_missing: bool,
+    /// The source lists pools of addresses, too.
+    has_pools: bool,
 }
 
 impl RestOfLists {
+    /// Of a source that lists pools, too: without them, pings of VIPs that were answered a moment ago would not be.
+    pub(super) fn with_pools(self) -> Self {
+        Self { has_pools: true, ..self }
+    }
+
+    fn are_there(&self, index: &Index) -> bool {
+        index.is_informed() && (index.knows_pools() || !self.has_pools)
+    }
+
     /// When to look again.
     pub(super) fn until(&self) -> Option<Instant> {
         self.until
@@ -31,7 +42,7 @@ impl RestOfLists {
 
     /// Before the first load, whether to wait a little longer.
     pub(super) fn are_awaited(&mut self, index: &Index) -> bool {
-        if index.is_informed() {
+        if self.are_there(index) {
             return false;
         }
         let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
@@ -39,7 +50,7 @@ impl RestOfLists {
         self.until = waits.then_some(deadline);
         if !waits && !std::mem::replace(&mut self.told_missing, true) {
             tracing::warn!(
-                "the Node, the ServiceCIDRs or other proxies' Services are not listed yet: rules are written without them"
+                "the Node, the ServiceCIDRs, other proxies' Services or IPAddressPools are not listed yet: rules are written without them"
             );
         }
         waits
@@ -47,10 +58,10 @@ impl RestOfLists {
 
     /// Whether they came after all, since this was asked last. Tells so.
     pub(super) fn have_come(&mut self, index: &Index) -> bool {
-        let come = self.told_missing && index.is_informed();
+        let come = self.told_missing && self.are_there(index);
         if come {
             self.told_missing = false;
-            tracing::info!("the Node, the ServiceCIDRs and other proxies' Services are listed now");
+            tracing::info!("the Node, the ServiceCIDRs, other proxies' Services and IPAddressPools are listed now");
         }
         come
     }

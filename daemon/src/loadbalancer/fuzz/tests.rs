@@ -34,11 +34,11 @@ fn harm() -> impl Strategy<Value = Harm> {
 }
 
 fn harmed(mut bytes: Vec<u8>, harms: &[Harm]) -> Vec<u8> {
-    for harm in harms.iter().filter(|_| bytes.len() < 4096) {
-        if bytes.is_empty() {
+    for harm in harms {
+        let length = bytes.len();
+        if !(1..4096).contains(&length) {
             return bytes;
         }
-        let length = bytes.len();
         match harm {
             Harm::Flip(at, bit) => bytes[at.index(length)] ^= 1 << bit,
             Harm::Set(at, byte) => bytes[at.index(length)] = *byte,

@@ -88,6 +88,9 @@ impl Company {
         };
         let recorded = bond.recorded.get_or_insert_with(|| Recorded::begin(&bond.cluster));
         self.members.set_keys(recorded.keys.borrow_and_update().clone());
+        // Looked at below, or not: it is no news any more.
+        recorded.api.mark_unchanged();
+        recorded.leases.mark_unchanged();
         let own = peers.own.clone().or_else(|| nodes.get(&self.own).cloned());
         self.members.follow(roster(own.as_deref(), &others(&self.own, nodes, rules)), now).await;
         self.view = match self.members.view() {
@@ -101,15 +104,15 @@ impl Company {
 
     /// Everybody, with ourselves as we are.
     pub(super) fn gather(&mut self, rules: &Rules, facts: Facts, presence: Presence, now: Instant) -> Gathering {
-        let Some(bond) = &mut self.cluster else {
+        let Some(bond) = &self.cluster else {
             let node = rules.node.clone().unwrap_or_else(|| nameless(&self.own));
             let field = vec![Entrant::own(node, presence, facts)];
             let (bearing, first_taking) = (Bearing::Free, Succession::AtOnce);
             return Gathering { field, settled: true, bearing, first_taking, next: None };
         };
         let peers = bond.cluster.peers.borrow().clone();
-        let (api, leases) = match &mut bond.recorded {
-            Some(recorded) => (*recorded.api.borrow_and_update(), recorded.leases.borrow_and_update().clone()),
+        let (api, leases) = match &bond.recorded {
+            Some(recorded) => (*recorded.api.borrow(), recorded.leases.borrow().clone()),
             None => (Api::Reachable, Arc::default()),
         };
         let (bearing, until) = self.caution.weigh(&self.view, api, &leases, now);

@@ -64,6 +64,8 @@ pub(super) struct Desk {
     company: Company,
     field: Vec<super::field::Entrant>,
     interfaces: Vec<NetworkInterface>,
+    /// The kernel has what this node serves. Before that nobody is told that it could announce.
+    ready: bool,
     decisions: Decisions,
     holdings: Holdings,
     /// What an earlier life of this daemon held was taken up, or this one has told others of itself.
@@ -139,6 +141,7 @@ impl Desk {
             services: BTreeMap::new(),
             field: Vec::new(),
             interfaces: Vec::new(),
+            ready: false,
             decisions: Decisions::new(),
             holdings: Holdings::default(),
             resumed: false,
@@ -195,7 +198,7 @@ impl Desk {
     async fn woken(&mut self) -> Woken {
         let deadline = self.leaving.as_ref().map(HandOver::deadline);
         let next = [self.retry_at, self.ask_at, self.decide_at, self.conflicts.next_end(), deadline].into_iter().flatten().min();
-        let waits = self.decisions.values().any(|decision| decision.outcome == Err(Quiet::Unprogrammed)) || !self.is_ready();
+        let waits = self.decisions.values().any(|decision| decision.outcome == Err(Quiet::Unprogrammed)) || !self.ready;
         let (events, links) = match &mut self.voice {
             Some(Voice { events, links, .. }) => (Some(events), Some(links)),
             None => (None, None),
@@ -220,11 +223,6 @@ impl Desk {
         }
     }
 
-    /// The kernel has what this node serves. Before that nobody is told that it could announce.
-    fn is_ready(&self) -> bool {
-        self.health.look().updated.is_some()
-    }
-
     /// What the sync loop says of a Service now.
     fn look_up(&mut self, key: ServiceKey) {
         match self.published.service(&key).filter(|state| state.tenancy.is_some()) {
@@ -236,6 +234,10 @@ impl Desk {
     async fn decide(&mut self) {
         let now = Instant::now();
         self.decide_at = None;
+        let programmed = *self.programmed.borrow_and_update();
+        // In this order: what is in the kernel has been published before.
+        self.ready |= self.health.look().updated.is_some();
+        self.follower.take().into_iter().for_each(|key| self.look_up(key));
         let rules = self.rules.borrow_and_update().clone();
         if !self.company.follow(&rules, now).await {
             if self.voice.take().is_some() {
@@ -270,7 +272,7 @@ impl Desk {
             bearing: &bearing,
             ceded: &|vip| self.company.ceded(vip),
             first_taking,
-            programmed: *self.programmed.borrow_and_update(),
+            programmed,
             before: &self.decisions,
         });
         self.field = field;
@@ -280,7 +282,7 @@ impl Desk {
         self.bear(bearing);
         self.put_in_force(decisions, &rules, now);
         // A daemon that starts tells nothing before it knows what the others hold: until then they go by what it told last.
-        if self.company.has_told() || (self.company.view().settled && self.is_ready()) {
+        if self.company.has_told() || (self.company.view().settled && self.ready) {
             self.resumed = true;
             self.tell().await;
         }
@@ -378,10 +380,9 @@ impl Desk {
             voice.announcer.set(wanted);
         }
         self.metrics.announced(own, &told_by_metrics(&self.decisions), &told_by_metrics(&decisions));
-        let complete = self.is_ready();
-        self.holdings.follow(&decisions, complete, now);
+        self.holdings.follow(&decisions, self.ready, now);
         self.decisions = decisions;
-        if let Some(record) = self.company.record().filter(|_| complete) {
+        if let Some(record) = self.company.record().filter(|_| self.ready) {
             record.announced(Announced { namespace: rules.namespace.clone(), services: by_service(&self.decisions) });
         }
         self.company.note(!self.holdings.is_empty());

@@ -84,3 +84,66 @@ impl Holdings {
         self.tenures.iter().len() == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::loadbalancer::election::{Arrival, Interfaces, PROTECTION, Silence};
+    use crate::loadbalancer::speaker::decide::{Decision, Quiet};
+
+    const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+
+    fn decided(outcome: Result<Interfaces, Quiet>, arrival: Arrival) -> Decisions {
+        let decision = Decision {
+            tenants: [].into(),
+            pool: "lan".into(),
+            outcome,
+            elected: Err(Silence::NoEligibleNode),
+            standings: Vec::new(),
+            arrival,
+        };
+        [(VIP, decision)].into()
+    }
+
+    fn told(holdings: &Holdings) -> Vec<(IpAddr, bool)> {
+        holdings.told(Vec::new()).holds.into_iter().map(|hold| (hold.vip, hold.protected)).collect()
+    }
+
+    #[test]
+    fn a_vip_is_told_when_it_was_heard_of_and_until_it_is_given_up() {
+        let now = Instant::now();
+        let mut holdings = Holdings::default();
+        let here = decided(Ok(Interfaces::All), Arrival::Inherited);
+        holdings.follow(&here, true, now);
+        assert_eq!((told(&holdings), holdings.facts(Vec::new()).holds.len()), (vec![], 1));
+        holdings.was_heard(VIP);
+        assert_eq!(told(&holdings), [(VIP, true)]);
+        holdings.expire(now + PROTECTION);
+        assert_eq!(told(&holdings), [(VIP, false)]);
+        holdings.was_silenced(VIP);
+        assert_eq!(told(&holdings), []);
+        holdings.was_heard(VIP);
+        holdings.follow(&decided(Err(Quiet::Elsewhere("b".into())), Arrival::Elected), true, now);
+        assert!(holdings.is_empty() && told(&holdings).is_empty());
+        holdings.was_heard(VIP);
+        assert_eq!(told(&holdings), [], "news of yesterday");
+    }
+
+    #[test]
+    fn what_an_earlier_life_held_stays_until_its_services_are_known() {
+        let now = Instant::now();
+        let mut holdings = Holdings::default();
+        let hold = Hold { vip: VIP, protected: true };
+        holdings.resume(&Facts { interfaces: Vec::new(), holds: vec![hold] }, now);
+        holdings.follow(&Decisions::new(), false, now);
+        assert_eq!(told(&holdings), [(VIP, true)]);
+        assert_eq!(holdings.next_expiry(), Some(now + PROTECTION));
+        holdings.follow(&decided(Ok(Interfaces::All), Arrival::Elected), true, now + Duration::from_secs(1));
+        assert_eq!(told(&holdings), [(VIP, true)]);
+        holdings.follow(&Decisions::new(), true, now);
+        assert!(holdings.is_empty());
+    }
+}

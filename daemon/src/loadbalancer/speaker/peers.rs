@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Rules;
@@ -17,6 +19,8 @@ use crate::source::{Change, Kind, Object};
 
 /// Changes on their way here.
 const QUEUED: usize = 1024;
+/// Who is selected no more looks at the others for so long, to see its VIPs taken.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// The Nodes, as far as they are followed.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,7 +41,7 @@ pub struct PeerFollower {
 }
 
 /// Which Nodes matter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Scope {
     Nobody,
     Ourselves,
@@ -55,11 +59,13 @@ impl PeerFollower {
     /// Follows, until nobody tells rules any more. `watch` begins to watch, until its token is cancelled.
     pub async fn run(mut self, watch: impl Fn(Watches, mpsc::Sender<Change>, CancellationToken)) {
         let mut scope = Scope::Nobody;
+        let mut narrows_at: Option<Instant> = None;
         let mut watching: Option<(mpsc::Receiver<Change>, tokio_util::sync::DropGuard)> = None;
         loop {
             let wanted = self.scope();
-            if wanted != scope {
-                scope = wanted;
+            narrows_at = (wanted < scope).then(|| narrows_at.unwrap_or_else(|| Instant::now() + LINGER));
+            if wanted > scope || narrows_at.is_some_and(|at| at <= Instant::now()) {
+                (scope, narrows_at) = (wanted, None);
                 // What was known of others counts no more, or is listed anew; until then the last word of us stands.
                 self.nodes = Held::default();
                 watching = begin(scope, &watch);
@@ -73,7 +79,14 @@ impl PeerFollower {
                     None => std::future::pending().await,
                 }
             };
+            let narrowed = async {
+                match narrows_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
+                () = narrowed => {}
                 changed = self.rules.changed() => if changed.is_err() { return },
                 change = changes => match change {
                     Some(change) => if self.take(&change) { self.tell(scope) },
@@ -149,4 +162,101 @@ fn begin(
     let cancel = CancellationToken::new();
     watch(watches, sender, cancel.clone());
     Some((receiver, cancel.drop_guard()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::model::Interner;
+    use crate::source::decode::{self, Decoded};
+
+    fn object(kind: Kind, value: &Value) -> Object {
+        match decode::from_json(kind, value.to_string().as_bytes(), &mut Interner::default()) {
+            Ok(Decoded::Object(object)) => object,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn node(name: &str, role: &str) -> Change {
+        let labels = json!({ "role": role });
+        Change::Applied(object(Kind::Peer, &json!({ "metadata": { "name": name, "labels": labels } })))
+    }
+
+    /// A pool, and an advertisement by nodes of this role.
+    fn rules(role: Option<&str>) -> Arc<Rules> {
+        let metadata = json!({ "name": "lan", "namespace": "lb" });
+        let pool = json!({ "metadata": metadata, "spec": { "addresses": ["10.0.0.1-10.0.0.9"] } });
+        let selectors: Vec<Value> = role.iter().map(|role| json!({ "matchLabels": { "role": role } })).collect();
+        let advertisement = json!({ "metadata": metadata, "spec": { "nodeSelectors": selectors } });
+        let (Object::AddressPool(pool), Object::Advertisement(advertisement)) =
+            (object(Kind::AddressPool, &pool), object(Kind::Advertisement, &advertisement))
+        else {
+            panic!("other kinds")
+        };
+        Rules { pools: vec![Arc::new(*pool)], advertisements: vec![Arc::new(*advertisement)], ..Rules::default() }.into()
+    }
+
+    /// What was begun to be watched, with the way to tell of it.
+    type Begun = Arc<Mutex<Vec<(Watches, mpsc::Sender<Change>, CancellationToken)>>>;
+
+    fn follower(rules: &watch::Sender<Arc<Rules>>) -> (watch::Receiver<Arc<Peers>>, Begun) {
+        let (follower, peers) = PeerFollower::new("a".into(), rules.subscribe());
+        let begun = Begun::default();
+        let told = begun.clone();
+        let begin = move |watches, sender, cancel| told.lock().unwrap().push((watches, sender, cancel));
+        tokio::spawn(follower.run(begin));
+        (peers, begun)
+    }
+
+    async fn lists(begun: &Begun, place: usize, nodes: Vec<Change>) {
+        let sender = loop {
+            if let Some((_, sender, _)) = begun.lock().unwrap().get(place) {
+                break sender.clone();
+            }
+            tokio::task::yield_now().await;
+        };
+        for change in [Change::Listing(Kind::Peer)].into_iter().chain(nodes).chain([Change::Listed(Kind::Peer)]) {
+            sender.send(change).await.unwrap();
+        }
+    }
+
+    fn watched(begun: &Begun) -> Vec<(Watches, bool)> {
+        begun.lock().unwrap().iter().map(|(watches, _, cancel)| (*watches, !cancel.is_cancelled())).collect()
+    }
+
+    #[tokio::test]
+    async fn nobody_is_watched_without_a_pool_and_everybody_where_all_may_announce() {
+        let told = watch::Sender::new(Arc::<Rules>::default());
+        let (mut peers, begun) = follower(&told);
+        tokio::task::yield_now().await;
+        assert_eq!(watched(&begun), []);
+        told.send_replace(rules(None));
+        lists(&begun, 0, vec![node("a", "x"), node("b", "y")]).await;
+        let known = peers.wait_for(|peers| peers.all.is_some()).await.unwrap().clone();
+        let names: Vec<&str> = known.all.iter().flatten().map(|(name, _)| &**name).collect();
+        assert_eq!((names, known.own.as_ref().map(|own| &*own.name)), (vec!["a", "b"], Some("a")));
+        assert_eq!(watched(&begun), [(Watches::Peers, true)]);
+        told.send_replace(Arc::default());
+        let over = peers.wait_for(|peers| peers.all.is_none()).await.unwrap().clone();
+        assert!(over.own.is_some());
+        assert_eq!(watched(&begun), [(Watches::Peers, false)]);
+    }
+
+    #[tokio::test]
+    async fn others_are_watched_only_while_we_are_selected() {
+        let told = watch::Sender::new(rules(Some("edge")));
+        let (mut peers, begun) = follower(&told);
+        lists(&begun, 0, vec![node("a", "inner")]).await;
+        peers.wait_for(|peers| peers.own.is_some()).await.unwrap();
+        assert_eq!(watched(&begun), [(Watches::OwnPeer, true)]);
+        lists(&begun, 0, vec![node("a", "edge")]).await;
+        lists(&begun, 1, vec![node("a", "edge"), node("b", "inner")]).await;
+        let known = peers.wait_for(|peers| peers.all.is_some()).await.unwrap().clone();
+        assert_eq!(known.all.as_ref().map(BTreeMap::len), Some(2));
+        assert_eq!(watched(&begun), [(Watches::OwnPeer, false), (Watches::Peers, true)]);
+    }
 }

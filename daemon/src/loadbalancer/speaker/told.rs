@@ -67,7 +67,7 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loadbalancer::election::{Exclusion, Interfaces, Silence};
+    use crate::loadbalancer::election::{Arrival, Exclusion, Interfaces, Silence};
     use crate::loadbalancer::speaker::decide::Quiet;
     use crate::model::ObjectKey;
 
@@ -75,7 +75,18 @@ mod tests {
 
     fn decided(services: &[&str], outcome: Result<Interfaces, Quiet>) -> Decision {
         let tenants = services.iter().map(|name| (ObjectKey::new("default", name), "uid".into()));
-        Decision { tenants: tenants.collect(), outcome }
+        Decision {
+            tenants: tenants.collect(),
+            pool: "lan".into(),
+            elected: Err(Silence::NoEligibleNode),
+            outcome,
+            standings: Vec::new(),
+            arrival: Arrival::Elected,
+        }
+    }
+
+    fn unable(why: Exclusion) -> Quiet {
+        Quiet::Unable(vec![("a".into(), why)], 0)
     }
 
     fn one(decision: Decision) -> Decisions {
@@ -90,20 +101,37 @@ mod tests {
     fn each_change_is_told_once() {
         let mut told = Told::default();
         let waiting = one(decided(&["web"], Err(Quiet::Nobody(Silence::NoEndpoints))));
-        assert_eq!(reasons(&told.decided("a", &waiting)), [("web", "NoReadyEndpoints")]);
-        assert_eq!(told.decided("a", &waiting), []);
+        assert_eq!(reasons(&told.decided("a", true, &waiting)), [("web", "NoReadyEndpoints")]);
+        assert_eq!(told.decided("a", true, &waiting), []);
         let here = decided(&["web"], Ok(Interfaces::All));
-        assert_eq!(told.decided("a", &one(here.clone())), []);
+        assert_eq!(told.decided("a", true, &one(here.clone())), []);
         let said = told.announced(VIP, "a", &here);
         assert_eq!(said[0].1.text, "announcing from node \"a\" with protocol \"layer2\"");
         assert_eq!(told.announced(VIP, "a", &here), [], "its second address, or once more after an outage");
         let shared = decided(&["api", "web"], Ok(Interfaces::All));
-        told.decided("a", &one(shared.clone()));
+        told.decided("a", true, &one(shared.clone()));
         assert_eq!(reasons(&told.announced(VIP, "a", &shared)), [("api", "nodeAssigned")]);
-        let gone = one(decided(&["api", "web"], Err(Quiet::Unable(Exclusion::NoCarrier))));
-        assert_eq!(reasons(&told.decided("a", &gone)), [("api", "NoEligibleNode"), ("web", "NoEligibleNode")]);
-        told.decided("a", &one(here.clone()));
+        let gone = one(decided(&["api", "web"], Err(unable(Exclusion::NoCarrier))));
+        assert_eq!(reasons(&told.decided("a", true, &gone)), [("api", "NoEligibleNode"), ("web", "NoEligibleNode")]);
+        told.decided("a", true, &one(here.clone()));
         assert_eq!(reasons(&told.announced(VIP, "a", &here)), [("web", "nodeAssigned")], "it is another time");
+    }
+
+    #[test]
+    fn one_of_many_speaks_for_all_and_names_a_few_with_their_reasons() {
+        let each = [("a", Exclusion::NoCarrier), ("b", Exclusion::Absent)].map(|(node, why)| (node.into(), why));
+        let silent = one(decided(&["web"], Err(Quiet::Unable(each.into(), 7))));
+        let mut told = Told::default();
+        assert_eq!(told.decided("b", false, &silent), []);
+        let said = told.decided("b", true, &silent);
+        assert_eq!(
+            said[0].1.text,
+            "nobody announces 192.168.0.240: of node \"a\", the interfaces on which it would have to announce have no carrier; see \
+             cables and switch; of node \"b\", no sheave is heard from it; and 7 more, which `sheave get vips -o wide` names"
+        );
+        for of_this_node in [Quiet::Unsettled, Quiet::CutOff, Quiet::Withdrawn, Quiet::Elsewhere("c".into())] {
+            assert_eq!(told.decided("b", true, &one(decided(&["web"], Err(of_this_node)))), []);
+        }
     }
 
     #[test]
@@ -111,7 +139,7 @@ mod tests {
         let mut told = Told::default();
         let here = decided(&["web"], Ok(Interfaces::All));
         assert_eq!(reasons(&told.unheard(VIP, "a", &here)), [("web", "announceFailed")]);
-        assert_eq!(told.decided("a", &one(here.clone())), []);
+        assert_eq!(told.decided("a", true, &one(here.clone())), []);
         assert_eq!(told.unheard(VIP, "a", &here), []);
         told.announced(VIP, "a", &here);
         assert_eq!(told.unheard(VIP, "a", &here).len(), 1);
@@ -127,13 +155,13 @@ mod tests {
                 Some("nobody announces 192.168.0.240: none of its Services has a ready endpoint"),
             ),
             (
-                Quiet::Unable(Exclusion::NoInterface),
+                unable(Exclusion::NoInterface),
                 Some(
                     "the interfaces specified by LB IP \"192.168.0.240\" doesn't exist in assigned node \"a\" with protocol \"layer2\"",
                 ),
             ),
             (
-                Quiet::Unable(Exclusion::NotSelected),
+                unable(Exclusion::NotSelected),
                 Some(
                     "nobody announces 192.168.0.240: of node \"a\", no L2Advertisement that applies selects it; see nodeSelectors",
                 ),

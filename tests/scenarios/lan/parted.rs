@@ -1,0 +1,106 @@
+//! Members that do not hear each other, on one LAN of clients: nobody can know whether the other side lives. There may be two answers for
+//! a few seconds, and there is one in the end.
+
+use super::stage::{VIP, start};
+use anyhow::ensure;
+use sheave_tests::{
+    lan::{Lan, Network},
+    scenario::{Scenario, patiently},
+    scenarios,
+};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    scenarios!("lan":
+        a_partition_around_the_announcer_leaves_one needs ["nftables"], waiting 120 s;
+        a_partition_around_somebody_else_leaves_one needs ["nftables"], waiting 120 s;
+        two_halves_leave_one needs ["nftables"], waiting 120 s;
+    )
+    .to_vec()
+}
+
+/// The longest for which two may answer while either side reaches the API.
+const DISPUTE: Duration = Duration::from_secs(5);
+/// How long one and the same has to answer alone before that is taken for the end of it.
+const SETTLED: Duration = Duration::from_millis(2500);
+/// By when that is.
+const AT_LAST: Duration = Duration::from_secs(20);
+
+/// Waits until one node alone has answered for long enough.
+fn settle(lan: &Lan, since: Instant) -> anyhow::Result<usize> {
+    let deadline = Instant::now() + patiently(AT_LAST);
+    let mut alone: Option<(usize, Instant)> = None;
+    loop {
+        let answering = lan.answering(VIP)?;
+        match (answering.as_slice(), alone) {
+            (&[node], Some((same, since))) if node == same => {
+                if since.elapsed() >= SETTLED {
+                    break;
+                }
+            }
+            (&[node], _) => alone = Some((node, Instant::now())),
+            _ => alone = None,
+        }
+        ensure!(Instant::now() < deadline, "{:?} after the change {answering:?} answer", since.elapsed());
+        thread::sleep(Duration::from_millis(20));
+    }
+    let dispute = lan.recorder().longest_dispute(VIP, since);
+    ensure!(dispute <= patiently(DISPUTE), "two answered for {dispute:?}");
+    Ok(alone.map_or(0, |(node, _)| node))
+}
+
+/// The members' network is parted around these nodes, and those have no API server; then all is mended.
+fn part(lan: &Lan, side: &[usize], without_api: &[usize]) -> anyhow::Result<usize> {
+    let parted = Instant::now();
+    lan.part(Network::Members, side)?;
+    without_api.iter().try_for_each(|&node| lan.cut(node, Network::Api))?;
+    let announcer = settle(lan, parted)?;
+    let joined = Instant::now();
+    lan.join(Network::Members, side)?;
+    without_api.iter().try_for_each(|&node| lan.mend(node, Network::Api))?;
+    settle(lan, joined)?;
+    Ok(announcer)
+}
+
+/// Wherever the VIP is when it begins: fewer than half on its side. With the API on both sides, on either, on none.
+fn a_partition_around_the_announcer_leaves_one() -> anyhow::Result<()> {
+    let lan = start()?;
+    for api in [[true, true], [true, false], [false, true], [false, false]] {
+        let announcer = lan.await_announcer(VIP)?;
+        let others: Vec<usize> = (0..lan.size()).filter(|&node| node != announcer).collect();
+        part(&lan, &[announcer], &without(api, &[announcer], &others))?;
+    }
+    Ok(())
+}
+
+/// The announcer is with the greater half, and has no reason to move.
+fn a_partition_around_somebody_else_leaves_one() -> anyhow::Result<()> {
+    let lan = start()?;
+    for api in [[true, true], [true, false], [false, false]] {
+        let announcer = lan.await_announcer(VIP)?;
+        let lone = (announcer + 1) % lan.size();
+        let others: Vec<usize> = (0..lan.size()).filter(|&node| node != lone).collect();
+        let left = part(&lan, &[lone], &without(api, &[lone], &others))?;
+        ensure!(left == announcer, "it moved to {} of {api:?}", lan.node(left).name());
+    }
+    Ok(())
+}
+
+/// Of two members each is half, and goes on without the API.
+fn two_halves_leave_one() -> anyhow::Result<()> {
+    let mut lan = start()?;
+    lan.terminate(1)?;
+    for api in [[true, true], [true, false], [false, true], [false, false]] {
+        part(&lan, &[0], &without(api, &[0], &[2]))?;
+    }
+    Ok(())
+}
+
+/// Those who have no API.
+fn without([side, rest]: [bool; 2], inside: &[usize], outside: &[usize]) -> Vec<usize> {
+    let lost = |api: bool, nodes: &[usize]| if api { Vec::new() } else { nodes.to_vec() };
+    [lost(side, inside), lost(rest, outside)].concat()
+}
