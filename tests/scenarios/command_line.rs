@@ -86,7 +86,14 @@ fn wrong_usage_ends_with_2() -> anyhow::Result<()> {
 }
 
 fn help_and_version_end_with_0() -> anyhow::Result<()> {
-    for arguments in [&["--help"][..], &["--version"], &["run", "--help"], &["cleanup", "--help"], &["migrate", "--help"], &["get", "vips", "--help"]] {
+    for arguments in [
+        &["--help"][..],
+        &["--version"],
+        &["run", "--help"],
+        &["cleanup", "--help"],
+        &["migrate", "--help"],
+        &["get", "vips", "--help"],
+    ] {
         let done = sheave(arguments)?;
         ends_with(&done, 0)?;
         ensure!(done.stdout.contains("sheave") && done.stderr.is_empty(), "{arguments:?}: {done:?}");

@@ -1,7 +1,7 @@
 //! Addresses of pools for Services of manifests: `sheave run --controller`.
 
-use crate::kube::served::{ApiCluster, eventually};
 use crate::fixture::{Checks, Cluster, DETECT_PODS, Endpoint, Expect, Family, Service, TCP_UDP, dual};
+use crate::kube::served::{ApiCluster, eventually};
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use sheave_lab::Host;

@@ -89,7 +89,8 @@ impl Vips {
             return Self { node: String::new(), as_of, note: Some(note), vips: Vec::new(), members: Vec::new() };
         };
         let Account { node, vips, members } = account;
-        let member = |(node, state): (&std::sync::Arc<str>, &State)| Member { node: node.to_string(), state: word(state).to_owned() };
+        let member =
+            |(node, state): (&std::sync::Arc<str>, &State)| Member { node: node.to_string(), state: word(state).to_owned() };
         Self {
             node: node.to_string(),
             as_of,

@@ -157,7 +157,11 @@ mod tests {
     fn told() -> Vips {
         let since = Timestamp::UNIX_EPOCH;
         let announced = Announcement { node: "a".into(), since, interfaces: vec!["eth0".into()], protected: false };
-        let standing = |node: &str, rank, excluded: Option<&str>| NodeStanding { node: node.into(), rank, excluded: excluded.map(Into::into) };
+        let standing = |node: &str, rank, excluded: Option<&str>| NodeStanding {
+            node: node.into(),
+            rank,
+            excluded: excluded.map(Into::into),
+        };
         let here = Vip {
             address: [192, 168, 0, 240].into(),
             services: vec!["default/api".into(), "shop/web".into()],
@@ -165,7 +169,11 @@ mod tests {
             announced: Some(announced),
             elected: Some("a".into()),
             why: "first of 2 nodes".into(),
-            standings: vec![standing("a", Some(0), None), standing("b", Some(1), None), standing("c", None, Some("it is cordoned"))],
+            standings: vec![
+                standing("a", Some(0), None),
+                standing("b", Some(1), None),
+                standing("c", None, Some("it is cordoned")),
+            ],
         };
         let silent = Vip {
             address: "fd00::f0".parse().unwrap(),

@@ -94,7 +94,8 @@ fn how_vips_are_announced_is_read_and_judged() {
     let minute = Some(Duration::from_secs(60));
     assert_eq!(given, Announcing { interfaces_excluded: Some("/e.yaml".into()), period: minute, ..Announcing::default() });
     assert_eq!(judged("{}").unwrap().options.announcing, Announcing::default());
-    let who = judged("{class: a/b, metallbNamespace: lb, membershipPort: 7947, daemonRestartGrace: 5s}").unwrap().options.announcing;
+    let who =
+        judged("{class: a/b, metallbNamespace: lb, membershipPort: 7947, daemonRestartGrace: 5s}").unwrap().options.announcing;
     assert_eq!((who.class.as_deref(), who.metallb_namespace.as_deref()), (Some("a/b"), Some("lb")));
     assert_eq!((who.port, who.daemon_restart_grace), (7947, Duration::from_secs(5)));
     for (field, value, why) in [

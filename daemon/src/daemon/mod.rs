@@ -320,7 +320,8 @@ async fn serve(
         metrics: metrics.clone(),
         health: health.clone(),
     };
-    let speaker = announcing.map(|grounds| speaker::start(&options, grounds, exclusions, &outputs, cancel.clone())).transpose()?;
+    let speaker =
+        announcing.map(|grounds| speaker::start(&options, grounds, exclusions, &outputs, cancel.clone())).transpose()?;
     let checks = ServiceChecks::new(outputs.published.clone(), health.clone(), metrics.clone(), reporter.clone());
     let plane_name = plane.name();
     let configz = watch::Sender::new(settings.configz);
@@ -335,8 +336,16 @@ async fn serve(
     let (subscribed, events) = (configz.subscribe(), reporter.clone());
     let keeper = kernel_settings::Keeper::new(health.clone(), metrics.clone(), reporter.clone(), told);
     let account = speaker.as_ref().map(Speaker::account);
-    let listening =
-        Listening { servers, account, configz: subscribed, plane: plane_name, metrics, health: health.clone(), reporter: events, log };
+    let listening = Listening {
+        servers,
+        account,
+        configz: subscribed,
+        plane: plane_name,
+        metrics,
+        health: health.clone(),
+        reporter: events,
+        log,
+    };
     let mut open_servers = listening.open(&cancel)?;
     let checks = tokio::spawn(checks.run(cancel.clone()));
     let watchman = Watchman::start(own_port, control.clone(), health.clone())?.holding(hold);

@@ -84,8 +84,9 @@ pub(super) async fn start(
             let events = EventSink::spawn(servers.clone(), &options.node_name, cancel.clone());
             tokio::spawn(cancel.clone().run_until_cancelled_owned(tell_addresses(servers.clone(), control.clone())));
             let controller = options.controller.as_ref();
-            let controller = controller
-                .map(|choice| tokio::spawn(lead_beside(choice, &options.announcing, &kube, prober, servers.clone(), &metrics, cancel.clone())));
+            let controller = controller.map(|choice| {
+                tokio::spawn(lead_beside(choice, &options.announcing, &kube, prober, servers.clone(), &metrics, cancel.clone()))
+            });
             let (watches, grounds) = watch_all(options, &kube, &servers, changes, cancel);
             let reporter = Reporter::with_events(events, options.node_name.clone());
             Ok(Started { reporter, watches: Some(watches), controller, announcing: Some(grounds) })

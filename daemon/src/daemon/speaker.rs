@@ -69,7 +69,9 @@ fn joined(options: &Options, cluster: sources::Cluster, outputs: &Outputs, cance
 pub(super) fn exclusions(options: &Options, health: &ProxyHealth) -> Exclusions {
     match (&options.source, &options.controller) {
         (SourceOptions::Manifests(_), None) => Exclusions::default(),
-        (SourceOptions::Kube(_), _) | (_, Some(_)) => excluded_interfaces(options.announcing.interfaces_excluded.as_deref(), health),
+        (SourceOptions::Kube(_), _) | (_, Some(_)) => {
+            excluded_interfaces(options.announcing.interfaces_excluded.as_deref(), health)
+        }
     }
 }
 

@@ -249,8 +249,7 @@ pub(crate) fn wait_for(fd: BorrowedFd<'_>, time: Duration) -> io::Result<()> {
 
 /// Waits until there is something to read on one of these, but no longer than `time`.
 pub(crate) fn wait_for_any(fds: &[BorrowedFd<'_>], time: Duration) -> io::Result<()> {
-    let mut fds: Vec<_> =
-        fds.iter().map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect();
+    let mut fds: Vec<_> = fds.iter().map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect();
     // Whoever is interrupted has waited less: nobody relies on the whole time.
     let milliseconds = i32::try_from(time.as_millis()).unwrap_or(i32::MAX);
     let count = libc::nfds_t::try_from(fds.len()).map_err(io::Error::other)?;

@@ -198,7 +198,11 @@ mod tests {
         let mut occupied = BTreeSet::new();
         for number in 1..=most {
             for (ip, by) in vetting.heard(&[address(number)], Ok(vec![claim(number, 7)]), now) {
-                if by.is_some() { occupied.insert(ip) } else { occupied.remove(&ip) };
+                if by.is_some() {
+                    occupied.insert(ip)
+                } else {
+                    occupied.remove(&ip)
+                };
             }
         }
         assert_eq!((occupied.len(), vetting.taken()), (0, 0), "a proxy");

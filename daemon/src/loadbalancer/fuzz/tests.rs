@@ -109,7 +109,8 @@ fn facts_of_members() {
 
 #[test]
 fn addresses_of_pools() {
-    let texts = ["10.0.0.0/24", "10.0.0.1-10.0.0.9", "fd00::/120", "fd00::1 - fd00::ff", "10.0.0.9-10.0.0.1", "::ffff:10.0.0.1/128"];
+    let texts =
+        ["10.0.0.0/24", "10.0.0.1-10.0.0.9", "fd00::/120", "fd00::1 - fd00::ff", "10.0.0.9-10.0.0.1", "::ffff:10.0.0.1/128"];
     drive(fuzz_pool_addresses, texts.iter().map(|text| text.as_bytes().to_vec()).collect());
 }
 
@@ -123,7 +124,8 @@ fn annotations_and_selectors() {
 #[test]
 fn objects() {
     let metadata = json!({ "name": "x", "namespace": "n", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z" });
-    let selector = json!([{ "matchLabels": { "a": "b" }, "matchExpressions": [{ "key": "c", "operator": "NotIn", "values": ["d"] }] }]);
+    let selector =
+        json!([{ "matchLabels": { "a": "b" }, "matchExpressions": [{ "key": "c", "operator": "NotIn", "values": ["d"] }] }]);
     let service = json!({
         "metadata": { "name": "x", "namespace": "n", "uid": "u", "labels": { "a": "b" }, "annotations": { "metallb.io/allow-shared-ip": "k" } },
         "spec": {

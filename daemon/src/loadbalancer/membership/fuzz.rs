@@ -109,7 +109,10 @@ pub(in crate::loadbalancer) fn samples() -> (Vec<Vec<u8>>, Vec<Vec<u8>>, Vec<u8>
             carrier: true,
             subnets: ["192.168.0.1/24", "fd00::1/64"].iter().map(|net| net.parse().unwrap()).collect(),
         }],
-        holds: vec![Hold { vip: [192, 168, 0, 240].into(), protected: true }, Hold { vip: "fd00::f0".parse().unwrap(), protected: false }],
+        holds: vec![
+            Hold { vip: [192, 168, 0, 240].into(), protected: true },
+            Hold { vip: "fd00::f0".parse().unwrap(), protected: false },
+        ],
     };
     let blob = facts.encode().unwrap();
     let reports = vec![Report { about: MemberId::of("c"), says: Says::Mute }];

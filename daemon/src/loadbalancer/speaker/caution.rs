@@ -127,7 +127,8 @@ impl Caution {
 
     /// Somebody claims a VIP of ours on the LAN. A member that is heard is no matter of this, but of the election.
     pub(super) fn claimed(&mut self, vip: IpAddr, mac: Mac, members: &[Member]) -> Claimant {
-        let has = |member: &Member| member.facts.iter().flat_map(|facts| &facts.interfaces).any(|own| own.hardware == Some(mac.0));
+        let has =
+            |member: &Member| member.facts.iter().flat_map(|facts| &facts.interfaces).any(|own| own.hardware == Some(mac.0));
         let Some(member) = members.iter().find(|member| has(member)) else { return Claimant::Stranger };
         let heard = matches!(member.state, State::Alive | State::DaemonDown { .. } | State::Leaving);
         if !heard && fence::yields_on_lan(self.quorum, &self.own, &member.name) {
@@ -142,7 +143,13 @@ impl Caution {
     /// For a moment that is how a VIP moves. If it lasts, the two know different things of the API, most often because one of them has
     /// lost it. So who has lost it gives way first, then who comes later in the order of nodes; each stage a second after the one
     /// before, and each only while the other goes on, so one of them stays whatever the two know of each other.
-    pub(super) fn disputed(&mut self, ours: impl Fn(IpAddr) -> bool, members: &[Member], api: Api, now: Instant) -> Option<Instant> {
+    pub(super) fn disputed(
+        &mut self,
+        ours: impl Fn(IpAddr) -> bool,
+        members: &[Member],
+        api: Api,
+        now: Instant,
+    ) -> Option<Instant> {
         let mut known = std::mem::take(&mut self.disputes);
         let mut next = None;
         for member in members.iter().filter(|member| member.state == State::Alive) {

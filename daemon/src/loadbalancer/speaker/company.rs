@@ -136,9 +136,7 @@ impl Company {
     fn awaited(&mut self, now: Instant) -> Option<Instant> {
         let mut known = std::mem::take(&mut self.silent);
         let silent = self.view.members.iter().filter(|member| member.state == State::Alive && member.facts.is_none());
-        self.silent = silent
-            .map(|member| (member.name.clone(), known.remove(&member.name).unwrap_or(now)))
-            .collect();
+        self.silent = silent.map(|member| (member.name.clone(), known.remove(&member.name).unwrap_or(now))).collect();
         self.silent.values().map(|since| *since + TELLS_WITHIN).filter(|until| now < *until).max()
     }
 

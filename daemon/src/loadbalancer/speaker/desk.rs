@@ -331,7 +331,10 @@ impl Desk {
         let Some(remembered) = self.company.view().remembered.clone().filter(|_| !self.resumed) else { return };
         self.resumed = true;
         if !remembered.holds.is_empty() {
-            tracing::info!(vips = remembered.holds.len(), "taking up the VIPs that this node held before its daemon was restarted");
+            tracing::info!(
+                vips = remembered.holds.len(),
+                "taking up the VIPs that this node held before its daemon was restarted"
+            );
             self.holdings.resume(&remembered, now);
         }
     }
@@ -512,7 +515,9 @@ impl Desk {
         let problem = match &bearing {
             Bearing::Free => None,
             Bearing::Withdrawn => Some(Quiet::Withdrawn.to_string()),
-            Bearing::Yielding(rival) => Some(format!("node {rival:?} lives although it is not heard, and hears more of the others")),
+            Bearing::Yielding(rival) => {
+                Some(format!("node {rival:?} lives although it is not heard, and hears more of the others"))
+            }
         };
         match &problem {
             Some(problem) => tracing::warn!("no VIP is announced here: {problem}"),
@@ -526,9 +531,8 @@ impl Desk {
     fn look_after(&mut self) {
         let now = Instant::now();
         let decisions = &self.decisions;
-        let is_concerned = |address| {
-            decisions.get(&address).is_some_and(|decision| matches!(decision.outcome, Ok(_) | Err(Quiet::Occupied(_))))
-        };
+        let is_concerned =
+            |address| decisions.get(&address).is_some_and(|decision| matches!(decision.outcome, Ok(_) | Err(Quiet::Occupied(_))));
         self.conflicts.retain(is_concerned, now);
         self.health.problem(CONFLICTS, self.conflicts.problem());
         self.health.problem(MEMBERS, self.company.problem());

@@ -183,12 +183,7 @@ impl Members {
 
 impl Running {
     /// On a thread with a runtime of its own: beats wait for nobody else's work. In the network namespace of this one.
-    async fn start(
-        node: Arc<str>,
-        address: SocketAddr,
-        keys: Vec<Key>,
-        options: membership::Options,
-    ) -> Result<Self, String> {
+    async fn start(node: Arc<str>, address: SocketAddr, keys: Vec<Key>, options: membership::Options) -> Result<Self, String> {
         let until = CancellationToken::new();
         let (told, begun) = oneshot::channel();
         let (cancelled, sealing) = (until.clone(), keys.clone());

@@ -46,8 +46,8 @@ use crate::health::ProxyHealth;
 use crate::metrics::SpeakerMetrics;
 use crate::table::Published;
 
-pub use self::desk::HAND_OVER;
 pub use self::account::{Account, Announced, Elected, VipAccount};
+pub use self::desk::HAND_OVER;
 pub use self::peers::{PeerFollower, Peers};
 pub use self::rules::{Rules, Tap};
 pub use self::words::Word;

@@ -465,7 +465,10 @@ impl Watcher {
         let before = self.version.is_some();
         if before && self.resource.absence == (Absence::NotInstalled { is_end: false }) {
             if self.absences == 1 {
-                warn!("API server {} has no {stream} any more: what is known stays in force until there are some again", server.url);
+                warn!(
+                    "API server {} has no {stream} any more: what is known stays in force until there are some again",
+                    server.url
+                );
             }
             let least = self.timing.uninstalled;
             return Ok(rand::random_range(least..=least * 2));

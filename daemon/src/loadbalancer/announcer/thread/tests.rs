@@ -9,9 +9,9 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::gettid;
 
 use super::*;
+use crate::loadbalancer::announcer::Prober;
 use crate::loadbalancer::announcer::arp;
 use crate::loadbalancer::announcer::conflict::Claim;
-use crate::loadbalancer::announcer::Prober;
 use crate::loadbalancer::announcer::probe::Timing;
 use crate::loadbalancer::announcer::socket::{PacketDoor as _, PacketSocket};
 use crate::netlink::attr::{Fields, u16_at};
@@ -351,6 +351,38 @@ fn a_thousand_scattered_addresses_are_all_answered() {
         });
         assert_eq!(missing, [] as [IpAddr; 0]);
         assert_eq!(announcer.troubles(), [] as [String; 0]);
+    });
+}
+
+/// Twice 10,000 questions, as fast as they can be sent: each is answered, or known to be lost, and afterwards all is as before.
+#[test]
+fn a_storm_is_answered_as_far_as_there_is_room_and_what_is_lost_is_counted() {
+    const FRAMES: u64 = 20_000;
+    on_a_lan(|client| {
+        let (announcer, mut events) = started();
+        announcer.set(vips(&[VIP]));
+        wait_for_event(&mut events, |event| is_announced(event, VIP));
+        client.run(|| {
+            let links = LinkMonitor::open().unwrap().links().clone();
+            let mut door = PacketSocket::open(links.named("lan9").unwrap().index, Family::V4).unwrap();
+            let question = arp::probe(VIP.parse().unwrap(), CLIENT);
+            // The queue of the interface may be full for a moment.
+            (0..FRAMES).for_each(|_| while door.send(&question).is_err() {});
+        });
+        let ask = || client.run(|| Prober::default().ask_here(&[VIP.parse().unwrap()]).unwrap());
+        let (mut lost, end) = (0, Instant::now() + LONG);
+        loop {
+            lost += announcer.take_lost();
+            let VipStats { requests, responses, .. } = stats(&announcer, VIP);
+            // All that was heard was answered, and nothing went without a trace.
+            if requests == responses && requests + lost >= FRAMES {
+                break;
+            }
+            assert!(Instant::now() < end, "{requests} questions were heard, {responses} answered and {lost} lost");
+            // It makes the announcer take note of what was lost before.
+            ask();
+        }
+        assert_eq!(ask().first().map(|claim| claim.mac), Some(NODE));
     });
 }
 

@@ -106,7 +106,12 @@ fn a_member_that_is_not_heard_and_claims_on_the_lan_is_given_way_to() {
     // It stays so until that one is heard, or somebody else is.
     caution.weigh(&view(&members), Api::Reachable, &Leases::new(), after(start, 100));
     assert!(caution.ceded(VIP).is_some());
-    caution.weigh(&view(&[member("b", gone(start)), member("c", State::Alive)]), Api::Reachable, &Leases::new(), after(start, 200));
+    caution.weigh(
+        &view(&[member("b", gone(start)), member("c", State::Alive)]),
+        Api::Reachable,
+        &Leases::new(),
+        after(start, 200),
+    );
     assert_eq!(caution.ceded(VIP), None);
     // Heard, or in the majority: nothing is given up.
     assert_eq!(caution.claimed(VIP, MAC, &members), Claimant::Member("b".into()));

@@ -110,7 +110,8 @@ impl Scene {
 
     /// Beside others, in this state, each with whether it says that it holds the VIP.
     fn beside(self, others: &[(&str, State, bool)]) -> Self {
-        let facts = |holds: bool| Facts { interfaces: self.interfaces.clone(), holds: if holds { vec![HOLD] } else { Vec::new() } };
+        let facts =
+            |holds: bool| Facts { interfaces: self.interfaces.clone(), holds: if holds { vec![HOLD] } else { Vec::new() } };
         let member = |&(name, state, holds): &(&str, State, bool)| Member {
             name: name.into(),
             state,
@@ -190,10 +191,7 @@ fn silence_has_its_reason() {
             Quiet::Nobody(Silence::NoAdvertisement),
         ),
         (Scene { rules: rules(json!({ "interfaces": ["eth9"] })), ..Scene::new() }, unable(Exclusion::NoInterface)),
-        (
-            Scene { node: Arc::new(*excluded), ..Scene::new() },
-            unable(Exclusion::ExcludeLabel),
-        ),
+        (Scene { node: Arc::new(*excluded), ..Scene::new() }, unable(Exclusion::ExcludeLabel)),
         (Scene { interfaces: vec![unplugged], ..Scene::new() }, unable(Exclusion::NoCarrier)),
         (Scene { programmed: 0, ..Scene::new() }, Quiet::Unprogrammed),
     ] {
