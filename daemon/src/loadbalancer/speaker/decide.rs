@@ -129,30 +129,54 @@ fn of_one(vip: IpAddr, tenants: &[(&ServiceState, &Tenancy)], situation: &Situat
     let candidates: Vec<Candidate<'_>> = situation.field.iter().map(|entrant| entrant.candidate(vip)).collect();
     let options = situation.options;
     let contest = Contest { vip, advertisements: &advertisements, tenants: &parties, candidates: &candidates, options };
-    let Outcome { winner, standings } = elect(&contest);
+    let result = elect(&contest);
     let generation = tenants.iter().map(|(state, _)| state.generation).max().unwrap_or_default();
-    let outcome = outcome(vip, &winner, &standings, generation, situation);
-    Some(Decision {
-        tenants: tenants.iter().map(|(state, tenancy)| (state.key.clone(), tenancy.uid.clone())).collect(),
-        pool: pool.key.name().into(),
-        outcome,
-        arrival: Arrival::from_holder(holder(vip, situation).and_then(|holder| holder.state)),
-        elected: winner,
-        standings,
-    })
+    // What nobody else could announce, nobody else has: there is no reason to be silent about it.
+    let others_could = *situation.bearing != Bearing::Free && could_elsewhere(&contest, situation.field);
+    let outcome = outcome(vip, &result, generation, others_could, situation);
+    let arrival = arrival(vip, &result.standings, situation);
+    let Outcome { winner: elected, standings } = result;
+    let tenants = tenants.iter().map(|(state, tenancy)| (state.key.clone(), tenancy.uid.clone())).collect();
+    Some(Decision { tenants, pool: pool.key.name().into(), outcome, elected, standings, arrival })
+}
+
+/// Whether those that are not heard would elect somebody, as far as they are known.
+fn could_elsewhere(contest: &Contest<'_>, field: &[Entrant]) -> bool {
+    let unheard = contest.candidates.iter().zip(field).filter(|(_, entrant)| entrant.presence == Presence::Absent);
+    // Of one that has told nothing it is taken for granted that it can what we can.
+    let ours = contest.candidates.first().and_then(|own| own.interfaces);
+    let candidates: Vec<_> = unheard
+        .map(|(candidate, _)| Candidate { presence: Presence::Present, interfaces: candidate.interfaces.or(ours), ..*candidate })
+        .collect();
+    elect(&Contest { candidates: &candidates, ..contest.clone() }).winner.is_ok()
+}
+
+/// Why a VIP would come here: by a fault, if its holder is gone, or is there and has lost what it takes.
+fn arrival(vip: IpAddr, standings: &[Standing], situation: &Situation<'_>) -> Arrival {
+    let Some(holder) = holder(vip, situation) else { return Arrival::Elected };
+    let standing = standings.iter().find(|standing| standing.node == holder.node.name);
+    match standing.map(|standing| &standing.rank) {
+        Some(Err(Exclusion::NoCarrier | Exclusion::NoInterface | Exclusion::NotOnSubnet | Exclusion::NetworkUnavailable)) => {
+            Arrival::Inherited
+        }
+        _ => Arrival::from_holder(holder.state),
+    }
 }
 
 fn outcome(
     vip: IpAddr,
-    winner: &Result<Winner, Silence>,
-    standings: &[Standing],
+    Outcome { winner, standings }: &Outcome,
     generation: u64,
+    others_could: bool,
     situation: &Situation<'_>,
 ) -> Result<Interfaces, Quiet> {
-    match situation.bearing {
-        Bearing::Withdrawn => return Err(Quiet::Withdrawn),
-        Bearing::Yielding(rival) => return Err(Quiet::Yielded(rival.clone())),
-        Bearing::Free => {}
+    let quiet = match situation.bearing {
+        Bearing::Free => None,
+        Bearing::Withdrawn => Some(Quiet::Withdrawn),
+        Bearing::Yielding(rival) => Some(Quiet::Yielded(rival.clone())),
+    };
+    if let Some(quiet) = quiet.filter(|_| others_could) {
+        return Err(quiet);
     }
     if let Some(rival) = (situation.ceded)(vip) {
         return Err(Quiet::Yielded(rival));

@@ -15,6 +15,7 @@ use super::caution::{Bearing, Claimant};
 use super::company::{Company, Gathering};
 use super::conflicts::Conflicts;
 use super::decide::{Decision, Decisions, Quiet, Situation, decide, next_try, vips};
+use super::field::Entrant;
 use super::holdings::Holdings;
 use super::interfaces;
 use super::probing::Probing;
@@ -62,7 +63,9 @@ pub(super) struct Desk {
     /// Services with VIPs.
     services: BTreeMap<ServiceKey, Arc<ServiceState>>,
     company: Company,
-    field: Vec<super::field::Entrant>,
+    field: Vec<Entrant>,
+    /// Enough is known of everybody else.
+    settled: bool,
     interfaces: Vec<NetworkInterface>,
     /// The kernel has what this node serves. Before that nobody is told that it could announce.
     ready: bool,
@@ -140,6 +143,7 @@ impl Desk {
             metrics,
             services: BTreeMap::new(),
             field: Vec::new(),
+            settled: false,
             interfaces: Vec::new(),
             ready: false,
             decisions: Decisions::new(),
@@ -275,7 +279,7 @@ impl Desk {
             programmed,
             before: &self.decisions,
         });
-        self.field = field;
+        (self.field, self.settled) = (field, settled && self.ready);
         let probe_again = self.keep_back(&mut decisions, now);
         self.decide_at =
             [next, disputed, next_try(&decisions), self.holdings.next_expiry(), probe_again].into_iter().flatten().min();
@@ -375,9 +379,7 @@ impl Desk {
 
     fn put_in_force(&mut self, decisions: Decisions, rules: &Rules, now: Instant) {
         let own = &self.options.node;
-        // One of those that live speaks for all of them.
-        let first = self.field.iter().filter(|entrant| entrant.is_present()).map(|entrant| &entrant.node.name).min();
-        let sayings = self.told.decided(own, first.is_none_or(|first| first == own), &decisions);
+        let sayings = self.told.decided(own, self.is_spokesman(), &decisions);
         let (before, wanted) = (vips(&self.decisions), vips(&decisions));
         if let Some(voice) = self.voice.as_ref().filter(|_| before != wanted) {
             voice.announcer.set(wanted);
@@ -394,6 +396,13 @@ impl Desk {
             self.say(sayings);
         }
         self.keep_account();
+    }
+
+    /// Of those that live one speaks for all of them, about what nobody announces. Who does not know enough says nothing.
+    fn is_spokesman(&self) -> bool {
+        let first = self.field.iter().filter(|entrant| entrant.is_present()).map(|entrant| &entrant.node.name).min();
+        let knows = self.settled && self.bearing == Bearing::Free && self.company.quorum().lost_since.is_none();
+        knows && first.is_none_or(|first| *first == self.options.node)
     }
 
     fn keep_account(&mut self) {

@@ -288,12 +288,22 @@ fn caution_comes_before_everything() {
         of_the_gone.others[0].succession = succession;
         assert_eq!(of_the_gone.outcome(), Some(Err(quiet)));
     }
+    let beside = || Scene::new().beside(&[(FIRST, gone(Cause::NodeGone), false)]).holding();
     for (scene, quiet) in [
-        (Scene { bearing: Bearing::Withdrawn, ..Scene::new() }, Quiet::Withdrawn),
-        (Scene { bearing: Bearing::Yielding("c".into()), ..Scene::new() }, Quiet::Yielded("c".into())),
-        (Scene { ceded: Some("c"), ..Scene::new() }, Quiet::Yielded("c".into())),
+        (Scene { bearing: Bearing::Withdrawn, ..beside() }, Quiet::Withdrawn),
+        (Scene { bearing: Bearing::Yielding("c".into()), ..beside() }, Quiet::Yielded("c".into())),
+        (Scene { ceded: Some("c"), ..beside() }, Quiet::Yielded("c".into())),
     ] {
-        assert_eq!(scene.holding().outcome(), Some(Err(quiet)), "what is held, too");
+        assert_eq!(scene.outcome(), Some(Err(quiet)), "what is held, too");
+    }
+}
+
+#[test]
+fn what_nobody_else_could_announce_nobody_else_has() {
+    for bearing in [Bearing::Withdrawn, Bearing::Yielding(FIRST.into())] {
+        let only_here = Tenancy { local: true, hosting_v4: on(&["a"]), ..tenancy() };
+        let scene = Scene { bearing, ..Scene::with(only_here).beside(&[(FIRST, gone(Cause::NodeGone), false)]) };
+        assert_eq!(scene.holding().outcome(), Some(Ok(Interfaces::All)));
     }
 }
 
@@ -311,6 +321,12 @@ fn what_a_fault_brought_here_is_told_from_what_was_chosen() {
     ] {
         assert_eq!(Scene::new().beside(others).decide()[&VIP].arrival, arrival, "{others:?}");
     }
+    let mut unplugged = Scene::new().beside(&[(FIRST, State::Alive, true)]);
+    let facts = unplugged.others[0].facts.clone().expect("it told");
+    let interfaces = facts.interfaces.iter().map(|own| NetworkInterface { carrier: false, ..own.clone() }).collect();
+    unplugged.others[0].facts = Some(Facts { interfaces, ..(*facts).clone() }.into());
+    let decision = unplugged.decide().remove(&VIP).expect("decided");
+    assert_eq!((decision.arrival, decision.is_ours("a")), (Arrival::Inherited, true));
 }
 
 mod properties {
