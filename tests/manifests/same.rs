@@ -119,6 +119,27 @@ fn the_controller_is_the_same_and_only_there_where_it_is_wanted() {
 }
 
 #[test]
+fn nodes_announce_unless_that_is_not_wanted() {
+    let daemon = |objects: &[Value]| -> Value {
+        let found = objects.iter().find(|object| object["kind"] == "DaemonSet" && object["metadata"]["name"] == "sheave");
+        found.unwrap()["spec"]["template"]["spec"]["containers"][0].clone()
+    };
+    let of_announcing = |object: &&Value| object["metadata"]["name"] == "sheave-announce";
+    let with = release(&json!({}));
+    assert_eq!(with.iter().filter(of_announcing).count(), 4, "two roles and their bindings");
+    let without = release(&json!({ "loadBalancer": { "enabled": false } }));
+    assert_eq!(without.iter().filter(of_announcing).count(), 0);
+    let capabilities = &daemon(&without)["securityContext"]["capabilities"];
+    assert_eq!(*capabilities, json!({ "drop": ["ALL"], "add": ["NET_ADMIN"] }));
+    let arguments = daemon(&without)["args"].clone();
+    assert!(arguments.as_array().unwrap().contains(&json!("--no-announcing")), "{arguments}");
+    // What the controller is told, nodes are, too.
+    let told = release(&json!({ "controller": { "loadBalancerClass": "example.com/lb", "metallbNamespace": "lb" } }));
+    let arguments = daemon(&told)["args"].to_string();
+    assert!(arguments.contains("--lb-class=example.com/lb") && arguments.contains("--metallb-namespace=lb"), "{arguments}");
+}
+
+#[test]
 fn another_job_is_that_of_the_series_and_of_the_alerts() {
     let values = json!({
         "config": { "kubeProxy": { "metricsBindAddress": "0.0.0.0:10249" } },

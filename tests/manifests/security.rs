@@ -19,7 +19,7 @@ fn containers(workload: &Value) -> impl Iterator<Item = &Value> {
 }
 
 #[test]
-fn containers_have_net_admin_and_nothing_else() {
+fn containers_have_net_admin_the_daemon_net_raw_and_nothing_else() {
     for workload in workloads() {
         let pod = &workload["spec"]["template"]["spec"];
         assert_eq!(pod["securityContext"], json!({ "seccompProfile": { "type": "RuntimeDefault" } }));
@@ -34,7 +34,10 @@ fn containers_have_net_admin_and_nothing_else() {
             }
             let ours = container["image"].as_str().unwrap().starts_with("sheave:");
             let mut capabilities = json!({ "drop": ["ALL"] });
-            if ours {
+            if container["name"] == "sheave" {
+                // For ARP and neighbour discovery.
+                capabilities["add"] = json!(["NET_ADMIN", "NET_RAW"]);
+            } else if ours {
                 capabilities["add"] = json!(["NET_ADMIN"]);
             }
             assert_eq!(context["capabilities"], capabilities, "{}", container["name"]);
@@ -46,6 +49,21 @@ fn containers_have_net_admin_and_nothing_else() {
         let harmless =
             |volume: &Value| volume.get("configMap").is_some() || (volume["name"] == "run" && volume.get("emptyDir").is_some());
         assert!(volumes.iter().all(harmless), "a volume that is no configuration: {volumes:?}");
+    }
+}
+
+/// A port that is listed is reserved by the scheduler: beside MetalLB's speakers, which list UDP 7946, no pod of ours would start.
+#[test]
+fn the_port_of_the_membership_is_not_reserved() {
+    for workload in workloads() {
+        for container in containers(&workload) {
+            let ports = container["ports"].as_array().into_iter().flatten();
+            let ports: Vec<_> = ports.map(|port| (port["containerPort"].as_u64(), port["protocol"].as_str())).collect();
+            assert!(
+                ports.iter().all(|port| [(Some(10256), Some("TCP")), (Some(10249), Some("TCP"))].contains(port)),
+                "{ports:?}"
+            );
+        }
     }
 }
 

@@ -33,6 +33,8 @@ fn the_unit_may_do_what_adoption_asks_for() {
     let set = |key: &str| unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).collect::<Vec<_>>();
     assert!(set("ExecStart")[0].contains("--adopt"));
     assert_eq!(set("CapabilityBoundingSet"), ["CAP_NET_ADMIN CAP_NET_RAW"]);
+    // Without packet sockets no VIP is answered for.
+    assert_eq!(set("RestrictAddressFamilies"), ["AF_INET AF_INET6 AF_NETLINK AF_PACKET AF_UNIX"]);
     assert_eq!((set("ProtectSystem"), set("ReadWritePaths")), (vec!["strict"], vec!["-/run/xtables.lock"]));
     // After a boot nobody may have made it yet.
     assert_eq!(set("ExecStartPre"), ["-+/usr/bin/touch /run/xtables.lock"]);

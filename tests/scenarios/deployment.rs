@@ -2,11 +2,11 @@
 
 use crate::{
     disruption::traffic,
-    fixture::{DETECT_PODS, Endpoint, Service},
+    fixture::{Cluster, DETECT_PODS, Endpoint, Pods, Service},
     kube::served::{ApiCluster, eventually},
 };
 use anyhow::{Context as _, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sheave_lab::Protocol;
 use sheave_tests::{
     apiserver::{Effect, Fault, Refusal, Verb},
@@ -29,9 +29,12 @@ use tempfile::TempDir;
 pub(crate) fn scenarios() -> Vec<Scenario> {
     scenarios!("deployment":
         the_image_serves_with_net_admin_alone needs ["nftables", "tool:readelf"];
+        a_pod_announces_with_net_raw_beside_net_admin needs ["nftables", "tool:readelf", "tool:arping"];
         the_pod_of_kubeadm_runs_as_it_is_and_its_probes_succeed needs ["nftables", "tool:readelf"];
         the_program_knows_every_argument_and_configuration;
         the_cluster_role_allows_what_is_asked_for_and_no_more needs ["nftables"];
+        a_node_that_announces_asks_for_what_its_roles_allow_and_no_more needs ["nftables"];
+        a_node_that_is_not_to_announce_asks_nothing_of_metallb needs ["nftables"];
     )
     .to_vec()
 }
@@ -87,6 +90,34 @@ fn the_image_serves_with_net_admin_alone() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Nothing that a pod of the DaemonSet lacks is needed to answer for a VIP.
+fn a_pod_announces_with_net_raw_beside_net_admin() -> anyhow::Result<()> {
+    let vip = "192.168.0.240";
+    let mut cluster = Cluster::new(Pods::Routed)?;
+    let image = image()?;
+    cluster.confine(Confinement::new(image.path())?.with_net_raw().with_volume(cluster.manifests())?);
+    cluster.start(&[&DETECT_PODS[..], &["--controller"]].concat())?;
+    let process = PathBuf::from("/proc").join(cluster.daemon_id().context("the daemon runs")?.to_string());
+    let status = fs::read_to_string(process.join("status"))?;
+    for line in ["CapPrm:\t0000000000003000", "CapBnd:\t0000000000003000"] {
+        ensure!(status.contains(line), "it was not confined, {line} is missing:\n{status}");
+    }
+    let of_metallb = |kind: &str, spec: Value| {
+        let metadata = json!({ "namespace": "metallb-system", "name": "lan" });
+        json!({ "apiVersion": "metallb.io/v1beta1", "kind": kind, "metadata": metadata, "spec": spec })
+    };
+    let pool = of_metallb("IPAddressPool", json!({ "addresses": [format!("{vip}/32")] }));
+    cluster.objects("lan.yaml", [pool, of_metallb("L2Advertisement", json!({}))])?;
+    let web = Service::new("web", "172.30.0.43").port(80).spec("type", "LoadBalancer").endpoint(Endpoint::local("10.180.0.1"));
+    cluster.services(&[&web])?;
+    let neighbour = cluster.lan_host("neighbour", "192.168.0.9", None)?;
+    eventually("an answer to ARP", || {
+        Ok(neighbour.exec("arping", &["-c", "1", "-w", "2", "-i", "eth0", vip])?.status.success())
+    })?;
+    ensure!(cluster.count_log("not permitted") == 0, "the kernel refused something");
+    Ok(())
+}
+
 /// What the Dockerfile makes.
 fn image() -> anyhow::Result<TempDir> {
     let image = tempfile::tempdir()?;
@@ -104,7 +135,7 @@ fn the_pod_of_kubeadm_runs_as_it_is_and_its_probes_succeed() -> anyhow::Result<(
     fs::write(account.join("token"), "a token")?;
     fs::write(config.join("config.conf"), KUBEADM)?;
     fs::write(config.join("kubeconfig.conf"), KUBECONFIG.replace("SERVER", &served.api.url()))?;
-    served.confine(Confinement::new(image.path())?);
+    served.confine(Confinement::new(image.path())?.with_net_raw());
 
     let rendered: Vec<Value> =
         serde_saphyr::from_multiple(&fs::read_to_string(manifests().join("kustomize/rendered/kubeadm.yaml"))?)?;
@@ -188,19 +219,71 @@ fn the_cluster_role_allows_what_is_asked_for_and_no_more() -> anyhow::Result<()>
 
     let asked: BTreeSet<_> =
         served.api.asked_for().into_iter().map(|(verb, resource)| (format!("{verb:?}").to_lowercase(), resource)).collect();
-    let role = fs::read_to_string(manifests().join("kustomize/base/clusterrole.yaml"))?;
-    ensure!(asked == allowed(&serde_saphyr::from_str(&role)?)?, "asked for: {asked:#?}");
+    ensure!(asked == allowed("clusterrole.yaml")?, "asked for: {asked:#?}");
     Ok(())
 }
 
-/// Every verb and resource of a ClusterRole, a resource named in full.
-fn allowed(role: &Value) -> anyhow::Result<BTreeSet<(String, String)>> {
+/// A pool, an L2Advertisement for it, and a Service that has one of its addresses.
+fn with_a_pool(served: &ApiCluster) -> anyhow::Result<Service> {
+    served.api.install_metallb();
+    let of_metallb = |kind: &str, spec: Value| {
+        let metadata = json!({ "namespace": "metallb-system", "name": "lan" });
+        json!({ "apiVersion": "metallb.io/v1beta1", "kind": kind, "metadata": metadata, "spec": spec })
+    };
+    let pool = of_metallb("IPAddressPool", json!({ "addresses": ["192.168.0.240/32"] }));
+    served.apply([pool, of_metallb("L2Advertisement", json!({}))])?;
+    let web = Service::new("announced", "172.30.0.61").only(Protocol::Tcp, 80, 80).vip("192.168.0.240");
+    let web = web.endpoint(Endpoint::at("10.180.0.1"));
+    served.services([&web])?;
+    Ok(web)
+}
+
+fn a_node_that_announces_asks_for_what_its_roles_allow_and_no_more() -> anyhow::Result<()> {
+    let mut served = ApiCluster::new()?;
+    served.api.inject(Fault::new(Effect::RefuseStreamingLists(Refusal::Invalid)));
+    let web = with_a_pool(&served)?;
+    let url = served.api.url();
+    served.start_on_api(&url, &DETECT_PODS)?;
+    let statuses = |served: &ApiCluster| served.api.list("servicel2statuses");
+    eventually("a ServiceL2Status", || Ok(statuses(&served).iter().any(|object| object["status"]["node"] == NODE_NAME)))?;
+    eventually("a renewed Lease", || Ok(served.api.requests(Verb::Update, "leases") > 0))?;
+    eventually("a watch for the key", || Ok(served.api.requests(Verb::Watch, "secrets") > 0))?;
+    served.services([&web.clone().with_endpoints([])])?;
+    eventually("no ServiceL2Status", || Ok(statuses(&served).is_empty()))?;
+    // It comes here once more: the same Event.
+    served.services([&web])?;
+    eventually("an Event, twice", || Ok(served.api.requests(Verb::Patch, "events.events.k8s.io") > 0))?;
+
+    let granted: BTreeSet<_> = allowed("clusterrole.yaml")?.union(&allowed("announcer.yaml")?).cloned().collect();
+    let asked: BTreeSet<_> =
+        served.api.asked_for().into_iter().map(|(verb, resource)| (format!("{verb:?}").to_lowercase(), resource)).collect();
+    ensure!(asked == granted, "asked for, and not granted, or the other way round: {:#?}", asked.symmetric_difference(&granted));
+    Ok(())
+}
+
+fn a_node_that_is_not_to_announce_asks_nothing_of_metallb() -> anyhow::Result<()> {
+    let mut served = ApiCluster::new()?;
+    with_a_pool(&served)?;
+    let url = served.api.url();
+    served.start_on_api(&url, &[&DETECT_PODS[..], &["--no-announcing"]].concat())?;
+    // It serves the VIP all the same.
+    served.await_answer("192.168.0.240:80", &["local"])?;
+    let asked = served.api.asked_for();
+    ensure!(asked.iter().all(|(_, resource)| !resource.contains("metallb") && resource != "secrets"), "asked for: {asked:?}");
+    Ok(())
+}
+
+/// Every verb and resource of the roles in a file, a resource named in full, subresources by their resource: so the double counts.
+fn allowed(file: &str) -> anyhow::Result<BTreeSet<(String, String)>> {
+    let text = fs::read_to_string(manifests().join("kustomize/base").join(file))?;
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&text)?;
     let words = |list: &Value| -> anyhow::Result<Vec<String>> { Ok(serde_json::from_value(list.clone())?) };
     let mut allowed = BTreeSet::new();
-    for rule in role["rules"].as_array().context("a ClusterRole has rules")? {
+    for rule in objects.iter().filter_map(|role| role["rules"].as_array()).flatten() {
         for group in words(&rule["apiGroups"])? {
             for resource in words(&rule["resources"])? {
-                let name = if group.is_empty() { resource } else { format!("{resource}.{group}") };
+                let resource = resource.trim_end_matches("/status");
+                let name = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
                 allowed.extend(words(&rule["verbs"])?.into_iter().map(|verb| (verb, name.clone())));
             }
         }

@@ -85,7 +85,7 @@ pub struct Member {
 impl Vips {
     pub(super) fn of(account: Option<&Account>, as_of: Timestamp) -> Self {
         let Some(account) = account else {
-            let note = "this daemon announces no VIPs: it serves manifests without --controller".to_owned();
+            let note = "this daemon announces no VIPs: --no-announcing, or manifests without --controller".to_owned();
             return Self { node: String::new(), as_of, note: Some(note), vips: Vec::new(), members: Vec::new() };
         };
         let Account { node, vips, members } = account;

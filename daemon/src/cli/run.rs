@@ -42,6 +42,10 @@ pub(super) struct Arguments {
     #[arg(long)]
     adopt: bool,
 
+    /// Announce no addresses of Services on the LAN, whatever pools and L2Advertisements there are: something else does, or nobody
+    #[arg(long, help_heading = "Load balancer")]
+    no_announcing: bool,
+
     /// Give addresses of MetalLB's pools to Services as well, as `sheave controller` does: for a single node, or for manifests, where
     /// they are announced on the LAN, too
     #[arg(long, help_heading = "Load balancer")]
@@ -146,6 +150,7 @@ impl Arguments {
             host_name,
             plane: self.plane,
             adopt: self.adopt,
+            no_announcing: self.no_announcing,
             source: self.source,
             api_servers: self.api_server.into_iter().chain(self.master).collect(),
             several_cidrs: self.config.is_none(),

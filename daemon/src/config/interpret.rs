@@ -71,6 +71,7 @@ pub fn interpret(configuration: &Configuration, overrides: &Overrides) -> Result
         node_ip: reader.node_ip(),
         external_ips_denied: configuration.kube_proxy.feature_gates.get(traps::EXTERNAL_IPS) == Some(&false),
         adopt: overrides.adopt,
+        announces: !overrides.no_announcing,
         min_sync_period: min_sync_period(&configuration.kube_proxy, mode),
         kernel: reader.kernel(),
         servers: reader.servers(overrides.admin_socket.clone()),

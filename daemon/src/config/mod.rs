@@ -92,6 +92,8 @@ pub struct Options {
     pub external_ips_denied: bool,
     /// Take over from kube-proxy: serve beside it, and remove what is its own once it has ended.
     pub adopt: bool,
+    /// Announce VIPs at all.
+    pub announces: bool,
     /// The least time between two commits; none: a change is committed at once.
     pub min_sync_period: Duration,
     /// What is asked of the kernel beside rules.
@@ -259,6 +261,7 @@ impl Options {
             node_ip: None,
             external_ips_denied: false,
             adopt: false,
+            announces: true,
             min_sync_period: Duration::ZERO,
             kernel: KernelSettings::default(),
             servers: Servers::default(),

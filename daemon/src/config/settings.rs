@@ -20,6 +20,8 @@ pub struct Overrides {
     pub plane: Option<String>,
     /// `--adopt`.
     pub adopt: bool,
+    /// `--no-announcing`.
+    pub no_announcing: bool,
     /// `--source`.
     pub source: Option<SourceChoice>,
     /// `--api-server`, `--master`.

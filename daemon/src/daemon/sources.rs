@@ -74,7 +74,7 @@ pub(super) async fn start(
             };
             let manifests = manifests::ManifestOptions { node_name: options.node_name.clone(), headless: false };
             manifests::spawn(path.clone(), manifests, changes, cancel.clone());
-            let announcing = rules.map(|rules| Grounds { rules, cluster: None });
+            let announcing = rules.filter(|_| options.announces).map(|rules| Grounds { rules, cluster: None });
             Ok(Started { reporter: Reporter::default(), watches: None, controller: None, announcing })
         }
         SourceOptions::Kube(kube) => {
@@ -87,9 +87,17 @@ pub(super) async fn start(
             let controller = controller.map(|choice| {
                 tokio::spawn(lead_beside(choice, &options.announcing, &kube, prober, servers.clone(), &metrics, cancel.clone()))
             });
-            let (watches, grounds) = watch_all(options, &kube, &servers, changes, cancel);
+            let (watches, announcing) = if options.announces {
+                let (watches, grounds) = watch_all(options, &kube, &servers, changes, cancel);
+                (watches, Some(grounds))
+            } else {
+                let source = KubeSource::new(servers, kube);
+                let watches = source.health();
+                tokio::spawn(source.run(changes, cancel.clone()));
+                (watches, None)
+            };
             let reporter = Reporter::with_events(events, options.node_name.clone());
-            Ok(Started { reporter, watches: Some(watches), controller, announcing: Some(grounds) })
+            Ok(Started { reporter, watches: Some(watches), controller, announcing })
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::report::with_causes;
 use super::sources::{self, Grounds};
 use super::{DaemonError, Outputs};
-use crate::config::{Announcing, Options, SourceOptions};
+use crate::config::{Announcing, Options};
 use crate::health::ProxyHealth;
 use crate::loadbalancer::announcer::{self, exclusions::Exclusions};
 use crate::loadbalancer::speaker::record::{Record, RecordOptions};
@@ -67,11 +67,10 @@ fn joined(options: &Options, cluster: sources::Cluster, outputs: &Outputs, cance
 
 /// Interfaces that neither announce nor are asked on; where nothing of that is done, nothing is read.
 pub(super) fn exclusions(options: &Options, health: &ProxyHealth) -> Exclusions {
-    match (&options.source, &options.controller) {
-        (SourceOptions::Manifests(_), None) => Exclusions::default(),
-        (SourceOptions::Kube(_), _) | (_, Some(_)) => {
-            excluded_interfaces(options.announcing.interfaces_excluded.as_deref(), health)
-        }
+    if options.announces || options.controller.is_some() {
+        excluded_interfaces(options.announcing.interfaces_excluded.as_deref(), health)
+    } else {
+        Exclusions::default()
     }
 }
 

@@ -200,6 +200,12 @@ impl Metrics {
         }
     }
 
+    /// Those of VIPs that are announced here.
+    #[must_use]
+    pub fn speaker(&self) -> Arc<SpeakerMetrics> {
+        self.speaker.clone()
+    }
+
     /// Calls this before each scrape, to set what is cheaper looked at then than kept up to date.
     pub(crate) fn before_each_scrape(&self, refresh: impl Fn(&Self) + Send + 'static) {
         self.refreshers().push(Box::new(refresh));

@@ -27,6 +27,7 @@ fn the_configmap_of_kubeadm_means_kube_proxys_defaults_and_no_warning() {
         servers,
         stale_after,
         controller: _,
+        announces: _,
         announcing: _,
     } = settings.options;
     assert_eq!((&*node_name, node_name_origin), ("host-1", NodeNameOrigin::HostName));

@@ -53,6 +53,7 @@ pub(super) async fn follow(
     keys: watch::Sender<Vec<Key>>,
     health: Arc<ProxyHealth>,
 ) {
+    let _end = Unproblematic(health.clone());
     let (found, mut known) = watch::channel(None);
     let turn = async {
         let mut ring = Keyring::default();
@@ -86,6 +87,15 @@ pub(super) async fn follow(
 }
 
 type Found = Option<(Key, Option<Key>)>;
+
+/// Whoever follows no key misses none.
+struct Unproblematic(Arc<ProxyHealth>);
+
+impl Drop for Unproblematic {
+    fn drop(&mut self) {
+        self.0.problem(PROBLEM, None);
+    }
+}
 
 async fn watch_secret(servers: Arc<ApiServers>, namespace: Arc<str>, found: watch::Sender<Found>, health: Arc<ProxyHealth>) {
     let mut retry = Retry::new(AGAIN_AFTER, AGAIN_AT_LATEST);

@@ -285,6 +285,14 @@ impl Keeper {
     }
 }
 
+impl Drop for Keeper {
+    /// Nobody has a lease of ours to complain of any more.
+    fn drop(&mut self) {
+        self.health.problem(WRITING, None);
+        self.health.problem(TWIN, None);
+    }
+}
+
 /// As the metric has it.
 pub(super) fn how<T>(outcome: &Result<T, RequestError>) -> &'static str {
     match outcome {

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use compact_str::CompactString;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::lease::{Keeper, Place};
 use self::reach::Reach;
@@ -75,7 +75,7 @@ struct Wish<T> {
     what: T,
 }
 
-/// Writes in the background. Clones are the same one, and may be used from any runtime.
+/// Writes in the background, until the last clone is gone. Clones are the same one, and may be used from any runtime.
 #[derive(Clone, Debug)]
 pub struct Record {
     shared: Arc<Shared>,
@@ -94,10 +94,12 @@ struct Shared {
     rivals: Arc<Rivals>,
     /// Where requests are made: the runtime that [`Record::start`] was called on.
     runtime: Handle,
+    /// Ends what runs in the background.
+    _end: DropGuard,
 }
 
 impl Record {
-    /// Begins, on the runtime of the caller, which needs IO and time; ends when cancelled. Nothing is asked for but the key.
+    /// Begins, on the runtime of the caller, which needs IO and time; ends when cancelled, too. Nothing is asked for but the key.
     #[must_use]
     pub fn start(
         servers: Arc<ApiServers>,
@@ -107,7 +109,9 @@ impl Record {
         cancel: &CancellationToken,
     ) -> Self {
         let RecordOptions { node, namespace } = options;
+        // What was said goes out, even if nothing follows.
         let events = EventSink::reporting_as(REPORTER, servers.clone(), &node, cancel.clone());
+        let cancel = cancel.child_token();
         let (announced, announced_done) = (watch::Sender::default(), watch::Sender::new(0));
         let (holding, holding_done) = (watch::Sender::default(), watch::Sender::new(0));
         let (closely, keys) = (watch::Sender::new(false), watch::Sender::new(Vec::new()));
@@ -121,6 +125,7 @@ impl Record {
             keys: keys.subscribe(),
             rivals,
             runtime: Handle::current(),
+            _end: cancel.clone().drop_guard(),
             announced,
             holding,
             closely,
@@ -139,7 +144,7 @@ impl Record {
         let key = key::follow(servers, namespace, keys, health);
         tokio::spawn(cancel.clone().run_until_cancelled_owned(scribe.run()));
         tokio::spawn(cancel.clone().run_until_cancelled_owned(keeper.run()));
-        tokio::spawn(cancel.clone().run_until_cancelled_owned(key));
+        tokio::spawn(cancel.run_until_cancelled_owned(key));
         Self { shared: Arc::new(shared) }
     }
 

@@ -23,12 +23,12 @@ const EXPIRED: Duration = Duration::from_secs(2 * RENEWAL.as_secs() + 2);
 /// Leases that are remembered: more than there are members.
 const MOST: usize = 512;
 
-/// What another node's Lease says.
+/// What another node's Lease says, if it is renewed and says that a VIP is held; else nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rival {
-    /// Whether it is renewed. Of a node that has written that it holds nothing, it is not.
+    /// When it was renewed last.
     pub seen: LeaseSeen,
-    /// What it claims, if it says that it holds a VIP.
+    /// What it claims.
     pub claim: Option<Claim>,
 }
 
@@ -50,11 +50,9 @@ struct Known {
 /// A Lease over several looks. Pure.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Sighting {
-    /// What tells one writing of it from another.
+    /// What tells one writing of it from another; empty: none was seen.
     version: String,
-    /// When this version was seen first.
-    since: Option<Instant>,
-    /// When it was written, as near as can be told.
+    /// When it was written, as near as can be told; none: before this machine began.
     renewed: Option<Instant>,
     claim: Option<Claim>,
 }
@@ -109,19 +107,19 @@ impl Sighting {
         if version == self.version {
             return;
         }
-        let age = match self.since {
-            Some(_) => Duration::ZERO,
-            None => text(&object["spec"]["renewTime"]).parse().map_or(Duration::ZERO, |written: Timestamp| {
-                // Of a clock that is ahead of ours: just now.
-                Duration::try_from(clock.duration_since(written)).unwrap_or_default()
-            }),
+        let age = if self.version.is_empty() {
+            // Of a clock that is ahead of ours: just now.
+            let written = text(&object["spec"]["renewTime"]).parse::<Timestamp>().unwrap_or(clock);
+            Duration::try_from(clock.duration_since(written)).unwrap_or_default()
+        } else {
+            Duration::ZERO
         };
-        *self = Self { version, since: Some(now), renewed: now.checked_sub(age), claim: Some(claim) };
+        *self = Self { version, renewed: now.checked_sub(age), claim: Some(claim) };
     }
 
     fn rival(&self, now: Instant) -> Rival {
-        let lives = self.since.is_some_and(|since| now < since + EXPIRED);
-        Rival { seen: LeaseSeen { renewed: self.renewed.filter(|_| lives) }, claim: self.claim.clone() }
+        let renewed = self.renewed.filter(|renewed| now < *renewed + EXPIRED);
+        Rival { seen: LeaseSeen { renewed }, claim: self.claim.clone().filter(|_| renewed.is_some()) }
     }
 }
 
@@ -153,11 +151,14 @@ mod tests {
         // Its clock has nothing to say any more.
         sighting.look(&node, Some(&lease("2", 0, true)), after(12), clock(2));
         assert_eq!(sighting.rival(after(12)).seen.renewed, Some(after(12)));
-        assert_eq!(sighting.rival(after(12) + EXPIRED).seen.renewed, None, "nobody renews it any more");
+        assert_eq!(sighting.rival(after(12) + EXPIRED), Rival::default(), "nobody renews it any more");
         sighting.look(&node, Some(&lease("3", 1_002, false)), after(13), clock(3));
         assert_eq!(sighting.rival(after(13)), Rival::default(), "it holds nothing, and says so");
         sighting.look(&node, Some(&lease("4", 5_000, true)), after(14), clock(4));
         assert_eq!(sighting.rival(after(14)).seen.renewed, Some(after(14)), "a clock that is ahead");
+        let mut late = Sighting::default();
+        late.look(&node, Some(&lease("5", 900, true)), after(200), clock(0));
+        assert_eq!(late.rival(after(200)), Rival::default(), "it was dead when it was looked at first");
         sighting.look(&node, None, after(15), clock(5));
         assert_eq!(sighting.rival(after(15)), Rival::default());
     }

@@ -245,3 +245,9 @@ impl Scribe {
         }
     }
 }
+
+impl Drop for Scribe {
+    fn drop(&mut self) {
+        self.health.problem(PROBLEM, None);
+    }
+}
