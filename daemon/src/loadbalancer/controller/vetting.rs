@@ -106,7 +106,7 @@ impl Vetting {
     /// Those that are to be asked for again. What no pool has any more is forgotten; it follows who else has it then.
     pub(super) fn due(&mut self, covers: impl Fn(IpAddr) -> bool, now: Instant) -> (Vec<IpAddr>, Vec<Occupancy>) {
         let gone: Vec<IpAddr> = self.taken.keys().copied().filter(|ip| !covers(*ip)).collect();
-        gone.iter().for_each(|ip| drop(self.taken.remove(ip)));
+        self.taken.retain(|ip, _| gone.binary_search(ip).is_err());
         let mut due = Vec::new();
         for (ip, taken) in self.taken.iter_mut().filter(|(_, taken)| taken.look_again <= now) {
             taken.look_again = now + LOOK_AGAIN;
