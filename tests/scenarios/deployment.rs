@@ -95,7 +95,8 @@ fn a_pod_announces_with_net_raw_beside_net_admin() -> anyhow::Result<()> {
     let vip = "192.168.0.240";
     let mut cluster = Cluster::new(Pods::Routed)?;
     let image = image()?;
-    cluster.confine(Confinement::new(image.path())?.with_net_raw().with_volume(cluster.manifests())?);
+    let confinement = Confinement::new(image.path())?.with_net_raw().with_volume(cluster.manifests())?;
+    cluster.confine(confinement);
     cluster.start(&[&DETECT_PODS[..], &["--controller"]].concat())?;
     let process = PathBuf::from("/proc").join(cluster.daemon_id().context("the daemon runs")?.to_string());
     let status = fs::read_to_string(process.join("status"))?;
