@@ -67,11 +67,11 @@ const LONG: Duration = Duration::from_secs(60);
 fn pool_of_both() -> Value {
     json!({
         "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": { "namespace": "metallb-system", "name": "lan" },
-        "spec": { "addresses": [format!("{OCCUPIED}-{FREE}")] },
+        "spec": { "addresses": [format!("{OCCUPIED}-{FREE}"), format!("{}-{}", dual(OCCUPIED)[1], dual(FREE)[1])] },
     })
 }
 
-fn of_one_family(name: &str, cluster_ip: &str) -> Service {
+fn asking(name: &str, cluster_ip: &str) -> Service {
     Service::new(name, cluster_ip).port(80).spec("type", "LoadBalancer").endpoint(Endpoint::local("10.180.0.1"))
 }
 
@@ -94,10 +94,10 @@ fn an_address_of_another_host_is_given_out_when_it_is_free() -> anyhow::Result<(
     let cluster = Cluster::start_with(&[&DETECT_PODS[..], &["--controller"]].concat())?;
     let occupier = occupier(&cluster)?;
     cluster.objects("pools.yaml", [pool_of_both()])?;
-    let (first, second) = (of_one_family("first", "172.30.0.41"), of_one_family("second", "172.30.0.42"));
+    let (first, second) = (asking("first", "172.30.0.41"), asking("second", "172.30.0.42"));
     cluster.services(&[&first])?;
     cluster.await_log(&format!("{OCCUPIED} is not given to a Service: another host has it"), LONG)?;
-    cluster.await_log(&format!("Assigned IP [\"{FREE}\"]"), LONG)?;
+    cluster.await_log(&format!("Assigned IP [\"{FREE}\""), LONG)?;
     served(&cluster, FREE)?;
     cluster.services(&[&first, &second])?;
     cluster.await_log("no available IPs", LONG)?;
@@ -113,13 +113,13 @@ fn an_address_of_another_host_reaches_no_status() -> anyhow::Result<()> {
     cluster.api.install_metallb();
     let _occupier = occupier(&cluster)?;
     cluster.apply([pool_of_both()])?;
-    cluster.services([&of_one_family("web", "172.30.0.61")])?;
+    cluster.services([&asking("first", "172.30.0.61")])?;
     let url = cluster.api.url();
     cluster.start_on_api(&url, &[&DETECT_PODS[..], &["--controller"]].concat())?;
     let mut seen = BTreeSet::new();
     eventually("an address", || {
-        let web = cluster.api.get("services", "ns", "web").context("the Service")?;
-        let address = web["status"]["loadBalancer"]["ingress"][0]["ip"].as_str().map(str::to_owned);
+        let service = cluster.api.get("services", "ns", "first").context("the Service")?;
+        let address = service["status"]["loadBalancer"]["ingress"][0]["ip"].as_str().map(str::to_owned);
         seen.extend(address.clone());
         Ok(address.is_some())
     })?;

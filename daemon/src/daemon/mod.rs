@@ -321,7 +321,7 @@ async fn serve(
         health: health.clone(),
     };
     let speaker =
-        announcing.map(|grounds| speaker::start(&options, grounds, exclusions, &outputs, cancel.clone())).transpose()?;
+        announcing.map(|grounds| speaker::start(&options, grounds, exclusions, prober, &outputs, cancel.clone())).transpose()?;
     let checks = ServiceChecks::new(outputs.published.clone(), health.clone(), metrics.clone(), reporter.clone());
     let plane_name = plane.name();
     let configz = watch::Sender::new(settings.configz);

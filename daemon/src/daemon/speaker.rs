@@ -9,7 +9,7 @@ use super::sources::{self, Grounds};
 use super::{DaemonError, Outputs};
 use crate::config::{Announcing, Options};
 use crate::health::ProxyHealth;
-use crate::loadbalancer::announcer::{self, exclusions::Exclusions};
+use crate::loadbalancer::announcer::{self, Prober, exclusions::Exclusions};
 use crate::loadbalancer::speaker::record::{Record, RecordOptions};
 use crate::loadbalancer::speaker::{self, Cluster, Speaker, SpeakerOptions, Surroundings};
 use crate::loadbalancer::{election, membership};
@@ -19,6 +19,7 @@ pub(super) fn start(
     options: &Options,
     grounds: Grounds,
     exclusions: Exclusions,
+    prober: Prober,
     outputs: &Outputs,
     cancel: CancellationToken,
 ) -> Result<Speaker, DaemonError> {
@@ -48,6 +49,7 @@ pub(super) fn start(
         published: outputs.published.clone(),
         health: outputs.health.clone(),
         metrics: outputs.metrics.speaker.clone(),
+        prober: options.controller.is_some().then_some(prober),
     };
     speaker::spawn(speaker, surroundings, cancel).map_err(|source| DaemonError::Process { what: "starting the speaker", source })
 }

@@ -90,6 +90,8 @@ pub(super) struct Desk {
     leaving: Option<HandOver>,
     /// As it was told last.
     bearing: Bearing,
+    /// Of the controller beside us.
+    allocating: Option<Prober>,
     /// Where somebody else than this process gives out addresses, without asking the LAN.
     prober: Option<Prober>,
     probing: Probing,
@@ -129,7 +131,7 @@ impl Desk {
         surroundings: Surroundings,
         departure: oneshot::Receiver<Departure>,
     ) -> (Self, watch::Receiver<Arc<Account>>) {
-        let Surroundings { rules, cluster, published, health, metrics } = surroundings;
+        let Surroundings { rules, cluster, published, health, metrics, prober: allocating } = surroundings;
         let (account, accounts) = watch::channel(Arc::new(Account { node: options.node.clone(), ..Account::default() }));
         let prober = cluster.as_ref().map(|_| Prober::new(options.announcer.exclusions.clone()));
         let desk = Self {
@@ -161,6 +163,7 @@ impl Desk {
             departure: Some(departure),
             leaving: None,
             bearing: Bearing::Free,
+            allocating,
             prober,
             probing: Probing::default(),
             asking: None,
@@ -280,6 +283,9 @@ impl Desk {
             before: &self.decisions,
         });
         (self.field, self.settled) = (field, settled && self.ready);
+        if let Some(allocating) = &self.allocating {
+            allocating.set_fellows(self.company.macs());
+        }
         let probe_again = self.keep_back(&mut decisions, now);
         self.decide_at =
             [next, disputed, next_try(&decisions), self.holdings.next_expiry(), probe_again].into_iter().flatten().min();
