@@ -23,6 +23,7 @@ mod holdings;
 mod interfaces;
 mod members;
 mod peers;
+mod probing;
 pub mod record;
 mod rivals;
 mod rules;
@@ -40,7 +41,8 @@ use tokio_util::sync::CancellationToken;
 use self::desk::Desk;
 use self::record::Record;
 use super::membership::Departure;
-use super::{announcer, election, membership};
+use super::announcer::{self, Prober};
+use super::{election, membership};
 use crate::health::ProxyHealth;
 use crate::metrics::SpeakerMetrics;
 use crate::table::Published;
@@ -81,6 +83,8 @@ pub struct Surroundings {
     pub health: Arc<ProxyHealth>,
     /// MetalLB's metrics, and ours.
     pub metrics: Arc<SpeakerMetrics>,
+    /// Of the controller beside this speaker, if there is one: it learns which MACs are other announcers', in nobody's way.
+    pub prober: Option<Prober>,
 }
 
 /// The others.
