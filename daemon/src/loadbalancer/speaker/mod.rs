@@ -40,8 +40,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::desk::Desk;
 use self::record::Record;
-use super::membership::Departure;
 use super::announcer::{self, Prober};
+use super::membership::Departure;
 use super::{election, membership};
 use crate::health::ProxyHealth;
 use crate::metrics::SpeakerMetrics;
