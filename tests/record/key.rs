@@ -8,7 +8,7 @@ use sheave_tests::apiserver::{Cut, Effect, Fault, Verb};
 
 use crate::{Announcer, PATIENCE, cluster, eventually};
 
-fn secret(data: Value) -> Value {
+fn secret(data: &Value) -> Value {
     json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": GOSSIP_SECRET, "namespace": "kube-system" }, "data": data })
 }
 
@@ -35,21 +35,21 @@ async fn the_key_is_followed_and_never_unlearnt() {
     let announcer = Announcer::start(&api, "node-a").await;
     announcer.until_problems("no key", |problems| problems.contains("there is no Secret kube-system/sheave-gossip")).await;
     api.wait_for("a watch", PATIENCE, |api| (api.open_watches("secrets") == 1).then_some(())).await.unwrap();
-    api.apply(&secret(json!({ "key": bytes(1) }))).unwrap();
+    api.apply(&secret(&json!({ "key": bytes(1) }))).unwrap();
     until_keys(&announcer, &[key(1)]).await;
     announcer.until_problems("there is a key", |problems| !problems.contains("key")).await;
 
     // What is no key changes nothing, and is named without a byte of it.
-    api.apply(&secret(json!({ "key": ByteString(b"hunter2".to_vec()) }))).unwrap();
+    api.apply(&secret(&json!({ "key": ByteString(b"hunter2".to_vec()) }))).unwrap();
     announcer.until_problems("no key of that", |problems| problems.contains("data.key is not 32 bytes")).await;
     assert!(!announcer.problems().contains("hunter2") && !announcer.problems().contains("aHVudGVyMg"));
-    api.apply(&secret(json!({ "key": bytes(1), "previous": bytes(2) }))).unwrap();
+    api.apply(&secret(&json!({ "key": bytes(1), "previous": bytes(2) }))).unwrap();
     until_keys(&announcer, &[key(1), key(2)]).await;
 
     // Another one, with outages: heard at once, used later, and then the old one is forgotten.
     api.cut_streams(Some("secrets"), Cut::Abrupt);
     api.inject(Fault::new(Effect::Answer { code: 503, retry_after: None }).on(Verb::List, "secrets").times(2));
-    api.apply(&secret(json!({ "key": bytes(3) }))).unwrap();
+    api.apply(&secret(&json!({ "key": bytes(3) }))).unwrap();
     until_keys(&announcer, &[key(1), key(3)]).await;
     until_keys(&announcer, &[key(3), key(1)]).await;
     api.delete("secrets", "kube-system", GOSSIP_SECRET).unwrap();
@@ -59,7 +59,7 @@ async fn the_key_is_followed_and_never_unlearnt() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_may_not_read_it_says_what_is_missing() {
     let api = cluster();
-    api.apply(&secret(json!({ "key": bytes(1) }))).unwrap();
+    api.apply(&secret(&json!({ "key": bytes(1) }))).unwrap();
     api.inject(Fault::new(Effect::Answer { code: 403, retry_after: None }).on_resource("secrets"));
     let announcer = Announcer::start(&api, "node-a").await;
     announcer.until_problems("a missing right", |problems| problems.contains("resourceNames")).await;

@@ -2,7 +2,7 @@
 
 use crate::{
     disruption::traffic,
-    fixture::{Cluster, DETECT_PODS, Endpoint, Pods, Service},
+    fixture::{Cluster, DETECT_PODS, Endpoint, Pods, Service, dual},
     kube::served::{ApiCluster, eventually},
 };
 use anyhow::{Context as _, ensure};
@@ -103,12 +103,7 @@ fn a_pod_announces_with_net_raw_beside_net_admin() -> anyhow::Result<()> {
     for line in ["CapPrm:\t0000000000003000", "CapBnd:\t0000000000003000"] {
         ensure!(status.contains(line), "it was not confined, {line} is missing:\n{status}");
     }
-    let of_metallb = |kind: &str, spec: Value| {
-        let metadata = json!({ "namespace": "metallb-system", "name": "lan" });
-        json!({ "apiVersion": "metallb.io/v1beta1", "kind": kind, "metadata": metadata, "spec": spec })
-    };
-    let pool = of_metallb("IPAddressPool", json!({ "addresses": [format!("{vip}/32")] }));
-    cluster.objects("lan.yaml", [pool, of_metallb("L2Advertisement", json!({}))])?;
+    cluster.objects("lan.yaml", pool_and_advertisement(vip))?;
     let web = Service::new("web", "172.30.0.43").port(80).spec("type", "LoadBalancer").endpoint(Endpoint::local("10.180.0.1"));
     cluster.services(&[&web])?;
     let neighbour = cluster.lan_host("neighbour", "192.168.0.9", None)?;
@@ -224,15 +219,20 @@ fn the_cluster_role_allows_what_is_asked_for_and_no_more() -> anyhow::Result<()>
     Ok(())
 }
 
-/// A pool, an L2Advertisement for it, and a Service that has one of its addresses.
-fn with_a_pool(served: &ApiCluster) -> anyhow::Result<Service> {
-    served.api.install_metallb();
-    let of_metallb = |kind: &str, spec: Value| {
+/// A pool of one address of each family, and an L2Advertisement for it.
+fn pool_and_advertisement(vip: &str) -> [Value; 2] {
+    let [v4, v6] = dual(vip);
+    let addresses = json!({ "addresses": [format!("{v4}/32"), format!("{v6}/128")] });
+    [("IPAddressPool", addresses), ("L2Advertisement", json!({}))].map(|(kind, spec)| {
         let metadata = json!({ "namespace": "metallb-system", "name": "lan" });
         json!({ "apiVersion": "metallb.io/v1beta1", "kind": kind, "metadata": metadata, "spec": spec })
-    };
-    let pool = of_metallb("IPAddressPool", json!({ "addresses": ["192.168.0.240/32"] }));
-    served.apply([pool, of_metallb("L2Advertisement", json!({}))])?;
+    })
+}
+
+/// These, and a Service that has one of its addresses.
+fn with_a_pool(served: &ApiCluster) -> anyhow::Result<Service> {
+    served.api.install_metallb();
+    served.apply(pool_and_advertisement("192.168.0.240"))?;
     let web = Service::new("announced", "172.30.0.61").only(Protocol::Tcp, 80, 80).vip("192.168.0.240");
     let web = web.endpoint(Endpoint::at("10.180.0.1"));
     served.services([&web])?;

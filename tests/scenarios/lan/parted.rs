@@ -1,10 +1,10 @@
 //! Members that do not hear each other, on one LAN of clients: nobody can know whether the other side lives. There may be two answers for
 //! a few seconds, and there is one in the end.
 
-use super::stage::{VIP, settle, start};
+use super::stage::{VIP, settle, start, vips};
 use anyhow::ensure;
 use sheave_tests::{
-    lan::{Lan, Network},
+    lan::{Lan, LanOptions, Network},
     scenario::Scenario,
     scenarios,
 };
@@ -15,6 +15,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         a_partition_around_the_announcer_leaves_one needs ["nftables"], waiting 120 s;
         a_partition_around_somebody_else_leaves_one needs ["nftables"], waiting 120 s;
         two_halves_leave_one needs ["nftables"], waiting 120 s;
+        nodes_that_never_heard_each_other_leave_one needs ["nftables"], waiting 90 s;
     )
     .to_vec()
 }
@@ -63,6 +64,18 @@ fn two_halves_leave_one() -> anyhow::Result<()> {
     for api in [[true, true], [true, false], [false, true], [false, false]] {
         part(&lan, &[0], &without(api, &[0], &[2]))?;
     }
+    Ok(())
+}
+
+/// As where a firewall has the membership's port closed: nobody was ever heard who could be missed, and the Leases say who lives.
+fn nodes_that_never_heard_each_other_leave_one() -> anyhow::Result<()> {
+    let mut lan = Lan::new(&LanOptions::default())?;
+    lan.publish(&vips())?;
+    lan.part(Network::Members, &[0])?;
+    let started = Instant::now();
+    lan.start_all()?;
+    let announcer = settle(&lan, VIP, started)?;
+    ensure!(announcer == 2, "{} announces, of the lesser side", lan.node(announcer).name());
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use super::record::{Record, Rival};
 /// Between two looks at the Lease of one that has one.
 const CLOSELY: Duration = Duration::from_secs(1);
 /// Between two looks at one that has none: at first, and at the latest. A node that runs no sheave is in the roster, too.
-const AT_FIRST: Duration = Duration::from_secs(2);
+const AT_FIRST: Duration = Duration::from_secs(1);
 const AT_LATEST: Duration = Duration::from_secs(60);
 
 /// The Leases of nodes that are not heard, as far as they were looked at.
@@ -79,8 +79,8 @@ impl Lookout {
         let Some(due) = self.due.get_mut(&node) else { return };
         // Without an answer it is what it was.
         let has_one = rival.as_ref().is_none_or(|rival| rival.claim.is_some());
-        due.pause = if has_one { AT_FIRST } else { (due.pause * 2).min(AT_LATEST) };
         due.at = Instant::now() + if has_one { CLOSELY } else { due.pause };
+        due.pause = if has_one { AT_FIRST } else { (due.pause * 2).min(AT_LATEST) };
         let Some(rival) = rival else { return };
         self.leases.send_if_modified(|leases| {
             let news = leases.get(&node) != Some(&rival);
