@@ -133,6 +133,7 @@ fn every_reason_against_a_node() {
     let options = Options { move_from_unschedulable: true, ..Options::default() };
     let cases: [(Change, Exclusion); 10] = [
         (|one| one.presence = Presence::Absent, Exclusion::Absent),
+        (|one| one.presence = Presence::Unlisted, Exclusion::Unlisted),
         (|one| one.presence = Presence::Leaving, Exclusion::Leaving),
         (|one| one.presence = Presence::Grace, Exclusion::Restarting),
         (|one| one.node.network_unavailable = true, Exclusion::NetworkUnavailable),
