@@ -60,6 +60,9 @@ impl Daemon {
             plane.name(),
             "--log-format",
             "json",
+            // A bench is not asked anything, and leaves nothing in /run.
+            "--admin-socket",
+            "none",
         ]);
         match access {
             Access::Double(url) => command.args(["--api-server", url]),

@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 server for probes and scrapes: few connections, short requests, and no patience with slow peers.
+//! A small HTTP/1.1 server for probes, scrapes and the admin socket: few connections, short requests, and no patience with slow peers.
 //!
 //! A probe must be answered while the API server, the kernel or a scraper misbehave, so nothing here waits for anybody: handlers
 //! compute an answer from what is in memory, and a connection that dawdles is closed.
@@ -20,7 +20,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -46,8 +47,8 @@ pub(crate) struct Request<'r> {
     pub(crate) method: &'r Method,
     pub(crate) path: &'r str,
     pub(crate) body: &'r [u8],
-    /// Who asks.
-    pub(crate) peer: SocketAddr,
+    /// Who asks; none over a unix socket.
+    pub(crate) peer: Option<SocketAddr>,
 }
 
 /// What is answered.
@@ -56,6 +57,31 @@ pub(crate) type Reply = Response<Full<Bytes>>;
 /// Answers requests, at once and from memory.
 pub(crate) trait Answer: Send + Sync + 'static {
     fn answer(&self, request: &Request<'_>) -> Reply;
+}
+
+/// Where connections come from.
+pub(crate) trait Listen: Send + 'static {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next one, and whose it is.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Option<SocketAddr>)>> + Send;
+}
+
+impl Listen for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<(TcpStream, Option<SocketAddr>)> {
+        Self::accept(self).await.map(|(stream, peer)| (stream, Some(peer)))
+    }
+}
+
+impl Listen for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<(UnixStream, Option<SocketAddr>)> {
+        Self::accept(self).await.map(|(stream, _)| (stream, None))
+    }
 }
 
 /// An address cannot be listened on.
@@ -104,7 +130,7 @@ pub(crate) async fn listen(
 }
 
 /// Serves until cancelled; then no connection outlives the request it carries.
-pub(crate) async fn serve(listener: TcpListener, answer: Arc<dyn Answer>, cancel: CancellationToken) {
+pub(crate) async fn serve(listener: impl Listen, answer: Arc<dyn Answer>, cancel: CancellationToken) {
     // By age, and looked through when another one comes.
     let mut open: VecDeque<AbortHandle> = VecDeque::with_capacity(CONNECTIONS);
     while let Some(accepted) = cancel.run_until_cancelled(listener.accept()).await {
@@ -127,7 +153,12 @@ pub(crate) async fn serve(listener: TcpListener, answer: Arc<dyn Answer>, cancel
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, answer: Arc<dyn Answer>, cancel: CancellationToken) {
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    peer: Option<SocketAddr>,
+    answer: Arc<dyn Answer>,
+    cancel: CancellationToken,
+) {
     let service = service_fn(|request| {
         let answer = answer.clone();
         async move { Ok::<_, Infallible>(respond(&*answer, request, peer).await) }
@@ -148,7 +179,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, answer: Arc<dyn Answer>
     let _ = timeout(PATIENCE, connection).await;
 }
 
-async fn respond(answer: &dyn Answer, request: http::Request<Incoming>, peer: SocketAddr) -> Reply {
+async fn respond(answer: &dyn Answer, request: http::Request<Incoming>, peer: Option<SocketAddr>) -> Reply {
     let (head, body) = request.into_parts();
     let body = match timeout(PATIENCE, Limited::new(body, LARGEST_BODY).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),

@@ -5,6 +5,7 @@
 //! ```
 //! One direction. `policy` and `table` are pure; one task owns the index and the table; see `docs/architecture.md`.
 
+pub mod admin;
 #[cfg(test)]
 mod captured_log;
 pub mod cli;

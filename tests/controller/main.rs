@@ -51,6 +51,7 @@ impl Replica {
             lease: "sheave-controller".to_owned(),
             timing,
             identity: identity.to_owned(),
+            prober: None,
         };
         let (health, metrics) = (Arc::<ControllerHealth>::default(), ControllerMetrics::new());
         let view = ControllerView { health: health.clone(), metrics: metrics.allocator() };

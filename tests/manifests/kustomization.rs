@@ -75,14 +75,17 @@ fn merge_list(list: &mut Vec<Value>, patch: &Value, key: Option<&str>) {
         *list = patch.as_array().cloned().unwrap_or_default();
         return;
     };
+    // What is new comes first, in the patch's order, as kustomize does it.
+    let mut new = Vec::new();
     for patch in patches {
         let place = list.iter().position(|item| item[key] == patch[key]);
         match (place, patch["$patch"].as_str()) {
             (Some(place), Some("delete")) => drop(list.remove(place)),
             (Some(place), _) => merge(&mut list[place], patch),
-            (None, _) => list.push(patch.clone()),
+            (None, _) => new.push(patch.clone()),
         }
     }
+    list.splice(0..0, new);
 }
 
 /// `patchMergeKey` of the types in k8s.io/api/core/v1.

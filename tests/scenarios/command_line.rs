@@ -1,6 +1,7 @@
 //! What the command line says, and how it ends.
 
-use anyhow::ensure;
+use crate::fixture::Cluster;
+use anyhow::{Context as _, ensure};
 use sheave_lab::{Finished, Namespace};
 use sheave_tests::{scenario::Scenario, scenarios, world::executable};
 
@@ -10,6 +11,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         wrong_usage_ends_with_2;
         help_and_version_end_with_0;
         the_demo_comes_to_its_end needs ["nftables"];
+        who_cannot_be_asked_is_told_from_who_may_not_ask needs ["nftables", "tool:setpriv"];
     )
     .to_vec()
 }
@@ -68,6 +70,9 @@ fn wrong_usage_ends_with_2() -> anyhow::Result<()> {
         &["run", "--api-server", "carrier-pigeon"],
         &["run", "--source", "manifests=/tmp", "--healthz-bind-address=127.0.0.1:7", "--metrics-bind-address=127.0.0.1:7"],
         &["run", "--source", "manifests=/tmp", "--log", "a=b=c"],
+        &["get"],
+        &["get", "vips", "-o", "xml"],
+        &["get", "vips", "-n", "A B"],
         &["migrate"],
         &["migrate", "check", "-o", "yaml"],
         &["migrate", "back", "--timeout", "soon"],
@@ -81,12 +86,46 @@ fn wrong_usage_ends_with_2() -> anyhow::Result<()> {
 }
 
 fn help_and_version_end_with_0() -> anyhow::Result<()> {
-    for arguments in [&["--help"][..], &["--version"], &["run", "--help"], &["cleanup", "--help"], &["migrate", "--help"]] {
+    for arguments in [
+        &["--help"][..],
+        &["--version"],
+        &["run", "--help"],
+        &["cleanup", "--help"],
+        &["migrate", "--help"],
+        &["get", "vips", "--help"],
+    ] {
         let done = sheave(arguments)?;
         ends_with(&done, 0)?;
         ensure!(done.stdout.contains("sheave") && done.stderr.is_empty(), "{arguments:?}: {done:?}");
     }
     Ok(())
+}
+
+fn who_cannot_be_asked_is_told_from_who_may_not_ask() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start()?;
+    let socket = cluster.admin_socket();
+    let ask = ["get", "vips", "--admin-socket", &socket.to_string_lossy()];
+    let told = cluster.sheave(&ask)?;
+    ends_with(&told, 0)?;
+    ensure!(told.stdout.is_empty() && told.stderr.starts_with("no VIPs: this daemon announces no VIPs"), "{told:?}");
+    let program = executable()?;
+    let program = program.to_string_lossy();
+    // A user whom the file system does not know.
+    let nobody = [&["--reuid=65534", "--regid=65534", "--clear-groups", &*program], &ask[..]].concat();
+    let denied = Namespace::new("plain")?.exec("setpriv", &nobody)?;
+    ends_with(&denied, 3)?;
+    ensure!(denied.stderr.contains("is for root alone; try sudo") && denied.stdout.is_empty(), "{denied:?}");
+
+    cluster.kill()?;
+    ensure!(socket.exists(), "who is killed leaves its socket");
+    let dead = cluster.sheave(&ask)?;
+    ends_with(&dead, 3)?;
+    ensure!(dead.stderr.starts_with("sheave: no sheave runs on this node"), "{dead:?}");
+    cluster.restart()?;
+    ends_with(&cluster.sheave(&ask)?, 0).context("in place of what the dead daemon left")?;
+    cluster.terminate()?;
+    ensure!(!socket.exists(), "who ends takes its socket along");
+    ends_with(&cluster.sheave(&ask)?, 3)
 }
 
 fn sheave(arguments: &[&str]) -> anyhow::Result<Finished> {

@@ -1,13 +1,18 @@
 //! Addresses of pools for Services of manifests: `sheave run --controller`.
 
-use crate::fixture::{Checks, Cluster, DETECT_PODS, Endpoint, Expect, Service, TCP_UDP, dual};
-use anyhow::Context as _;
+use crate::fixture::{Checks, Cluster, DETECT_PODS, Endpoint, Expect, Family, Service, TCP_UDP, dual};
+use crate::kube::served::{ApiCluster, eventually};
+use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
+use sheave_lab::Host;
 use sheave_tests::{scenario::Scenario, scenarios};
+use std::{collections::BTreeSet, time::Duration};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     scenarios!("pools":
         services_are_served_at_addresses_of_their_pools needs ["nftables"];
+        an_address_of_another_host_is_given_out_when_it_is_free needs ["nftables"], waiting 120 s;
+        an_address_of_another_host_reaches_no_status needs ["nftables"];
     )
     .to_vec()
 }
@@ -51,4 +56,73 @@ fn services_are_served_at_addresses_of_their_pools() -> anyhow::Result<()> {
         checks.run().context(what)?;
     }
     Ok(())
+}
+
+/// What a host of the LAN has, and what is left.
+const OCCUPIED: &str = "192.168.0.240";
+const FREE: &str = "192.168.0.241";
+/// Under load of other work; and a taken address is asked for every half minute.
+const LONG: Duration = Duration::from_secs(60);
+
+fn pool_of_both() -> Value {
+    json!({
+        "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": { "namespace": "metallb-system", "name": "lan" },
+        "spec": { "addresses": [format!("{OCCUPIED}-{FREE}"), format!("{}-{}", dual(OCCUPIED)[1], dual(FREE)[1])] },
+    })
+}
+
+fn asking(name: &str, cluster_ip: &str) -> Service {
+    Service::new(name, cluster_ip).port(80).spec("type", "LoadBalancer").endpoint(Endpoint::local("10.180.0.1"))
+}
+
+/// A host of the LAN that has an address of the pool.
+fn occupier(cluster: &Cluster) -> anyhow::Result<Host> {
+    let host = cluster.lan_host("occupier", "192.168.0.9", None)?;
+    host.add_address("eth0", &format!("{OCCUPIED}/32"))?;
+    Ok(host)
+}
+
+fn served(cluster: &Cluster, at: &str) -> anyhow::Result<()> {
+    let mut checks = Checks::default();
+    for lane in TCP_UDP.into_iter().filter(|lane| lane.family == Family::V4) {
+        checks.ask(lane, cluster.client(), (at, 80), Expect::by(&["local"]));
+    }
+    checks.run()
+}
+
+fn an_address_of_another_host_is_given_out_when_it_is_free() -> anyhow::Result<()> {
+    let cluster = Cluster::start_with(&[&DETECT_PODS[..], &["--controller"]].concat())?;
+    let occupier = occupier(&cluster)?;
+    cluster.objects("pools.yaml", [pool_of_both()])?;
+    let (first, second) = (asking("first", "172.30.0.41"), asking("second", "172.30.0.42"));
+    cluster.services(&[&first])?;
+    cluster.await_log(&format!("{OCCUPIED} is not given to a Service: another host has it"), LONG)?;
+    cluster.await_log(&format!("Assigned IP [\"{FREE}\""), LONG)?;
+    served(&cluster, FREE)?;
+    cluster.services(&[&first, &second])?;
+    cluster.await_log("no available IPs", LONG)?;
+    occupier.del_address("eth0", &format!("{OCCUPIED}/32"))?;
+    cluster.await_log(&format!("{OCCUPIED} can be given to a Service"), LONG)?;
+    served(&cluster, FREE)?;
+    served(&cluster, OCCUPIED)
+}
+
+/// On an API server: what is occupied is never written.
+fn an_address_of_another_host_reaches_no_status() -> anyhow::Result<()> {
+    let mut cluster = ApiCluster::new()?;
+    cluster.api.install_metallb();
+    let _occupier = occupier(&cluster)?;
+    cluster.apply([pool_of_both()])?;
+    cluster.services([&asking("first", "172.30.0.61")])?;
+    let url = cluster.api.url();
+    cluster.start_on_api(&url, &[&DETECT_PODS[..], &["--controller"]].concat())?;
+    let mut seen = BTreeSet::new();
+    eventually("an address", || {
+        let service = cluster.api.get("services", "ns", "first").context("the Service")?;
+        let address = service["status"]["loadBalancer"]["ingress"][0]["ip"].as_str().map(str::to_owned);
+        seen.extend(address.clone());
+        Ok(address.is_some())
+    })?;
+    ensure!(seen == BTreeSet::from([FREE.to_owned()]), "the status said {seen:?}");
+    cluster.await_log(&format!("{OCCUPIED} is not given to a Service: another host has it"), LONG).map(drop)
 }

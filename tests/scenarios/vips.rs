@@ -4,7 +4,8 @@
 mod announcing;
 
 use self::announcing::{
-    a_vip_of_a_pool_has_one_mac_on_the_lan, an_excluded_interface_does_not_announce, another_host_with_the_address_is_an_alarm,
+    a_vip_of_a_pool_has_one_mac_on_the_lan, a_vip_that_another_host_has_is_announced_when_it_is_free,
+    an_excluded_interface_does_not_announce, another_host_with_the_address_is_an_alarm,
     nothing_is_open_without_pool_and_advertisement, the_next_daemon_announces_again,
     who_cannot_serve_does_not_answer_and_says_why,
 };
@@ -40,6 +41,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         the_next_daemon_announces_again needs ["nftables", "tool:arping", "tool:ndisc6", "tool:ip"];
         an_excluded_interface_does_not_announce needs ["nftables", "tool:arping", "tool:ndisc6"];
         another_host_with_the_address_is_an_alarm needs ["nftables", "tool:arping", "tool:ndisc6", "tool:ip"];
+        a_vip_that_another_host_has_is_announced_when_it_is_free needs ["nftables", "tool:arping", "tool:ndisc6", "tool:ip"];
     ));
     scenarios
 }

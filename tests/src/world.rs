@@ -41,6 +41,8 @@ pub struct World {
     confinement: Option<Confinement>,
     lab: Lab,
     manifests: TempDir,
+    /// Where the daemon's admin socket is.
+    sockets: TempDir,
 }
 
 /// Where the daemon is told to look for objects.
@@ -83,7 +85,8 @@ impl World {
     /// If there is no temporary directory.
     pub fn in_lab(lab: Lab) -> anyhow::Result<Self> {
         let manifests = tempfile::tempdir().context("cannot make a directory for manifests")?;
-        Ok(Self { daemon: None, arguments: Vec::new(), source: Source::Manifests, confinement: None, lab, manifests })
+        let sockets = tempfile::tempdir().context("cannot make a directory for the admin socket")?;
+        Ok(Self { daemon: None, arguments: Vec::new(), source: Source::Manifests, confinement: None, lab, manifests, sockets })
     }
 
     /// Starts `sheave run` on the node under test, with further arguments, and waits until the manifests that are there are in the
@@ -251,6 +254,12 @@ impl World {
         self.manifests.path()
     }
 
+    /// The daemon's admin socket, where it is not confined.
+    #[must_use]
+    pub fn admin_socket(&self) -> PathBuf {
+        self.sockets.path().join("sheave.sock")
+    }
+
     /// Starts the daemon, with the arguments it had, and waits for nothing.
     ///
     /// # Errors
@@ -258,7 +267,11 @@ impl World {
     pub fn launch(&mut self) -> anyhow::Result<()> {
         ensure!(self.daemon.is_none(), "the daemon is running: kill or terminate it first");
         let mut command = match &self.confinement {
-            None => Command::new(executable()?),
+            None => {
+                let mut command = Command::new(executable()?);
+                command.env("SHEAVE_ADMIN_SOCKET", self.admin_socket());
+                command
+            }
             Some(confinement) => {
                 let mut command = Command::new("/usr/bin/sheave");
                 confinement.confine(&mut command);

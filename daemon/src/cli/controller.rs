@@ -92,6 +92,8 @@ impl Arguments {
             lease: self.leader_elect_resource_name,
             timing,
             identity: ControllerOptions::identity_at(&host.to_string_lossy()),
+            // In a Deployment it is on the network of pods.
+            prober: None,
         })
     }
 }

@@ -6,8 +6,10 @@ mod cleanup;
 mod config;
 mod controller;
 mod demo;
+mod get;
 mod migrate;
 mod run;
+mod table;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -47,6 +49,8 @@ enum Command {
     Cleanup(cleanup::Arguments),
     /// Come from kube-proxy, and go back
     Migrate(migrate::Arguments),
+    /// Ask the daemon of this node what it does, and why
+    Get(get::Arguments),
     /// Watch a Service being load-balanced, in network namespaces that vanish afterwards
     Demo(demo::Arguments),
 }
@@ -103,6 +107,7 @@ impl Cli {
             Command::Config(arguments) => log.start(None).and_then(|_| config::config(arguments)),
             Command::Cleanup(arguments) => log.start(None).and_then(|_| cleanup::cleanup(&arguments)),
             Command::Migrate(arguments) => log.start(None).and_then(|_| migrate::migrate(&arguments)),
+            Command::Get(arguments) => log.start(None).and_then(|_| get::get(&arguments)),
             Command::Demo(arguments) => log.start(None).and_then(|_| demo::demo(&arguments)),
         };
         outcome.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)

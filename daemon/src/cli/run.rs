@@ -12,6 +12,7 @@ use clap::builder::NonEmptyStringValueParser;
 
 use self::flags::KubeProxyFlags;
 use super::{Failure, LogFormat, LogOptions, cleanup};
+use crate::admin;
 use crate::config::{self, ConfigFile, Configuration, ControllerChoice, Overrides, Settings, SheaveConfiguration, SourceChoice};
 use crate::daemon::{self, DaemonError, with_causes};
 
@@ -62,6 +63,10 @@ pub(super) struct Arguments {
     /// The namespace of sheave's own Leases and of the announcers' Secret
     #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "kube-system", value_parser = super::object_name, help_heading = "Load balancer")]
     namespace: String,
+
+    /// Where `sheave get` reaches this daemon: a unix socket that only root can open; `none`: nowhere
+    #[arg(long, value_name = "PATH", env = "SHEAVE_ADMIN_SOCKET", default_value = admin::SOCKET)]
+    admin_socket: PathBuf,
 
     /// API server to use, several to be tried in turn [default: the kubeconfig's, else the one of the pod's environment]
     #[arg(long, value_name = "URL", value_delimiter = ',', help_heading = "API server")]
@@ -154,6 +159,7 @@ impl Arguments {
             log_filter: log.filter_given(),
             streaming_list: self.streaming_list_patience,
             controller,
+            admin_socket: Some(self.admin_socket).filter(|path| path.as_os_str() != "none"),
             class: self.lb_class.map(Into::into),
             metallb_namespace: self.metallb_namespace.map(Into::into),
             namespace: Some(self.namespace.into()),

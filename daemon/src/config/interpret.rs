@@ -74,7 +74,7 @@ pub fn interpret(configuration: &Configuration, overrides: &Overrides) -> Result
         announces: !overrides.no_announcing,
         min_sync_period: min_sync_period(&configuration.kube_proxy, mode),
         kernel: reader.kernel(),
-        servers: reader.servers(),
+        servers: reader.servers(overrides.admin_socket.clone()),
         stale_after: stale_after(&configuration.kube_proxy, mode),
         controller: overrides.controller.clone(),
         announcing: reader.announcing(&configuration.sheave.load_balancer, overrides),

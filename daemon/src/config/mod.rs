@@ -199,13 +199,15 @@ pub enum NodePortSelection {
     Cidrs(Vec<IpNet>),
 }
 
-/// The two servers that answer about the daemon itself. By default neither listens.
+/// The servers that answer about the daemon itself. By default none listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Servers {
     /// `/healthz` and `/livez`; none: not served.
     pub healthz: Option<SocketAddr>,
     /// `/metrics` and the rest of that port; none: not served.
     pub metrics: Option<SocketAddr>,
+    /// The admin socket (`--admin-socket`); none: not served.
+    pub admin: Option<PathBuf>,
     /// A port that is taken at the start ends the process, instead of being tried again.
     pub bind_address_hard_fail: bool,
 }

@@ -38,6 +38,8 @@ pub struct Overrides {
     pub streaming_list: Option<Duration>,
     /// `--controller`.
     pub controller: Option<ControllerChoice>,
+    /// `--admin-socket`; none: there is none.
+    pub admin_socket: Option<PathBuf>,
     /// `--lb-class`.
     pub class: Option<CompactString>,
     /// `--metallb-namespace`.

@@ -64,7 +64,9 @@ use crate::dataplane::nftables::{NatHold, NftablesPlane, StandBySign};
 use crate::dataplane::{Dataplane as _, PlaneError};
 use crate::health::{ProxyHealth, ServiceChecks};
 use crate::http_server::BindError;
+use crate::loadbalancer::announcer::Prober;
 use crate::loadbalancer::membership::Departure;
+use crate::loadbalancer::speaker::Speaker;
 use crate::log_filter::LogFilter;
 use crate::metrics::Metrics;
 use crate::netlink::nft::{DoorError, KernelNft, NftDoor as _};
@@ -303,8 +305,10 @@ async fn serve(
     let addresses = addresses::watch_addresses(cancel.clone(), health.clone()).await?;
     let inputs = Inputs { changes: changes_in, control: control_in, addresses };
     servers::watch_queue(&metrics, &changes);
+    let exclusions = speaker::exclusions(&options, &health);
+    let prober = Prober::new(exclusions.clone());
     let Started { reporter, watches, controller, announcing } =
-        sources::start(&options, changes, &control, metrics.clone(), &cancel).await?;
+        sources::start(&options, prober.clone(), changes, &control, metrics.clone(), &cancel).await?;
     if let Some(watches) = watches {
         servers::watch_source(&metrics, &health, watches);
     }
@@ -316,7 +320,8 @@ async fn serve(
         metrics: metrics.clone(),
         health: health.clone(),
     };
-    let speaker = announcing.map(|grounds| speaker::start(&options, grounds, &outputs, cancel.clone())).transpose()?;
+    let speaker =
+        announcing.map(|grounds| speaker::start(&options, grounds, exclusions, prober, &outputs, cancel.clone())).transpose()?;
     let checks = ServiceChecks::new(outputs.published.clone(), health.clone(), metrics.clone(), reporter.clone());
     let plane_name = plane.name();
     let configz = watch::Sender::new(settings.configz);
@@ -330,8 +335,17 @@ async fn serve(
     servers::watch_gates(&metrics, in_force.subscribe());
     let (subscribed, events) = (configz.subscribe(), reporter.clone());
     let keeper = kernel_settings::Keeper::new(health.clone(), metrics.clone(), reporter.clone(), told);
-    let listening =
-        Listening { servers, configz: subscribed, plane: plane_name, metrics, health: health.clone(), reporter: events, log };
+    let account = speaker.as_ref().map(Speaker::account);
+    let listening = Listening {
+        servers,
+        account,
+        configz: subscribed,
+        plane: plane_name,
+        metrics,
+        health: health.clone(),
+        reporter: events,
+        log,
+    };
     let mut open_servers = listening.open(&cancel)?;
     let checks = tokio::spawn(checks.run(cancel.clone()));
     let watchman = Watchman::start(own_port, control.clone(), health.clone())?.holding(hold);

@@ -455,6 +455,7 @@ mod tests {
         let servers = |healthz: &str, metrics: &str, bind_address_hard_fail| Servers {
             healthz: Some(healthz.parse().unwrap()),
             metrics: Some(metrics.parse().unwrap()),
+            admin: None,
             bind_address_hard_fail,
         };
         let now = servers("0.0.0.0:1", "127.0.0.1:2", false);

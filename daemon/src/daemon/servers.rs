@@ -10,9 +10,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::report::Reporter;
+use crate::admin;
 use crate::config::{Options, Servers};
 use crate::health::{HealthServer, ProxyHealth};
 use crate::http_server::{self, Answer, BindError};
+use crate::loadbalancer::speaker::Account;
 use crate::log_filter::LogFilter;
 use crate::metrics::{Admin, AdminParts, Metrics};
 use crate::retry::Retry;
@@ -21,6 +23,8 @@ use crate::source::{Change, kube};
 /// What the servers need.
 pub(super) struct Listening {
     pub(super) servers: Servers,
+    /// Of the VIPs, where this node announces any.
+    pub(super) account: Option<watch::Receiver<Arc<Account>>>,
     /// What `/configz` tells.
     pub(super) configz: watch::Receiver<serde_json::Value>,
     pub(super) plane: &'static str,
@@ -64,9 +68,13 @@ impl Listening {
     }
 
     fn start(&self, hard: bool, tasks: &TaskTracker, cancel: &CancellationToken) -> Result<(), BindError> {
-        let Servers { healthz, metrics: metrics_address, bind_address_hard_fail: _ } = &self.servers;
+        let Servers { healthz, metrics: metrics_address, admin: socket, bind_address_hard_fail: _ } = &self.servers;
+        if let Some(socket) = socket {
+            let desk = Arc::new(admin::Desk { account: self.account.clone() });
+            tasks.spawn(admin::serve(socket.clone(), desk, self.health.clone(), cancel.clone()));
+        }
         let health_server: Arc<dyn Answer> = Arc::new(HealthServer::new(self.health.clone(), self.metrics.clone()));
-        let admin: Arc<dyn Answer> = Arc::new(Admin::new(AdminParts {
+        let scraped: Arc<dyn Answer> = Arc::new(Admin::new(AdminParts {
             metrics: self.metrics.clone(),
             health: self.health.clone(),
             plane: self.plane,
@@ -74,7 +82,7 @@ impl Listening {
             log: self.log.clone(),
         }));
         self.serve(HEALTHZ, *healthz, hard, &health_server, tasks, cancel)?;
-        self.serve(METRICS, *metrics_address, hard, &admin, tasks, cancel)
+        self.serve(METRICS, *metrics_address, hard, &scraped, tasks, cancel)
     }
 
     fn serve(

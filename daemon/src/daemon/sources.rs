@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::report::Reporter;
 use super::{CHANGES_QUEUED, Control, DaemonError};
 use crate::config::{Announcing, ControllerChoice, Options, SourceOptions};
+use crate::loadbalancer::announcer::Prober;
 use crate::loadbalancer::controller::{self, Beside, ControllerOptions, ControllerView, LeaseTiming};
 use crate::loadbalancer::speaker::{PeerFollower, Peers, Rules, Tap};
 use crate::metrics::Metrics;
@@ -56,6 +57,7 @@ pub(super) struct Cluster {
 /// Starts the source.
 pub(super) async fn start(
     options: &Options,
+    prober: Prober,
     changes: mpsc::Sender<Change>,
     control: &mpsc::Sender<Control>,
     metrics: Arc<Metrics>,
@@ -65,7 +67,7 @@ pub(super) async fn start(
         SourceOptions::Manifests(path) => {
             let (changes, rules) = match &options.controller {
                 Some(ControllerChoice { host: _ }) => {
-                    let (changes, rules) = addressed(options, changes, &metrics, cancel);
+                    let (changes, rules) = addressed(options, prober, changes, &metrics, cancel);
                     (changes, Some(rules))
                 }
                 None => (changes, None),
@@ -83,7 +85,7 @@ pub(super) async fn start(
             tokio::spawn(cancel.clone().run_until_cancelled_owned(tell_addresses(servers.clone(), control.clone())));
             let controller = options.controller.as_ref();
             let controller = controller.map(|choice| {
-                tokio::spawn(lead_beside(choice, &options.announcing, &kube, servers.clone(), &metrics, cancel.clone()))
+                tokio::spawn(lead_beside(choice, &options.announcing, &kube, prober, servers.clone(), &metrics, cancel.clone()))
             });
             let (watches, announcing) = if options.announces {
                 let (watches, grounds) = watch_all(options, &kube, &servers, changes, cancel);
@@ -103,6 +105,7 @@ pub(super) async fn start(
 /// Gives Services addresses on their way to the loop, and reads along what counts for announcing.
 fn addressed(
     options: &Options,
+    prober: Prober,
     changes: mpsc::Sender<Change>,
     metrics: &Metrics,
     cancel: &CancellationToken,
@@ -112,7 +115,7 @@ fn addressed(
     let (tap, rules) = Tap::new(options.node_name.clone(), home.clone());
     tokio::spawn(cancel.clone().run_until_cancelled_owned(tap.run(from, changes)));
     let (told, from) = mpsc::channel(CHANGES_QUEUED);
-    let beside = Beside::new(options.announcing.class.clone(), home, metrics.allocator.clone());
+    let beside = Beside::new(options.announcing.class.clone(), home, metrics.allocator.clone()).probing(prober);
     tokio::spawn(cancel.clone().run_until_cancelled_owned(beside.run(from, heard)));
     (told, rules)
 }
@@ -172,6 +175,7 @@ fn lead_beside(
     choice: &ControllerChoice,
     announcing: &Announcing,
     kube: &KubeOptions,
+    prober: Prober,
     servers: Arc<ApiServers>,
     metrics: &Metrics,
     cancel: CancellationToken,
@@ -183,6 +187,7 @@ fn lead_beside(
         lease: controller::LEASE.to_owned(),
         timing: LeaseTiming::default(),
         identity: ControllerOptions::identity_at(&choice.host),
+        prober: Some(prober),
     };
     let view = ControllerView { health: Arc::default(), metrics: metrics.allocator.clone() };
     controller::run(options, servers, view, cancel)

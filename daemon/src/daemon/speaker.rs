@@ -9,7 +9,7 @@ use super::sources::{self, Grounds};
 use super::{DaemonError, Outputs};
 use crate::config::{Announcing, Options};
 use crate::health::ProxyHealth;
-use crate::loadbalancer::announcer::{self, exclusions::Exclusions};
+use crate::loadbalancer::announcer::{self, Prober, exclusions::Exclusions};
 use crate::loadbalancer::speaker::record::{Record, RecordOptions};
 use crate::loadbalancer::speaker::{self, Cluster, Speaker, SpeakerOptions, Surroundings};
 use crate::loadbalancer::{election, membership};
@@ -18,6 +18,8 @@ use crate::loadbalancer::{election, membership};
 pub(super) fn start(
     options: &Options,
     grounds: Grounds,
+    exclusions: Exclusions,
+    prober: Prober,
     outputs: &Outputs,
     cancel: CancellationToken,
 ) -> Result<Speaker, DaemonError> {
@@ -25,14 +27,13 @@ pub(super) fn start(
         class,
         metallb_namespace: _,
         namespace: _,
-        interfaces_excluded,
+        interfaces_excluded: _,
         period,
         port,
         daemon_restart_grace,
         ignore_exclude_label,
         move_from_cordoned,
     } = options.announcing.clone();
-    let exclusions = excluded_interfaces(interfaces_excluded.as_deref(), &outputs.health);
     let speaker = SpeakerOptions {
         node: options.node_name.clone(),
         class,
@@ -48,6 +49,7 @@ pub(super) fn start(
         published: outputs.published.clone(),
         health: outputs.health.clone(),
         metrics: outputs.metrics.speaker.clone(),
+        prober: options.controller.is_some().then_some(prober),
     };
     speaker::spawn(speaker, surroundings, cancel).map_err(|source| DaemonError::Process { what: "starting the speaker", source })
 }
@@ -63,6 +65,15 @@ fn joined(options: &Options, cluster: sources::Cluster, outputs: &Outputs, cance
         Record::start(servers.clone(), record.clone(), health.clone(), metrics.clone(), &cancel)
     };
     Cluster { peers, record: Box::new(begin) }
+}
+
+/// Interfaces that neither announce nor are asked on; where nothing of that is done, nothing is read.
+pub(super) fn exclusions(options: &Options, health: &ProxyHealth) -> Exclusions {
+    if options.announces || options.controller.is_some() {
+        excluded_interfaces(options.announcing.interfaces_excluded.as_deref(), health)
+    } else {
+        Exclusions::default()
+    }
 }
 
 /// As the file says, read once, as MetalLB does. One that cannot be used leaves MetalLB's own list in force: what containers have must

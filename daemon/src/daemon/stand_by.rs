@@ -132,14 +132,17 @@ fn open(settings: &Settings, log: &LogFilter, health: Arc<ProxyHealth>, cancel: 
 
 fn listening(settings: &Settings, log: &LogFilter, health: Arc<ProxyHealth>) -> Listening {
     let free = |address: &SocketAddr| !presence::is_kube_proxys(address.port());
-    let Servers { healthz, metrics, bind_address_hard_fail: _ } = settings.options.servers;
-    let servers = Servers { healthz: healthz.filter(free), metrics: metrics.filter(free), bind_address_hard_fail: false };
+    let Servers { healthz, metrics, admin: _, bind_address_hard_fail: _ } = settings.options.servers;
+    // Who serves nothing has nothing to tell a person.
+    let servers =
+        Servers { healthz: healthz.filter(free), metrics: metrics.filter(free), admin: None, bind_address_hard_fail: false };
     health.problem(PROBLEM, Some(STANDS_BY.to_owned()));
     let (_, configz) = watch::channel(settings.configz.clone());
     let metrics = Arc::new(Metrics::new());
     let (_, in_force) = watch::channel(Arc::new(settings.options.clone()));
     servers::watch_gates(&metrics, in_force);
-    Listening { servers, configz, plane: "nftables", metrics, health, reporter: Reporter::default(), log: log.clone() }
+    let account = None;
+    Listening { servers, account, configz, plane: "nftables", metrics, health, reporter: Reporter::default(), log: log.clone() }
 }
 
 async fn until_nobody_serves(health: &ProxyHealth) {

@@ -22,7 +22,7 @@ fn node(deleting: bool, taints: &[&str]) -> Node {
 /// Asks, and gives the status and the body without its times.
 async fn probe(server: &HealthServer, path: &str) -> (u16, Value) {
     let peer = (Ipv4Addr::LOCALHOST, 4711).into();
-    let reply = server.answer(&Request { method: &Method::GET, path, body: &[], peer });
+    let reply = server.answer(&Request { method: &Method::GET, path, body: &[], peer: Some(peer) });
     let headers = reply.headers().clone();
     let status = reply.status();
     let mut body: Value = serde_json::from_slice(&reply.into_body().collect().await.unwrap().to_bytes()).unwrap();

@@ -6,6 +6,7 @@
 //! membership/   who lives, and what each member can announce
 //! election      pure: who speaks for which address
 //! announcer/    ARP and neighbour discovery for our addresses, on the node's interfaces
+//! fuzz/         parsers as functions of any bytes
 //! speaker/      the announcer's IO: which VIPs this node answers for, and what is told of it
 //! ```
 //! Elections are pure and stateless, so every node comes to the same answer from the same facts; the facts come from the API and from
@@ -15,5 +16,6 @@ pub mod allocator;
 pub mod announcer;
 pub mod controller;
 pub mod election;
+pub mod fuzz;
 pub mod membership;
 pub mod speaker;

@@ -24,6 +24,7 @@ pub struct AllocatorMetrics {
     config_loaded: Labelled<0, Gauge>,
     config_stale: Labelled<0, Gauge>,
     pools: [PoolGauges; 3],
+    occupied: Labelled<0, Gauge>,
     /// The watches of the replica that leads.
     watches: Mutex<Option<Arc<kube::Health>>>,
 }
@@ -105,6 +106,13 @@ impl AllocatorMetrics {
                 "1 while a pool is not used as it is now, since that is not valid; told by the replica that leads",
                 Gauge::default,
             ),
+            occupied: book.labelled(
+                "sheave_controller_occupied_addresses",
+                [],
+                "Addresses that were to be given to a Service and are not, since another host of the LAN answers for them; told where the LAN \
+                 is asked (run --controller)",
+                Gauge::default,
+            ),
             leads: book.one("sheave_controller_leads", "1 for the replica of the controller that leads, else 0", Gauge::default),
             writes: book.labelled(
                 "sheave_controller_writes_total",
@@ -121,6 +129,11 @@ impl AllocatorMetrics {
     pub(crate) fn loaded(&self) {
         self.config_loaded.of([]).set(1);
         self.config_stale.of([]).set(0);
+    }
+
+    /// So many addresses of pools are other hosts'.
+    pub(crate) fn tell_occupied(&self, addresses: usize) {
+        self.occupied.of([]).set(i64::try_from(addresses).unwrap_or(i64::MAX));
     }
 
     /// All pools there are, and whether one is not used as it is now.
@@ -154,6 +167,7 @@ impl AllocatorMetrics {
         self.leads.set(0);
         self.config_loaded.clear();
         self.config_stale.clear();
+        self.occupied.clear();
         self.clear_pools();
         self.watches.lock().unwrap_or_else(PoisonError::into_inner).take();
     }

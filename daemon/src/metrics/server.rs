@@ -43,7 +43,7 @@ impl Admin {
     fn log_level(&self, request: &Request<'_>) -> Reply {
         match *request.method {
             Method::GET => text(StatusCode::OK, format!("{}\n", self.parts.log.current())),
-            Method::PUT if !request.peer.ip().to_canonical().is_loopback() => {
+            Method::PUT if request.peer.is_some_and(|peer| !peer.ip().to_canonical().is_loopback()) => {
                 text(StatusCode::FORBIDDEN, "the log level is changed from the node itself only\n")
             }
             Method::PUT => match self.parts.log.set(String::from_utf8_lossy(request.body).trim()) {

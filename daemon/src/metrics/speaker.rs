@@ -22,6 +22,7 @@ pub struct SpeakerMetrics {
     responses: Labelled<1, Gauge>,
     gratuitous: Labelled<1, Gauge>,
     conflicts: Labelled<1, Counter>,
+    lost: Counter,
     announcing: Histogram,
     writes: Labelled<2, Counter>,
     arrivals: Labelled<1, Counter>,
@@ -59,6 +60,11 @@ impl SpeakerMetrics {
                 "sheave_vip_conflicts_total",
                 ["ip"],
                 "Frames of other hosts that claim a VIP which this node announces, as far as alarms have told them",
+                Counter::default,
+            ),
+            lost: book.one(
+                "sheave_vip_frames_lost_total",
+                "ARP and neighbour discovery frames about VIPs that found no room in the announcer's queue, as in a storm; whoever asked asks again",
                 Counter::default,
             ),
             announcing: book.one(
@@ -167,6 +173,7 @@ impl SpeakerMetrics {
             }
         }
         let announcer = self.announcer.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        self.lost.inc_by(announcer.as_ref().map_or(0, |announcer| announcer.take_lost()));
         for stats in announcer.iter().flat_map(|announcer| announcer.stats()) {
             let ip = stats.address.to_string();
             for (gauge, count) in

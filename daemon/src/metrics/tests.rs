@@ -204,7 +204,7 @@ fn admin() -> (Admin, Arc<ProxyHealth>) {
 }
 
 async fn ask(admin: &Admin, method: Method, path: &str, body: &str, peer: &str) -> (StatusCode, String, String) {
-    let request = Request { method: &method, path, body: body.as_bytes(), peer: peer.parse().unwrap() };
+    let request = Request { method: &method, path, body: body.as_bytes(), peer: Some(peer.parse().unwrap()) };
     let reply: Reply = admin.answer(&request);
     let kind = reply.headers()["content-type"].to_str().unwrap().to_owned();
     (reply.status(), kind, String::from_utf8(reply.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())

@@ -244,11 +244,17 @@ const fn socklen<T>() -> libc::socklen_t {
 
 /// Waits until there is something to read on `fd`, but no longer than `time`.
 pub(crate) fn wait_for(fd: BorrowedFd<'_>, time: Duration) -> io::Result<()> {
-    let mut fds = [libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+    wait_for_any(&[fd], time)
+}
+
+/// Waits until there is something to read on one of these, but no longer than `time`.
+pub(crate) fn wait_for_any(fds: &[BorrowedFd<'_>], time: Duration) -> io::Result<()> {
+    let mut fds: Vec<_> = fds.iter().map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect();
     // Whoever is interrupted has waited less: nobody relies on the whole time.
     let milliseconds = i32::try_from(time.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: `fds` is an array of one initialised entry, borrowed for the call.
-    Errno::result(unsafe { libc::poll(fds.as_mut_ptr(), 1, milliseconds) })?;
+    let count = libc::nfds_t::try_from(fds.len()).map_err(io::Error::other)?;
+    // SAFETY: `fds` is an array of so many initialised entries, borrowed for the call.
+    Errno::result(unsafe { libc::poll(fds.as_mut_ptr(), count, milliseconds) })?;
     Ok(())
 }
 

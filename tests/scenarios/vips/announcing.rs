@@ -2,6 +2,7 @@
 
 use super::{FAMILIES, NEAR, pool};
 use crate::fixture::{Checks, Cluster, DETECT_PODS, Endpoint, Expect, Family, Lane, Service, TCP_UDP, eventually};
+use crate::kube::served::ApiCluster;
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use sheave_lab::Host;
@@ -111,6 +112,29 @@ pub(super) fn a_vip_of_a_pool_has_one_mac_on_the_lan() -> anyhow::Result<()> {
         let vip = family.address(NEAR).to_string();
         ensure!(!addresses.contains(&vip), "{vip} is on an interface: {addresses}");
     }
+    told_to_a_person(&cluster)
+}
+
+/// `sheave get vips`, as a person on the node has it.
+fn told_to_a_person(cluster: &Cluster) -> anyhow::Result<()> {
+    let socket = cluster.admin_socket();
+    let get = |more: &[&str]| cluster.sheave(&[&["get", "vips", "--admin-socket", &socket.to_string_lossy()], more].concat());
+    let told: Value = serde_json::from_str(&get(&["-o", "json"])?.stdout).context("as JSON")?;
+    for family in FAMILIES {
+        let vip = family.address(NEAR).to_string();
+        let vips = told["vips"].as_array().into_iter().flatten();
+        let vip = vips.clone().find(|one| one["address"] == *vip).with_context(|| format!("{vip} is not in {told}"))?;
+        let announced = &vip["announced"];
+        let on_the_lan = announced["interfaces"].as_array().is_some_and(|interfaces| interfaces.contains(&json!("eth0")));
+        ensure!(announced["node"] == "test-node" && on_the_lan, "{vip}");
+        ensure!(vip["services"] == json!(["ns/web"]) && vip["pool"] == "lan" && vip["why"] == "the only node that can", "{vip}");
+    }
+    let table = get(&["-n", "ns"])?.stdout;
+    ensure!(table.starts_with("ADDRESS ") && table.lines().count() == 3 && !table.contains('\u{1b}'), "{table}");
+    let yaml = get(&["-o", "yaml"])?.stdout;
+    ensure!(yaml.lines().any(|line| line == "node: test-node"), "{yaml}");
+    let nothing = get(&["-n", "elsewhere"])?;
+    ensure!(nothing.stdout.is_empty() && nothing.stderr == "no VIPs in namespace elsewhere\n", "{nothing:?}");
     Ok(())
 }
 
@@ -199,6 +223,26 @@ pub(super) fn another_host_with_the_address_is_an_alarm() -> anyhow::Result<()> 
     let said = cluster.await_log("says that 192.168.0.240 is its own", LONG)?;
     ensure!(said.contains(&mac(&neighbour)?), "{said}");
     Ok(())
+}
+
+/// On an API server, where the controller has given an address away without asking the LAN: not two answer for it.
+pub(super) fn a_vip_that_another_host_has_is_announced_when_it_is_free() -> anyhow::Result<()> {
+    let mut served = ApiCluster::new()?;
+    served.api.install_metallb();
+    served.delete_service("web")?;
+    let neighbour = served.lan_host("neighbour", "192.168.0.9", None)?;
+    let occupier = served.lan_host("occupier", "192.168.0.10", None)?;
+    occupier.add_address("eth0", &format!("{NEAR}/32"))?;
+    served.apply([pool(&[NEAR]), advertisement(&json!({}))])?;
+    served.services([&asking().vip(NEAR)])?;
+    let url = served.api.url();
+    served.start_on_api(&url, &DETECT_PODS)?;
+    let said = served.await_log(&format!("nobody announces {NEAR}: another host has it"), LONG)?;
+    ensure!(said.contains(&mac(&occupier)?), "{said}");
+    let (answers, _) = answers(&neighbour, Family::V4)?;
+    ensure!(answers == BTreeSet::from([mac(&occupier)?]), "{answers:?} answer");
+    occupier.del_address("eth0", &format!("{NEAR}/32"))?;
+    await_answers(&served, &neighbour)
 }
 
 /// Under load of other work.

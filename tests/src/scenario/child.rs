@@ -36,6 +36,8 @@ pub(super) fn run(arguments: &[&str], limit: Duration) -> io::Result<Ending> {
     let mut command = Command::new(env::current_exe()?);
     // A failure is told in a few words, by whom and where; a backtrace of fifty lines would hide them.
     command.env("RUST_BACKTRACE", "0").env_remove("RUST_LIB_BACKTRACE");
+    // No daemon of a scenario opens a socket outside of its own directory: only a `World`'s has one.
+    command.env("SHEAVE_ADMIN_SOCKET", "none");
     command.args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?).process_group(0);
     // SAFETY: between fork and exec only prctl is called, a plain system call.
     unsafe {

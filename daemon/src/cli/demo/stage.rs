@@ -79,7 +79,8 @@ impl Stage {
         command
             .args(["run", "--node-name", "test-node", "--cluster-cidr", "10.0.0.0/8,fd00:10::/32", "--log-format", "json"])
             // A load may turn out to change nothing, and is told all the same.
-            .args(["--log", "info,sheave::marks=debug"])
+            // Nobody asks it, and it leaves nothing in /run.
+            .args(["--log", "info,sheave::marks=debug", "--admin-socket", "none"])
             .arg(format!("--source=manifests={DIRECTORY}"))
             .stderr(Stdio::piped());
         let mut process = self.lab.node().spawn(command)?;

@@ -1,13 +1,14 @@
 //! Where the daemon answers about itself.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::{Interpreter, at};
 use crate::config::{KubeProxyConfiguration, Servers};
 use crate::source::decode::address;
 
 impl Interpreter<'_> {
-    pub(super) fn servers(&mut self) -> Servers {
+    pub(super) fn servers(&mut self, admin: Option<PathBuf>) -> Servers {
         let KubeProxyConfiguration { healthz_bind_address, metrics_bind_address, bind_address_hard_fail, .. } = self.kube_proxy;
         // Empty only by flag, which turns it off; for metrics kube-proxy refuses that, too.
         let healthz =
@@ -19,7 +20,7 @@ impl Interpreter<'_> {
             let detail = format!("must not be that of {}, {healthz}: each server has its own", at("healthzBindAddress"));
             self.mistakes.invalid(at("metricsBindAddress"), metrics.to_string(), detail);
         }
-        Servers { healthz, metrics, bind_address_hard_fail: *bind_address_hard_fail }
+        Servers { healthz, metrics, admin, bind_address_hard_fail: *bind_address_hard_fail }
     }
 
     fn address(&mut self, field: &str, text: &str) -> Option<SocketAddr> {

@@ -33,7 +33,8 @@ impl World {
 
     fn surrounded_by(&mut self, cidrs: &[&str]) {
         let at = |address: &str| Some(address.parse().unwrap());
-        let servers = Servers { healthz: at("0.0.0.0:10256"), metrics: at("127.0.0.1:10249"), bind_address_hard_fail: false };
+        let servers =
+            Servers { healthz: at("0.0.0.0:10256"), metrics: at("127.0.0.1:10249"), admin: None, bind_address_hard_fail: false };
         let options = Options { servers, ..Options::new("n".into(), SourceOptions::Manifests("".into())) };
         let local = ["127.0.0.1", OWN].map(ip).into_iter().collect();
         let state = NodeState { service_cidrs: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(), ..NodeState::default() };

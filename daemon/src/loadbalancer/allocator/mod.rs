@@ -192,6 +192,12 @@ impl Allocator {
         self.entries.get(key)?.held.as_ref()
     }
 
+    /// Whether the status of some Service has the address: then it has been handed out, and is announced.
+    #[must_use]
+    pub fn is_shown(&self, ip: IpAddr) -> bool {
+        self.stock.users(ip).filter_map(|key| self.entries.get(key)).any(|entry| entry.status().contains(&ip))
+    }
+
     /// What its status should say, if it says something else: for a write that failed, or had to wait.
     #[must_use]
     pub fn outstanding(&self, key: &ServiceKey) -> Option<StatusChange> {

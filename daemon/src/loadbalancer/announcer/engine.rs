@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use compact_str::CompactString;
@@ -58,6 +59,8 @@ pub(super) struct Port<D> {
     pub(super) door: D,
     /// In order.
     addresses: Vec<IpAddr>,
+    /// More waited than is taken at once: some may have found no room.
+    flooded: bool,
 }
 
 /// An address that is to be announced.
@@ -95,6 +98,8 @@ pub(super) struct Engine<D: Doors> {
     news: Vec<Event>,
     events: mpsc::Sender<Event>,
     buffer: Box<[u8; LARGEST]>,
+    /// Frames that found no room, until somebody takes note of them.
+    lost: Arc<AtomicU64>,
 }
 
 impl<D: Doors> Engine<D> {
@@ -116,7 +121,13 @@ impl<D: Doors> Engine<D> {
             news: Vec::new(),
             events,
             buffer: Box::new([0; LARGEST]),
+            lost: Arc::default(),
         }
+    }
+
+    /// Frames that found no room: whoever reads it sets it to zero.
+    pub(super) fn lost(&self) -> Arc<AtomicU64> {
+        self.lost.clone()
     }
 
     /// The addresses to be announced are these, since somebody `asked` for it. What stays is not announced anew.
@@ -230,7 +241,7 @@ impl<D: Doors> Engine<D> {
     fn direct(&mut self, index: u32, family: Family, addresses: Vec<IpAddr>) -> Result<&[IpAddr], PacketError> {
         let mut port = match self.ports.remove(&(index, family)) {
             Some(port) => port,
-            None => Port { door: self.doors.open(index, family)?, addresses: Vec::new() },
+            None => Port { door: self.doors.open(index, family)?, addresses: Vec::new(), flooded: false },
         };
         if port.addresses != addresses {
             port.door.listen(&addresses)?;
@@ -265,10 +276,17 @@ impl<D: Doors> Engine<D> {
     /// Takes what waits in one socket, but not more than its share.
     pub(super) fn serve(&mut self, key: (u32, Family), now: Instant) {
         let (Some(port), Some(interface)) = (self.ports.get_mut(&key), self.interfaces.get(&key.0)) else { return };
+        // In a storm every turn is a whole one; after it, once more.
+        if std::mem::replace(&mut port.flooded, true) {
+            self.lost.fetch_add(port.door.lost(), Ordering::Relaxed);
+        }
         for _ in 0..AT_ONCE {
             let frame = match port.door.receive(self.buffer.as_mut_slice()) {
                 Ok(Some(frame)) => frame,
-                Ok(None) => return,
+                Ok(None) => {
+                    port.flooded = false;
+                    return;
+                }
                 Err(error) => {
                     // Closed, and opened again when it is time to.
                     self.ports.remove(&key);

@@ -6,7 +6,7 @@
 //! netlink::links --> Engine --> interface  who may announce      arp, ndp    frames
 //!   which are up      |    --> gratuitous  when to announce      filter      what wakes us
 //!                     |    --> responder   what a frame means    groups      where IPv6 asks
-//!                     |    --> conflict    who else claims it    probe       is it free?
+//!                     |    --> conflict    who else claims it    probe(r)    is it free?
 //!                  PacketDoor (AF_PACKET, one per interface and family)
 //! ```
 //! `arp`, `ndp`, `filter`, `responder`, `gratuitous`, `conflict` and `interface` are pure: no IO, and the time is an argument.
@@ -26,11 +26,13 @@ mod groups;
 pub mod interface;
 pub mod ndp;
 pub mod probe;
+mod prober;
 pub mod responder;
 pub mod socket;
 mod thread;
 mod vip;
 
 pub use engine::Event;
+pub use prober::{ProbeError, Prober};
 pub use thread::{Announcer, Options, StartError};
 pub use vip::{Counters, Vip, VipStats};

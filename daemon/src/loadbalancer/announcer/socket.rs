@@ -44,6 +44,11 @@ pub trait PacketDoor {
     /// # Errors
     /// What was listened for before may still be.
     fn listen(&mut self, addresses: &[IpAddr]) -> Result<(), PacketError>;
+
+    /// Frames that passed the filter and found no room, since this was asked last.
+    fn lost(&mut self) -> u64 {
+        0
+    }
 }
 
 /// Opens packet sockets.
@@ -183,6 +188,22 @@ impl PacketDoor for PacketSocket {
         self.attach(addresses)?;
         let failed = |errno| PacketError::new("join solicited-node group", self.interface, errno);
         self.groups.follow(self.socket.as_fd(), self.interface, &v6).map_err(failed)
+    }
+
+    fn lost(&mut self) -> u64 {
+        let mut counts = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
+        let mut length = length_of::<libc::tpacket_stats>();
+        // SAFETY: room for the structure that this option is, and its length; both outlive the call. The kernel counts from zero again.
+        let outcome = unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                ptr::from_mut(&mut counts).cast(),
+                &raw mut length,
+            )
+        };
+        if outcome == 0 { counts.tp_drops.into() } else { 0 }
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -46,6 +47,7 @@ pub struct Options {
 pub struct Announcer {
     shared: Arc<Shared>,
     links: watch::Receiver<Arc<Links>>,
+    lost: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -97,13 +99,13 @@ impl Announcer {
         let (events_sender, events) = mpsc::channel(EVENTS);
         let mut engine = Engine::new(PacketSockets, exclusions, period, events_sender);
         engine.interfaces(monitor.links(), &every(monitor.links()), Instant::now());
-        let follower = Follower::new(monitor);
+        let (follower, lost) = (Follower::new(monitor), engine.lost());
         let thread = {
             let shared = shared.clone();
             let run = move || Worker { engine, follower, links: links_sender, shared, published: None }.run();
             std::thread::Builder::new().name("announcer".into()).spawn(run).map_err(StartError::Thread)?
         };
-        Ok((Self { shared, links, thread: Some(thread) }, events))
+        Ok((Self { shared, links, lost, thread: Some(thread) }, events))
     }
 
     /// Announces these addresses, and no others. Does not wait: [`Event::Announced`] tells when an address that was added has been
@@ -122,6 +124,13 @@ impl Announcer {
     pub fn stats(&self) -> Vec<VipStats> {
         let status = lock(&self.shared.status);
         status.vips.iter().map(|(address, interfaces, counters)| counters.stats(*address, interfaces.clone())).collect()
+    }
+
+    /// Frames about our addresses that found no room, since this was asked last: more came at once than a storm should have. Whoever asked
+    /// asks again.
+    #[must_use]
+    pub fn take_lost(&self) -> u64 {
+        self.lost.swap(0, Ordering::Relaxed)
     }
 
     /// What does not work, and is tried again; empty if all does.

@@ -6,7 +6,8 @@
 //! ```
 //! All of it is one task. When the Lease is lost that task is dropped where it stands, and with it every write that has not been sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
@@ -24,11 +25,13 @@ use super::health::{ControllerHealth, Role};
 use super::intake::Intake;
 use super::queue::{Outcome, Target, WriteQueue};
 use super::status::{Edit, edit_pool, edit_service};
+use super::vetting::{Answer, Vetting};
 use super::words;
 use crate::loadbalancer::allocator::{PoolReport, Serving, Settled, StatusChange};
+use crate::loadbalancer::announcer::Prober;
 use crate::metrics::AllocatorMetrics;
 use crate::model::load_balancer::PoolCounts;
-use crate::model::{ObjectKey, Service};
+use crate::model::{ObjectKey, Service, ServiceKey};
 use crate::source::Change;
 use crate::source::kube::{ApiRequest, ApiServers, EventSink, RequestError};
 
@@ -52,6 +55,13 @@ pub(super) struct Desk {
     pub(super) decided: bool,
     /// It was said that it cannot be told whose pools count.
     pub(super) told_ambiguous: bool,
+    /// Asks the LAN.
+    pub(super) prober: Option<Prober>,
+    pub(super) vetting: Vetting,
+    /// Services whose status is not written before it is known whether their addresses are free.
+    pub(super) waiting: BTreeSet<ServiceKey>,
+    /// A question to the LAN.
+    pub(super) asking: Option<BoxFuture<'static, Answer>>,
 }
 
 /// How things are written.
@@ -68,13 +78,19 @@ impl Desk {
     pub(super) async fn run(mut self, mut changes: mpsc::Receiver<Change>, stop: CancellationToken) {
         loop {
             self.begin_writes();
-            let wake = self.queue.wake();
+            self.begin_asking();
+            let again = self.vetting.next().filter(|_| self.asking.is_none()).map(Instant::from_std);
+            let wake = [self.queue.wake(), again].into_iter().flatten().min();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 Some((target, outcome)) = self.under_way.next(), if !self.under_way.is_empty() => {
                     self.written(&target, &outcome);
                     continue;
+                }
+                answer = answered(&mut self.asking), if self.asking.is_some() => {
+                    self.asking = None;
+                    self.hear(answer);
                 }
                 change = changes.recv() => match change {
                     Some(change) => self.take_in(&change, &mut changes),
@@ -173,11 +189,15 @@ impl Desk {
     }
 
     /// What is to be done now, which need not be what was asked for then.
-    fn work(&self, target: &Target) -> Option<BoxFuture<'static, (Target, Outcome)>> {
+    fn work(&mut self, target: &Target) -> Option<BoxFuture<'static, (Target, Outcome)>> {
         let writer = self.writer.clone();
         let work: BoxFuture<'static, Result<Outcome, RequestError>> = match target {
             Target::Service(key) => {
                 let change = self.intake.outstanding(key)?;
+                if !self.to_be_asked_for(&change).is_empty() {
+                    self.waiting.insert(key.clone());
+                    return None;
+                }
                 let (_, known) = self.intake.service(key)?;
                 let known = known.clone();
                 Box::pin(async move { writer.write_service(&change, &known).await })
@@ -201,6 +221,38 @@ impl Desk {
             };
             (target, outcome)
         }))
+    }
+
+    /// What has to be asked for before this may be written.
+    fn to_be_asked_for(&self, change: &StatusChange) -> Vec<IpAddr> {
+        if self.prober.is_none() {
+            return Vec::new();
+        }
+        self.vetting.unknown(self.intake.given_anew(change), Instant::now().into_std()).collect()
+    }
+
+    /// Asks for what Services wait for, or else for what others had a while ago.
+    fn begin_asking(&mut self) {
+        let Some(prober) = self.prober.clone().filter(|_| self.asking.is_none()) else { return };
+        let outstanding = self.waiting.iter().filter_map(|key| self.intake.outstanding(key));
+        let mut asked: BTreeSet<IpAddr> = outstanding.flat_map(|change| self.to_be_asked_for(&change)).collect();
+        if asked.is_empty() {
+            let (due, gone) = self.vetting.due(|ip| self.intake.covers(ip), Instant::now().into_std());
+            gone.into_iter().for_each(|(ip, host)| self.intake.set_host(ip, host));
+            asked.extend(due);
+        }
+        if !asked.is_empty() {
+            self.asking = Some(Box::pin(Vetting::ask(prober, asked.into_iter().collect())));
+        }
+    }
+
+    fn hear(&mut self, (asked, heard): Answer) {
+        let changed = self.vetting.heard(&asked, heard, Instant::now().into_std());
+        changed.into_iter().for_each(|(ip, host)| self.intake.set_host(ip, host));
+        self.metrics.tell_occupied(self.vetting.taken());
+        for key in std::mem::take(&mut self.waiting) {
+            self.queue.wish(Target::Service(key));
+        }
     }
 
     fn written(&mut self, target: &Target, outcome: &Outcome) {
@@ -230,6 +282,14 @@ impl Desk {
             (Outcome::Written, Target::Service(key)) => tracing::debug!("status of Service {key} written"),
             _ => {}
         }
+    }
+}
+
+/// What comes of a question under way.
+async fn answered(asking: &mut Option<BoxFuture<'static, Answer>>) -> Answer {
+    match asking {
+        Some(asking) => asking.await,
+        None => std::future::pending().await,
     }
 }
 

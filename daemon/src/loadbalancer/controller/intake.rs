@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::loadbalancer::allocator::{Allocator, Occupant, Options, Settled, StatusChange};
 use crate::model::load_balancer::{AddressPool, Advertisement, Ambiguous, Home, PeerNode};
 use crate::model::{ObjectKey, Service, ServiceKey};
+use crate::netlink::mac::Mac;
 use crate::source::{Change, Kind, Object};
 
 /// Everything that decides about addresses, as it was told.
@@ -23,6 +24,8 @@ pub(super) struct Intake {
     /// Which nodes have which address.
     occupants: BTreeMap<IpAddr, BTreeSet<Arc<str>>>,
     addresses: BTreeMap<ObjectKey, Vec<IpAddr>>,
+    /// Which other hosts of the LAN answer for which address.
+    hosts: BTreeMap<IpAddr, Mac>,
     home: Home,
     /// The namespace whose pools count, once it is known.
     namespace: Result<Option<Arc<str>>, Ambiguous>,
@@ -75,6 +78,7 @@ impl Intake {
             advertisements: BTreeMap::new(),
             occupants: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            hosts: BTreeMap::new(),
             home,
             namespace: Ok(namespace),
             pools_due: BTreeSet::new(),
@@ -175,6 +179,26 @@ impl Intake {
     /// What a Service's status should say, if it says something else.
     pub(super) fn outstanding(&self, key: &ServiceKey) -> Option<StatusChange> {
         self.allocator.outstanding(key)
+    }
+
+    /// Of what a status should say, the addresses that no status says yet: those are given out anew.
+    pub(super) fn given_anew<'s>(&'s self, change: &'s StatusChange) -> impl Iterator<Item = IpAddr> + 's {
+        change.wanted.ingress.iter().map(|ingress| ingress.ip).filter(|ip| !self.allocator.is_shown(*ip))
+    }
+
+    /// Another host of the LAN has the address, or (`None`) no longer.
+    pub(super) fn set_host(&mut self, ip: IpAddr, host: Option<Mac>) {
+        match host {
+            Some(mac) => drop(self.hosts.insert(ip, mac)),
+            None => drop(self.hosts.remove(&ip)),
+        }
+        self.tell_occupant(ip);
+    }
+
+    /// Whether a pool that counts has the address.
+    pub(super) fn covers(&self, ip: IpAddr) -> bool {
+        let mut pools = self.pools.values().filter(|pool| self.counts(&pool.key));
+        pools.any(|pool| pool.ranges.iter().any(|range| range.contains(ip)))
     }
 
     /// A Service as it was told last.
@@ -316,8 +340,9 @@ impl Intake {
     }
 
     fn tell_occupant(&mut self, ip: IpAddr) {
-        let node = self.occupants.get(&ip).and_then(|nodes| nodes.first());
-        self.allocator.set_occupant(ip, node.map(|name| Occupant::Node(name.clone())));
+        let node = self.occupants.get(&ip).and_then(|nodes| nodes.first()).map(|name| Occupant::Node(name.clone()));
+        let host = || self.hosts.get(&ip).map(|mac| Occupant::Host(mac.0));
+        self.allocator.set_occupant(ip, node.or_else(host));
     }
 }
 

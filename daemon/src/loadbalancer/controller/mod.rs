@@ -15,7 +15,7 @@
 //! elector.rs   holding the Lease           desk.rs                the loop of the one that leads
 //! queue.rs     one write at a time         status.rs              objects edited as JSON
 //! health.rs    what probes are told        process.rs             `sheave controller`
-//! configuration_state.rs, gossip_key.rs, words.rs
+//! vetting.rs   is it free?             configuration_state.rs, gossip_key.rs, words.rs
 //! ```
 
 mod beside;
@@ -29,9 +29,10 @@ mod lease;
 mod process;
 mod queue;
 mod status;
+mod vetting;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use compact_str::CompactString;
@@ -44,7 +45,9 @@ use self::elector::{Elector, Tenure};
 use self::intake::Intake;
 use self::lease::Candidate;
 use self::queue::WriteQueue;
+use self::vetting::Vetting;
 use super::allocator;
+use super::announcer::Prober;
 use crate::metrics::AllocatorMetrics;
 use crate::model::load_balancer::Home;
 use crate::source::Kind;
@@ -81,6 +84,8 @@ pub struct ControllerOptions {
     pub timing: LeaseTiming,
     /// Who we are among the replicas: of no two processes the same.
     pub identity: String,
+    /// Asks the LAN for an address before it is given out; `None` where this process is on no LAN of nodes.
+    pub prober: Option<Prober>,
 }
 
 /// What others see of it.
@@ -138,6 +143,10 @@ async fn lead(
         state: None,
         decided: false,
         told_ambiguous: false,
+        prober: options.prober.clone(),
+        vetting: Vetting::default(),
+        waiting: BTreeSet::new(),
+        asking: None,
     };
     let source = KubeSource::of(Watches::Controller, servers, options.kube.clone());
     view.metrics.follow(source.health());

@@ -20,6 +20,7 @@ mod core;
 mod driver;
 mod facts;
 pub mod fence;
+pub(super) mod fuzz;
 mod handover;
 mod lateness;
 mod options;

@@ -19,6 +19,7 @@ use crate::loadbalancer::membership::fence::{Api, Quorum, Succession};
 use crate::loadbalancer::membership::{self, Departure, Facts, Handle, Key, Member, State, View};
 use crate::model::Family;
 use crate::model::load_balancer::PeerNode;
+use crate::netlink::mac::Mac;
 
 /// A member that lives and has not told on which networks it is: for so long nobody takes what might be its own. Who starts tells within
 /// a second.
@@ -152,6 +153,12 @@ impl Company {
     /// Somebody claims a VIP of ours on the LAN.
     pub(super) fn claimed(&mut self, claim: &conflict::Claim) -> Claimant {
         self.caution.claimed(claim.address, claim.mac, &self.view.members)
+    }
+
+    /// Hardware addresses of the other announcers, as they have told them.
+    pub(super) fn macs(&self) -> BTreeSet<Mac> {
+        let interfaces = self.view.members.iter().filter_map(|member| member.facts.as_ref()).flat_map(|facts| &facts.interfaces);
+        interfaces.filter_map(|interface| interface.hardware.map(Mac)).collect()
     }
 
     /// Who has a VIP that was given up to it.

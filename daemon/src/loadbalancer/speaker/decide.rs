@@ -11,6 +11,7 @@ use super::caution::Bearing;
 use super::field::Entrant;
 use super::rules::Rules;
 use crate::loadbalancer::announcer::Vip;
+use crate::loadbalancer::announcer::conflict::Claim;
 use crate::loadbalancer::election::{
     Arrival, Candidate, Contest, Exclusion, Interfaces, Options, Outcome, Presence, Silence, Standing, Tenant, Winner, elect,
 };
@@ -97,6 +98,12 @@ pub(super) enum Quiet {
     /// This one has it, which is not heard, or knows better.
     #[error("node {0:?} has it, although it is not heard or knows other things of the API server")]
     Yielded(Arc<str>),
+    /// Nobody is known to have it, and the LAN is being asked.
+    #[error("the LAN is being asked whether another host has it")]
+    Unprobed,
+    /// It does: two would answer.
+    #[error("another host has it, {} on {}", .0.mac, .0.interface)]
+    Occupied(Claim),
 }
 
 /// Decides about every VIP.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use compact_str::CompactString;
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -17,14 +17,16 @@ use super::decide::{Decision, Decisions, Quiet, Situation, decide, next_try, vip
 use super::field::Entrant;
 use super::holdings::Holdings;
 use super::interfaces;
+use super::probing::Probing;
 use super::record::Announced;
+use super::summary::{by_service, elsewhere, told_by_metrics};
 use super::told::{Saying, Told};
 use super::words;
 use super::{Rules, SpeakerOptions, Surroundings};
 use crate::health::ProxyHealth;
-use crate::loadbalancer::announcer::conflict::Alarm;
-use crate::loadbalancer::announcer::{Announcer, Event};
-use crate::loadbalancer::election::{Arrival, Interfaces, Presence};
+use crate::loadbalancer::announcer::conflict::{Alarm, Claim};
+use crate::loadbalancer::announcer::{Announcer, Event, ProbeError, Prober};
+use crate::loadbalancer::election::{Arrival, Presence};
 use crate::loadbalancer::membership::{Departure, HandOver, NetworkInterface, State};
 use crate::metrics::SpeakerMetrics;
 use crate::model::ServiceKey;
@@ -95,7 +97,16 @@ pub(super) struct Desk {
     published_at: Option<Instant>,
     /// When the rest is told.
     publish_at: Option<Instant>,
+    /// Of the controller beside us.
+    allocating: Option<Prober>,
+    /// Where somebody else than this process gives out addresses, without asking the LAN.
+    prober: Option<Prober>,
+    probing: Probing,
+    asking: Option<BoxFuture<'static, Answer>>,
 }
+
+/// What was asked for, and who has it.
+type Answer = (Vec<IpAddr>, Result<Vec<Claim>, ProbeError>);
 
 /// An announcer, and what it says.
 struct Voice {
@@ -112,6 +123,7 @@ enum Woken {
     Company,
     Links,
     Event(Event),
+    Probed(Answer),
     Time,
     /// The announcer's thread has ended, which it never should.
     Lost,
@@ -126,8 +138,9 @@ impl Desk {
         surroundings: Surroundings,
         departure: oneshot::Receiver<Departure>,
     ) -> (Self, watch::Receiver<Arc<Account>>) {
-        let Surroundings { rules, cluster, published, health, metrics } = surroundings;
+        let Surroundings { rules, cluster, published, health, metrics, prober: allocating } = surroundings;
         let (account, accounts) = watch::channel(Arc::new(Account { node: options.node.clone(), ..Account::default() }));
+        let prober = cluster.as_ref().map(|_| Prober::new(options.announcer.exclusions.clone()));
         let desk = Self {
             company: Company::new(options.node.clone(), cluster, options.port, options.membership),
             options,
@@ -160,6 +173,10 @@ impl Desk {
             tells: false,
             published_at: None,
             publish_at: None,
+            allocating,
+            prober,
+            probing: Probing::default(),
+            asking: None,
         };
         (desk, accounts)
     }
@@ -175,6 +192,10 @@ impl Desk {
                         self.hear(event).await;
                     }
                     self.publish().await;
+                }
+                Woken::Probed(answer) => {
+                    self.hear_answer(answer);
+                    self.decide().await;
                 }
                 Woken::Services(changed) => {
                     changed.into_iter().for_each(|key| self.look_up(key));
@@ -216,6 +237,10 @@ impl Desk {
             () = self.company.changed() => Woken::Company,
             event = said(events) => event.map_or(Woken::Lost, Woken::Event),
             Ok(()) = moved(links) => Woken::Links,
+            answer = answered(&mut self.asking) => {
+                self.asking = None;
+                Woken::Probed(answer)
+            }
             departure = asked(self.departure.as_mut()) => {
                 self.departure = None;
                 // Whoever could ask is gone, and has cancelled us.
@@ -265,7 +290,7 @@ impl Desk {
         let presence = if self.leaving.is_some() { Presence::Leaving } else { Presence::Present };
         let facts = self.holdings.facts(self.interfaces.clone());
         let Gathering { field, settled, bearing, first_taking, next } = self.company.gather(&rules, facts, presence, now);
-        let decisions = decide(&Situation {
+        let mut decisions = decide(&Situation {
             class: self.options.class.as_deref(),
             options: self.options.election,
             rules: &rules,
@@ -279,7 +304,12 @@ impl Desk {
             before: &self.decisions,
         });
         (self.field, self.settled) = (field, settled && self.ready);
-        self.decide_at = [next, disputed, next_try(&decisions), self.holdings.next_expiry()].into_iter().flatten().min();
+        if let Some(allocating) = &self.allocating {
+            allocating.set_fellows(self.company.macs());
+        }
+        let probe_again = self.keep_back(&mut decisions, now);
+        self.decide_at =
+            [next, disputed, next_try(&decisions), self.holdings.next_expiry(), probe_again].into_iter().flatten().min();
         self.bear(bearing);
         self.put_in_force(decisions, &rules, now);
         // A daemon that starts tells nothing before it knows what the others hold: until then they go by what it told last.
@@ -289,6 +319,41 @@ impl Desk {
         if let Some(leaving) = &mut self.leaving {
             leaving.observe(&*self.company.view().members);
         }
+    }
+
+    /// Keeps back what nobody is known to have until the LAN was asked; says when it is to be asked again.
+    fn keep_back(&mut self, decisions: &mut Decisions, now: Instant) -> Option<Instant> {
+        let prober = self.prober.clone()?;
+        let is_held = |vip| self.field.iter().any(|entrant| entrant.holds(vip).is_some());
+        let kept = self.probing.keep_back(decisions, is_held, now);
+        if self.asking.is_none() {
+            let due = self.probing.due(&kept, now);
+            if !due.is_empty() {
+                self.asking = Some(Box::pin(async move {
+                    let heard = prober.ask(due.clone()).await;
+                    (due, heard)
+                }));
+            }
+        }
+        // While somebody is being asked, the answer wakes us.
+        self.probing.next().filter(|_| self.asking.is_none())
+    }
+
+    /// Who cannot ask announces, as MetalLB does.
+    fn hear_answer(&mut self, (asked, heard): Answer) {
+        let now = Instant::now();
+        let claims = heard.unwrap_or_else(|error| {
+            tracing::warn!("announcing without having asked the LAN whether another host has the VIP: {error}");
+            Vec::new()
+        });
+        // An announcer that has it is no conflict: its word is still under way, or it is not heard, which the fence decides about.
+        let strangers = claims.into_iter().filter(|claim| matches!(self.company.claimed(claim), Claimant::Stranger));
+        let strangers: Vec<Claim> = strangers.collect();
+        for claim in &strangers {
+            self.metrics.conflict(claim.address, 1);
+            self.conflicts.heard(claim.clone(), now);
+        }
+        self.probing.heard(&asked, &strangers, now);
     }
 
     /// Takes up what an earlier life of this daemon held, as the others remember it.
@@ -518,8 +583,9 @@ impl Desk {
     fn look_after(&mut self) {
         let now = Instant::now();
         let decisions = &self.decisions;
-        let is_announced = |address| decisions.get(&address).is_some_and(|decision| decision.outcome.is_ok());
-        self.conflicts.retain(is_announced, now);
+        let is_concerned =
+            |address| decisions.get(&address).is_some_and(|decision| matches!(decision.outcome, Ok(_) | Err(Quiet::Occupied(_))));
+        self.conflicts.retain(is_concerned, now);
         self.health.problem(CONFLICTS, self.conflicts.problem());
         self.health.problem(MEMBERS, self.company.problem());
         self.metrics.members(self.company.handle(), &self.company.view().members);
@@ -559,48 +625,16 @@ impl Drop for Desk {
     }
 }
 
-/// Services with the VIPs that are announced for them, as `metallb_speaker_announced` names them.
-fn told_by_metrics(decisions: &Decisions) -> BTreeSet<(String, IpAddr)> {
-    let announced = decisions.iter().filter(|(_, decision)| decision.outcome.is_ok());
-    announced.flat_map(|(vip, decision)| decision.tenants.keys().map(|service| (service.to_string(), *vip))).collect()
-}
-
-/// The same, as ServiceL2Statuses have it.
-fn by_service(decisions: &Decisions) -> BTreeMap<ServiceKey, BTreeSet<CompactString>> {
-    let mut services: BTreeMap<ServiceKey, BTreeSet<CompactString>> = BTreeMap::new();
-    for decision in decisions.values() {
-        let Ok(interfaces) = &decision.outcome else { continue };
-        for service in decision.tenants.keys() {
-            let on = services.entry(service.clone()).or_default();
-            if let Interfaces::Only(names) = interfaces {
-                on.extend(names.iter().cloned());
-            }
-        }
-    }
-    services
-}
-
-/// Other nodes that announce an address of these Services, by what they say.
-fn elsewhere(
-    services: &BTreeMap<ServiceKey, BTreeSet<CompactString>>,
-    decisions: &Decisions,
-    field: &[Entrant],
-) -> BTreeMap<ServiceKey, BTreeSet<Arc<str>>> {
-    let mut others: BTreeMap<ServiceKey, BTreeSet<Arc<str>>> = BTreeMap::new();
-    for (vip, decision) in decisions.iter().filter(|(_, decision)| decision.outcome.is_err()) {
-        let holders =
-            field.iter().skip(1).filter(|entrant| entrant.presence != Presence::Absent && entrant.holds(*vip).is_some());
-        let holders: BTreeSet<Arc<str>> = holders.map(|entrant| entrant.node.name.clone()).collect();
-        for service in decision.tenants.keys().filter(|service| services.contains_key(*service)) {
-            others.entry(service.clone()).or_default().extend(holders.iter().cloned());
-        }
-    }
-    others
-}
-
 async fn said(events: Option<&mut mpsc::Receiver<Event>>) -> Option<Event> {
     match events {
         Some(events) => events.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn answered(asking: &mut Option<BoxFuture<'static, Answer>>) -> Answer {
+    match asking {
+        Some(asking) => asking.await,
         None => std::future::pending().await,
     }
 }

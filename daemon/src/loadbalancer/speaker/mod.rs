@@ -23,9 +23,11 @@ mod holdings;
 mod interfaces;
 mod members;
 mod peers;
+mod probing;
 pub mod record;
 mod rivals;
 mod rules;
+mod summary;
 mod told;
 mod words;
 
@@ -39,8 +41,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::desk::Desk;
 use self::record::Record;
+use super::announcer::{self, Prober};
 use super::membership::Departure;
-use super::{announcer, election, membership};
+use super::{election, membership};
 use crate::health::ProxyHealth;
 use crate::metrics::SpeakerMetrics;
 use crate::table::Published;
@@ -81,6 +84,8 @@ pub struct Surroundings {
     pub health: Arc<ProxyHealth>,
     /// MetalLB's metrics, and ours.
     pub metrics: Arc<SpeakerMetrics>,
+    /// Of the controller beside this speaker, if there is one: it learns which MACs are other announcers', in nobody's way.
+    pub prober: Option<Prober>,
 }
 
 /// The others.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::decide::Quiet;
-use crate::loadbalancer::announcer::conflict::Alarm;
+use crate::loadbalancer::announcer::conflict::{Alarm, Claim};
 use crate::loadbalancer::election::{Exclusion, Silence};
 
 /// Something to say about a Service.
@@ -45,7 +45,8 @@ pub(super) fn quiet(vip: IpAddr, node: &str, quiet: &Quiet) -> Option<Word> {
     let (reason, is_warning, text) = match quiet {
         // The controller says that (`NotAdvertised`), where there is no node to say anything, too.
         Quiet::Nobody(Silence::NoAdvertisement) => return None,
-        Quiet::Unprogrammed | Quiet::Elsewhere(_) | Quiet::Unsettled | Quiet::Waiting(_) => return None,
+        Quiet::Unprogrammed | Quiet::Elsewhere(_) | Quiet::Unsettled | Quiet::Waiting(_) | Quiet::Unprobed => return None,
+        Quiet::Occupied(claim) => return Some(occupied(claim)),
         // The log and `/healthz` say that: it is of this node, and not of the Service, which others announce.
         Quiet::CutOff | Quiet::Withdrawn | Quiet::Yielded(_) => return None,
         // Most often that is how a Service begins.
@@ -77,6 +78,15 @@ fn next_step(exclusion: &Exclusion) -> &'static str {
         Exclusion::NetworkUnavailable => "; the network plugin has to clear it",
         _ => "",
     }
+}
+
+/// Somebody else had it before it was announced here.
+fn occupied(Claim { address: vip, mac, interface }: &Claim) -> Word {
+    let text = format!(
+        "nobody announces {vip}: another host has it, {mac} on {interface}; find it and take the address from it, or take it out of the \
+         pool. It is asked for again, up to a minute later"
+    );
+    Word { reason: "AddressConflict", is_warning: true, text }
 }
 
 /// Somebody else says to have the VIP.

@@ -9,10 +9,10 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::gettid;
 
 use super::*;
+use crate::loadbalancer::announcer::Prober;
 use crate::loadbalancer::announcer::arp;
 use crate::loadbalancer::announcer::conflict::Claim;
-use crate::loadbalancer::announcer::interface::Interface;
-use crate::loadbalancer::announcer::probe::{Timing, probe};
+use crate::loadbalancer::announcer::probe::Timing;
 use crate::loadbalancer::announcer::socket::{PacketDoor as _, PacketSocket};
 use crate::netlink::attr::{Fields, u16_at};
 use crate::netlink::mac::Mac;
@@ -304,23 +304,26 @@ fn a_claim_is_an_alarm_and_a_probe_finds_who_has_an_address() {
         wait_for_event(&mut events, |event| is_announced(event, VIP));
         wait_for_event(&mut events, |event| is_announced(event, VIP6));
         let found = client.run(|| {
-            let links = LinkMonitor::open().unwrap().links().clone();
-            let link = links.named("lan9").unwrap();
-            let interface = Interface::new(link, &Exclusions::default()).unwrap();
-            let own = |mac| mac == CLIENT;
             // Questions are cheap and a busy machine is slow: the answer ends it.
-            let timing = Timing { questions: 20, interval: Duration::from_millis(100) };
-            let found = ["10.9.0.240", "fd09::f0"]
-                .map(|address| probe(address.parse().unwrap(), &interface, timing, own).unwrap().map(|claim| claim.mac));
-            let free = ["10.9.0.241", "fd09::f1"]
-                .map(|address| probe(address.parse().unwrap(), &interface, Timing::default(), own).unwrap());
-            let mut door = PacketSocket::open(link.index, Family::V4).unwrap();
+            let patient = Prober::default().with_timing(Timing { questions: 20, interval: Duration::from_millis(100) });
+            let ask = |prober: &Prober, addresses: [&str; 2]| {
+                let mut claims = prober.ask_here(&addresses.map(|address| address.parse().unwrap())).unwrap();
+                claims.sort_unstable_by_key(|claim| claim.address);
+                claims.into_iter().map(|claim| (claim.address.to_string(), claim.mac)).collect::<Vec<_>>()
+            };
+            let found = ask(&patient, [VIP, VIP6]);
+            let free = ask(&Prober::default(), ["10.9.0.241", "fd09::f1"]);
+            patient.set_fellows([NODE].into());
+            let fellow = ask(&patient.with_timing(Timing::default()), [VIP, VIP6]);
+            let links = LinkMonitor::open().unwrap().links().clone();
+            let mut door = PacketSocket::open(links.named("lan9").unwrap().index, Family::V4).unwrap();
             for frame in arp::gratuitous(VIP.parse().unwrap(), CLIENT) {
                 door.send(&frame).unwrap();
             }
-            (found, free)
+            (found, free, fellow)
         });
-        assert_eq!(found, ([Some(NODE), Some(NODE)], [None, None]));
+        let both = [VIP, VIP6].map(|vip| (vip.to_owned(), NODE)).to_vec();
+        assert_eq!(found, (both, vec![], vec![]));
         let Event::Conflict(alarm) = wait_for_event(&mut events, |event| matches!(event, Event::Conflict(_))) else { panic!() };
         assert_eq!(alarm.claim, Claim { address: VIP.parse().unwrap(), mac: CLIENT, interface: "lan0".into() });
     });
@@ -340,17 +343,46 @@ fn a_thousand_scattered_addresses_are_all_answered() {
             wait_for_event(&mut events, |event| is_announced(event, &last.to_string()));
         }
         let missing = client.run(move || {
-            let links = LinkMonitor::open().unwrap().links().clone();
-            let interface = Interface::new(links.named("lan9").unwrap(), &Exclusions::default()).unwrap();
-            let timing = Timing { questions: 20, interval: Duration::from_millis(100) };
-            let some = [1, 2, 500, 501, 998, 999];
-            let addresses = some.map(|n| IpAddr::from(v4(n))).into_iter().chain(some.map(|n| v6(n.try_into().unwrap()).into()));
-            addresses
-                .filter(|address| probe(*address, &interface, timing, |mac| mac == CLIENT).unwrap().is_none())
-                .collect::<Vec<_>>()
+            let prober = Prober::default().with_timing(Timing { questions: 20, interval: Duration::from_millis(100) });
+            let mut missing: BTreeSet<IpAddr> = (1..1000).map(|n| v4(n).into()).chain((1..1000).map(|n| v6(n).into())).collect();
+            let asked: Vec<IpAddr> = missing.iter().copied().collect();
+            prober.ask_here(&asked).unwrap().iter().for_each(|claim| _ = missing.remove(&claim.address));
+            missing.into_iter().collect::<Vec<_>>()
         });
         assert_eq!(missing, [] as [IpAddr; 0]);
         assert_eq!(announcer.troubles(), [] as [String; 0]);
+    });
+}
+
+/// Twice 10,000 questions, as fast as they can be sent: each is answered, or known to be lost, and afterwards all is as before.
+#[test]
+fn a_storm_is_answered_as_far_as_there_is_room_and_what_is_lost_is_counted() {
+    const FRAMES: u64 = 20_000;
+    on_a_lan(|client| {
+        let (announcer, mut events) = started();
+        announcer.set(vips(&[VIP]));
+        wait_for_event(&mut events, |event| is_announced(event, VIP));
+        client.run(|| {
+            let links = LinkMonitor::open().unwrap().links().clone();
+            let mut door = PacketSocket::open(links.named("lan9").unwrap().index, Family::V4).unwrap();
+            let question = arp::probe(VIP.parse().unwrap(), CLIENT);
+            // The queue of the interface may be full for a moment.
+            (0..FRAMES).for_each(|_| while door.send(&question).is_err() {});
+        });
+        let ask = || client.run(|| Prober::default().ask_here(&[VIP.parse().unwrap()]).unwrap());
+        let (mut lost, end) = (0, Instant::now() + LONG);
+        loop {
+            lost += announcer.take_lost();
+            let VipStats { requests, responses, .. } = stats(&announcer, VIP);
+            // All that was heard was answered, and nothing went without a trace.
+            if requests == responses && requests + lost >= FRAMES {
+                break;
+            }
+            assert!(Instant::now() < end, "{requests} questions were heard, {responses} answered and {lost} lost");
+            // It makes the announcer take note of what was lost before.
+            ask();
+        }
+        assert_eq!(ask().first().map(|claim| claim.mac), Some(NODE));
     });
 }
 

@@ -1,8 +1,10 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::loadbalancer::announcer::conflict::Claim;
 use crate::metrics::ControllerMetrics;
 use crate::model::Interner;
+use crate::netlink::mac::Mac;
 use crate::source::decode::{self, Decoded};
 
 use serde_json::{Value, json};
@@ -107,4 +109,57 @@ fn nothing_is_changed_before_everything_was_listed() {
     let mut beside = beside();
     let early = service("web", &json!({ "loadBalancer": { "ingress": [{ "ip": "10.0.0.1" }] } }));
     assert_eq!(beside.pass(early.clone()), early);
+}
+
+/// Without interfaces nobody is asked; what is heard is said here.
+fn asking() -> Beside {
+    beside().probing(Prober::default())
+}
+
+fn decide(beside: &mut Beside) -> (Vec<String>, Vec<(String, Vec<String>)>) {
+    let mut changed = BTreeSet::new();
+    let asked = beside.decide(&mut changed);
+    let told = beside.hand_on(None, changed).map(|change| told(&change)).unwrap_or_default();
+    (asked.iter().map(ToString::to_string).collect(), told)
+}
+
+fn hear(beside: &mut Beside, asked: &str, taken: bool) {
+    let address: IpAddr = asked.parse().unwrap();
+    let claim = Claim { address, mac: Mac([2, 0, 0, 0, 0, 9]), interface: "eth0".into() };
+    beside.hear((vec![address], Ok(taken.then_some(claim).into_iter().collect())));
+}
+
+#[test]
+fn an_address_of_another_host_is_not_given_out_before_it_is_free() {
+    let mut beside = asking();
+    let mut first = load(&[
+        (Kind::AddressPool, pool("10.0.0.240-10.0.0.241")),
+        (Kind::Service, service("web", &json!({}))),
+        (Kind::Service, service("kept", &json!({ "loadBalancer": { "ingress": [{ "ip": "10.0.0.241" }] } }))),
+    ]);
+    beside.take_in(&mut first);
+    let kept = expected(&[("kept", &["10.0.0.241"])]);
+    assert_eq!(decide(&mut beside), (vec!["10.0.0.240".to_owned()], kept), "what a status says is not asked for");
+    hear(&mut beside, "10.0.0.240", true);
+    assert_eq!(decide(&mut beside), (vec![], vec![]), "there is no other");
+    beside.take_in(&mut pool("10.0.0.240-10.0.0.242"));
+    assert_eq!(decide(&mut beside).0, ["10.0.0.242"]);
+    hear(&mut beside, "10.0.0.242", false);
+    assert_eq!(decide(&mut beside), (vec![], expected(&[("web", &["10.0.0.242"])])));
+    beside.take_in(&mut service("next", &json!({})));
+    assert_eq!(decide(&mut beside), (vec![], vec![]));
+    hear(&mut beside, "10.0.0.240", false);
+    assert_eq!(decide(&mut beside), (vec![], expected(&[("next", &["10.0.0.240"])])), "it has just been asked for");
+}
+
+#[tokio::test]
+async fn who_can_ask_nobody_gives_out_in_the_load_that_brings_a_service() {
+    // The namespace of the tests may have interfaces: none of them is asked on.
+    let nowhere = Prober::new(crate::loadbalancer::announcer::exclusions::Exclusions::new(&["."]).unwrap());
+    let (to, from) = tokio::sync::mpsc::channel(1);
+    let (out, mut told_of) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(beside().probing(nowhere).run(from, out));
+    let objects = [(Kind::AddressPool, pool("10.0.0.240/32")), (Kind::Service, service("web", &json!({})))];
+    to.send(load(&objects)).await.unwrap();
+    assert_eq!(told(&told_of.recv().await.unwrap()), expected(&[("web", &["10.0.0.240"])]));
 }

@@ -1,0 +1,4 @@
+//! Frames of neighbour discovery, and what the announcer makes of them.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sheave::loadbalancer::fuzz::fuzz_ndp(bytes));
