@@ -88,6 +88,8 @@ pub enum Presence {
     Leaving,
     /// It is gone, or was never seen.
     Absent,
+    /// It can, but the API server has no Node of its name: no other announcer counts on it, or hears it.
+    Unlisted,
 }
 
 /// What the present holder of a VIP says of it.

@@ -202,6 +202,14 @@ impl Recorder {
     }
 }
 
+impl Recorder {
+    /// The longest time without an answer to the questions that were asked since an instant, by whomever.
+    #[must_use]
+    pub fn longest_silence(&self, address: IpAddr, since: Instant) -> Duration {
+        longest_silence(&self.sightings(), address, since)
+    }
+}
+
 impl Drop for Recorder {
     fn drop(&mut self) {
         drop(self.stop.take());
@@ -242,6 +250,21 @@ fn longest_dispute(sightings: &[Sighting], address: IpAddr, since: Instant) -> D
                     longest = longest.max(lasted.unwrap_or_default());
                 }
             }
+        }
+    }
+    longest
+}
+
+/// See [`Recorder::longest_silence`].
+fn longest_silence(sightings: &[Sighting], address: IpAddr, since: Instant) -> Duration {
+    let about = sightings.iter().filter(|it| it.address == address && it.at >= since && it.word != Word::Announced);
+    let (mut longest, mut waiting) = (Duration::ZERO, None);
+    for sighting in about {
+        let began = *waiting.get_or_insert(sighting.at);
+        longest = longest.max(sighting.at.saturating_duration_since(began));
+        if sighting.word == Word::Answered {
+            // Until the next question nobody waits.
+            waiting = None;
         }
     }
     longest
@@ -305,6 +328,14 @@ mod tests {
 
     /// One question per 100 ms; a letter for each who answers it.
     fn dispute(answers: &[&str]) -> u128 {
+        measure(answers, longest_dispute)
+    }
+
+    fn silence(answers: &[&str]) -> u128 {
+        measure(answers, longest_silence)
+    }
+
+    fn measure(answers: &[&str], by: fn(&[Sighting], IpAddr, Instant) -> Duration) -> u128 {
         let (start, address) = (Instant::now(), "192.168.1.240".parse().unwrap());
         let mut sightings = Vec::new();
         for (answers, number) in answers.iter().zip(0..) {
@@ -313,7 +344,14 @@ mod tests {
             let by = |name| Sighting { at: at + Duration::from_millis(1), word: Word::Answered, address, mac: Mac([name; 6]) };
             sightings.extend(answers.bytes().map(by));
         }
-        longest_dispute(&sightings, address, start).as_millis()
+        by(&sightings, address, start).as_millis()
+    }
+
+    #[test]
+    fn a_silence_lasts_from_a_question_to_the_next_answer() {
+        assert_eq!(silence(&["a", "ab", "b"]), 1);
+        assert_eq!(silence(&["a", "", "", "a"]), 201);
+        assert_eq!(silence(&["", "", ""]), 200, "to the last question");
     }
 
     #[test]

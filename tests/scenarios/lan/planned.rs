@@ -2,7 +2,7 @@
 
 use super::{
     requests::Requests,
-    stage::{VIP, await_announcement, order, own_vip, start, start_configured, stays, vips},
+    stage::{VIP, await_announcement, order, own_vip, settle, start, start_configured, stays, vips},
 };
 use anyhow::ensure;
 use serde_json::{Value, json};
@@ -18,6 +18,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         a_daemon_that_ends_hands_over needs ["nftables"], within 90 s;
         nodes_that_must_not_announce_hand_over needs ["nftables"], within 120 s;
         cordoned_nodes_hand_over_where_that_is_wanted needs ["nftables"], within 90 s;
+        a_node_that_is_deleted_gives_up needs ["nftables"], within 90 s;
     )
     .to_vec()
 }
@@ -75,10 +76,32 @@ fn nodes_that_must_not_announce_hand_over() -> anyhow::Result<()> {
         lan.await_silence(vip)?;
     }
     lan.apply([advertisement("lan", &json!({ "ipAddressPools": ["lan"] }))])?;
+    lan.api().delete("services", "default", "web").map_err(|status| anyhow::anyhow!("the API server refused: {status:?}"))?;
+    for vip in vips() {
+        lan.await_silence(vip)?;
+    }
+    lan.publish(&vips())?;
     for vip in vips() {
         lan.await_announced_by(vip, order(&lan, vip)[0])?;
     }
     Ok(())
+}
+
+/// `kubectl delete node` while its daemon runs: to the others it is nobody any more, and it hears none of them.
+fn a_node_that_is_deleted_gives_up() -> anyhow::Result<()> {
+    let lan = start()?;
+    let (deleted, object) = (Instant::now(), lan.api().get("nodes", "", "node-a"));
+    lan.api().delete("nodes", "", "node-a").map_err(|status| anyhow::anyhow!("the API server refused: {status:?}"))?;
+    await_announcement(&lan, VIP, 2, deleted)?;
+    ensure!(settle(&lan, VIP, deleted)? == 2, "it is still announced by the node that is gone");
+    // And back.
+    let returned = Instant::now();
+    lan.apply(object.into_iter().map(|mut node| {
+        node["metadata"] = json!({ "name": "node-a", "labels": node["metadata"]["labels"] });
+        node
+    }))?;
+    lan.await_announced_by(own_vip(0), 0)?;
+    settle(&lan, VIP, returned).map(drop)
 }
 
 /// A drain begins so. Uncordoned, it gets back what it had: nothing has failed.

@@ -5,6 +5,7 @@ use super::{
     stage::{A_WHILE, VIP, await_announcement, own_vip, start, start_with, stays, stays_for, vips},
 };
 use anyhow::ensure;
+use k8s_openapi::ByteString;
 use serde_json::json;
 use sheave_lab::BadLink;
 use sheave_tests::{
@@ -22,6 +23,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         without_the_api_nothing_is_withdrawn_and_others_take_over needs ["nftables"], within 90 s;
         a_bad_network_moves_nothing needs ["nftables"], waiting 90 s;
         at_rest_nothing_is_written needs ["nftables"], waiting 90 s;
+        another_key_moves_nothing needs ["nftables"], waiting 90 s;
     )
     .to_vec()
 }
@@ -86,4 +88,22 @@ fn at_rest_nothing_is_written() -> anyhow::Result<()> {
     let writes = lan.api().writes() - before;
     ensure!((1..=6).contains(&writes), "{writes} writes in {PAUSE:?} by two announcers");
     Ok(())
+}
+
+/// The Secret that the announcers share gets another key: all go over to it, each in its own time, and one that starts afterwards is heard.
+fn another_key_moves_nothing() -> anyhow::Result<()> {
+    let mut lan = start()?;
+    let key = ByteString(vec![7; 32]);
+    lan.api()
+        .patch("secrets", "kube-system", "sheave-gossip", json!({ "data": { "key": key } }))
+        .map_err(|status| anyhow::anyhow!("the API server refused it: {status:?}"))?;
+    // Ten seconds until it is used, and as many until the old one is forgotten.
+    stays_for(&lan, VIP, 0, Duration::from_secs(24))?;
+    let killed = Instant::now();
+    lan.kill(2)?;
+    lan.start(2)?;
+    lan.await_announced_by(own_vip(2), 2)?;
+    lan.kill(0)?;
+    await_announcement(&lan, VIP, 2, killed)?;
+    lan.await_announced_by(VIP, 2)
 }

@@ -15,6 +15,9 @@ pub enum Exclusion {
     /// Its daemon is gone, or was never seen.
     #[error("no sheave is heard from it")]
     Absent,
+    /// It was deleted, or has another name.
+    #[error("the API server has no Node of this name")]
+    Unlisted,
     /// It keeps what it has for `daemonRestartGrace`.
     #[error("its daemon does not answer at the moment, so it gets no further VIP")]
     Restarting,
@@ -146,6 +149,7 @@ fn of_itself(candidate: &Candidate<'_>, contest: &Contest<'_>) -> Result<(), Exc
     let node = candidate.node;
     match candidate.presence {
         Presence::Absent => return Err(Exclusion::Absent),
+        Presence::Unlisted => return Err(Exclusion::Unlisted),
         Presence::Leaving => return Err(Exclusion::Leaving),
         Presence::Grace if candidate.holds.is_none() => return Err(Exclusion::Restarting),
         Presence::Grace | Presence::Present => {}

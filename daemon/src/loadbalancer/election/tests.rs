@@ -131,8 +131,9 @@ fn metallbs_test_vectors() {
 fn every_reason_against_a_node() {
     type Change = fn(&mut Runner);
     let options = Options { move_from_unschedulable: true, ..Options::default() };
-    let cases: [(Change, Exclusion); 10] = [
+    let cases: [(Change, Exclusion); 11] = [
         (|one| one.presence = Presence::Absent, Exclusion::Absent),
+        (|one| one.presence = Presence::Unlisted, Exclusion::Unlisted),
         (|one| one.presence = Presence::Leaving, Exclusion::Leaving),
         (|one| one.presence = Presence::Grace, Exclusion::Restarting),
         (|one| one.node.network_unavailable = true, Exclusion::NetworkUnavailable),

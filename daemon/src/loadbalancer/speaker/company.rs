@@ -119,6 +119,9 @@ impl Company {
         let (bearing, until) = self.caution.weigh(&self.view, api, &leases, now);
         let nobody = BTreeMap::new();
         let nodes = peers.all.as_ref().unwrap_or(&nobody);
+        // Whoever deletes our Node tells all others that they need not reckon with us. Without others there is nobody to leave it to.
+        let listed = nodes.contains_key(&self.own) || others(&self.own, nodes, rules).next().is_none();
+        let presence = if listed { presence } else { Presence::Unlisted };
         let candidates = others(&self.own, nodes, rules).map(|node| (node.name.clone(), node.clone())).collect();
         let node = peers.own.clone().or_else(|| nodes.get(&self.own).cloned()).unwrap_or_else(|| nameless(&self.own));
         let succession = |member: &Member| self.caution.succession(member, api, &leases, now);

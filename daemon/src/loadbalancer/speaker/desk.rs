@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use compact_str::CompactString;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -20,13 +19,14 @@ use super::holdings::Holdings;
 use super::interfaces;
 use super::probing::Probing;
 use super::record::Announced;
+use super::summary::{by_service, elsewhere, told_by_metrics};
 use super::told::{Saying, Told};
 use super::words;
 use super::{Rules, SpeakerOptions, Surroundings};
 use crate::health::ProxyHealth;
 use crate::loadbalancer::announcer::conflict::{Alarm, Claim};
 use crate::loadbalancer::announcer::{Announcer, Event, ProbeError, Prober};
-use crate::loadbalancer::election::{Arrival, Interfaces, Presence};
+use crate::loadbalancer::election::{Arrival, Presence};
 use crate::loadbalancer::membership::{Departure, HandOver, NetworkInterface, State};
 use crate::metrics::SpeakerMetrics;
 use crate::model::ServiceKey;
@@ -623,45 +623,6 @@ impl Drop for Desk {
             self.health.problem(problem, None);
         }
     }
-}
-
-/// Services with the VIPs that are announced for them, as `metallb_speaker_announced` names them.
-fn told_by_metrics(decisions: &Decisions) -> BTreeSet<(String, IpAddr)> {
-    let announced = decisions.iter().filter(|(_, decision)| decision.outcome.is_ok());
-    announced.flat_map(|(vip, decision)| decision.tenants.keys().map(|service| (service.to_string(), *vip))).collect()
-}
-
-/// The same, as ServiceL2Statuses have it.
-fn by_service(decisions: &Decisions) -> BTreeMap<ServiceKey, BTreeSet<CompactString>> {
-    let mut services: BTreeMap<ServiceKey, BTreeSet<CompactString>> = BTreeMap::new();
-    for decision in decisions.values() {
-        let Ok(interfaces) = &decision.outcome else { continue };
-        for service in decision.tenants.keys() {
-            let on = services.entry(service.clone()).or_default();
-            if let Interfaces::Only(names) = interfaces {
-                on.extend(names.iter().cloned());
-            }
-        }
-    }
-    services
-}
-
-/// Other nodes that announce an address of these Services, by what they say.
-fn elsewhere(
-    services: &BTreeMap<ServiceKey, BTreeSet<CompactString>>,
-    decisions: &Decisions,
-    field: &[Entrant],
-) -> BTreeMap<ServiceKey, BTreeSet<Arc<str>>> {
-    let mut others: BTreeMap<ServiceKey, BTreeSet<Arc<str>>> = BTreeMap::new();
-    for (vip, decision) in decisions.iter().filter(|(_, decision)| decision.outcome.is_err()) {
-        let holders =
-            field.iter().skip(1).filter(|entrant| entrant.presence != Presence::Absent && entrant.holds(*vip).is_some());
-        let holders: BTreeSet<Arc<str>> = holders.map(|entrant| entrant.node.name.clone()).collect();
-        for service in decision.tenants.keys().filter(|service| services.contains_key(*service)) {
-            others.entry(service.clone()).or_default().extend(holders.iter().cloned());
-        }
-    }
-    others
 }
 
 async fn said(events: Option<&mut mpsc::Receiver<Event>>) -> Option<Event> {

@@ -27,6 +27,7 @@ mod probing;
 pub mod record;
 mod rivals;
 mod rules;
+mod summary;
 mod told;
 mod words;
 

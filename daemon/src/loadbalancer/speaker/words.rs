@@ -74,6 +74,7 @@ fn next_step(exclusion: &Exclusion) -> &'static str {
         Exclusion::NotSelected => "; see nodeSelectors of the L2Advertisements of its pool",
         Exclusion::NoEndpoint => "; run a pod there, or set the policy to Cluster",
         Exclusion::NoCarrier => "; see cables and switch",
+        Exclusion::Unlisted => "; see `kubectl get nodes` and --node-name",
         Exclusion::NetworkUnavailable => "; the network plugin has to clear it",
         _ => "",
     }
