@@ -236,7 +236,7 @@ pub(super) fn a_vip_that_another_host_has_is_announced_when_it_is_free() -> anyh
     served.apply([pool(&[NEAR]), advertisement(&json!({}))])?;
     served.services([&asking().vip(NEAR)])?;
     let url = served.api.url();
-    served.start_on_api(&url, &DETECT_PODS)?;
+    served.start_on_api(&url, &[&DETECT_PODS[..], &["--announce"]].concat())?;
     let said = served.await_log(&format!("nobody announces {NEAR}: another host has it"), LONG)?;
     ensure!(said.contains(&mac(&occupier)?), "{said}");
     let (answers, _) = answers(&neighbour, Family::V4)?;
