@@ -105,7 +105,7 @@ fn an_address_of_another_host_is_given_out_when_it_is_free() -> anyhow::Result<(
     occupier.del_address("eth0", &format!("{OCCUPIED}/32"))?;
     cluster.await_log(&format!("{OCCUPIED} can be given to a Service"), LONG)?;
     // It is asked for once more when somebody is to have it.
-    eventually("the second Service is served", || served(&cluster, OCCUPIED))?;
+    crate::fixture::eventually(|| served(&cluster, OCCUPIED))?;
     served(&cluster, FREE)
 }
 
