@@ -169,7 +169,7 @@ pub(crate) fn measure(arguments: &Arguments, daemon: &Daemon, session: &Session)
     let peer = run(&other.name(), &|| other.run(programs, plan))?;
     drop(progress);
     for (name, ratio) in ratios(&own, &peer) {
-        session.add(&name, ratio, None, &format!("{} to sheave: {}", other.name(), meaning(&name, &other)));
+        session.add(&name, ratio, &format!("{} to sheave: {}", other.name(), meaning(&name, &other)));
     }
     Ok(())
 }
@@ -187,7 +187,7 @@ fn meaning(ratio: &str, other: &Other) -> &'static str {
     match ratio {
         "programmed_ratio" if stock => "`nft -f` from its start to its end; sheave also starts, lists and decodes",
         "programmed_ratio" => "spawn -> everything is in the kernel, proven by a packet",
-        "start_cpu_ratio" => "processor time until then",
+        "start_cpu_ratio" => "processor time of the start, with the pause after it",
         "change_p50_ratio" | "change_p99_ratio" if stock => "`nft -f` of one element; sheave is told by an API server",
         "change_p50_ratio" | "change_p99_ratio" => "before the API server is told -> the kernel has it, proven by a packet",
         "change_cpu_ratio" => "processor time of one change",
@@ -210,7 +210,7 @@ mod tests {
     fn seen(milliseconds: u64, rss_mb: Option<f64>) -> Seen {
         let time = Duration::from_millis(milliseconds);
         let changes = Samples::new(vec![time]).unwrap();
-        Seen { programmed: time, start_cpu: time, changes, change_cpu: time, peak_rss_mb: 50.0, rss_mb }
+        Seen { programmed: time, start_cpu: time, changes, change_cpu: time, peak_rss_mb: 50.0, rss_mb, empty_program: None }
     }
 
     #[test]

@@ -11,9 +11,11 @@ mod listeners;
 mod machine;
 mod packets;
 mod peer;
+mod place;
 mod probe;
 mod program;
 mod progress;
+mod promises;
 mod proxy;
 mod refusal;
 mod report;
@@ -93,6 +95,7 @@ fn measure(
 ) -> anyhow::Result<()> {
     let destination = destination.claim(benchmark)?;
     rights::ensure_sufficient()?;
+    scratch::ensure_place()?;
     let daemon = Daemon::beside_this().map_err(Refusal::of)?;
     rights::enter_sandbox()?;
     scratch::remove_abandoned();
@@ -103,7 +106,7 @@ fn measure(
 
 /// Progress and errors; stdout is for the result alone. A closed stderr is nothing to fail for.
 fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    progress::aside(|| drop(writeln!(std::io::stderr(), "{text}")));
 }
 
 #[cfg(test)]

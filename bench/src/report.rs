@@ -13,7 +13,7 @@ mod compare;
 mod growth;
 mod markdown;
 mod memory;
-mod number;
+pub(crate) mod number;
 mod outputs;
 mod packets;
 mod page;
@@ -23,7 +23,6 @@ mod runs;
 mod section;
 mod stages;
 
-use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -31,7 +30,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use crate::results::open_regular;
-use crate::say;
+use crate::{place, say};
 
 use runs::Runs;
 use section::Section;
@@ -109,7 +108,7 @@ fn sections(runs: &Runs) -> Vec<Section<'_>> {
 }
 
 fn save(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+    place::replace(path, text)?;
     say(&format!("written: {}", path.display()));
     Ok(())
 }

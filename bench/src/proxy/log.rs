@@ -56,6 +56,8 @@ struct Record {
 
 /// Lines to show when it fails.
 const KEPT: usize = 12;
+/// Bytes of a line; a longer one counts as several.
+const LONGEST: u64 = 65_536;
 
 impl Log {
     /// Follows what a proxy says until its end.
@@ -81,7 +83,7 @@ impl Log {
         self.wait(within, |said| said.largest >= services).largest
     }
 
-    /// What it said before it ended is on its way still; a child of its own may hold the other end open.
+    /// What it said before it ended is on its way still.
     pub(super) fn await_end(&self, within: Duration) {
         drop(self.wait(within, |_| false));
     }
@@ -101,7 +103,11 @@ impl Log {
     }
 
     fn read(&self, source: impl Read) {
-        for line in BufReader::new(source).lines().map_while(Result::ok) {
+        let (mut source, mut bytes) = (BufReader::new(source), Vec::new());
+        // Whatever it writes: a pipe that nobody reads any more would stop it.
+        while source.by_ref().take(LONGEST).read_until(b'\n', &mut bytes).is_ok_and(|read| read > 0) {
+            let line = String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned();
+            bytes.clear();
             let sync = Sync::of(&line);
             let mut said = self.said();
             if let Some(sync) = sync {
@@ -145,6 +151,22 @@ mod tests {
         assert_eq!((sync.kernel, sync.whole), (Duration::from_millis(300), Duration::from_millis(400)));
         assert_eq!(Sync::of(r#"{"message":"sheave starts","node":"n"}"#), None);
         assert_eq!(Sync::of("thread 'sync' panicked"), None);
+    }
+
+    #[test]
+    fn what_is_no_text_or_no_line_ends_nothing() {
+        let log = Log::default();
+        let endless = "x".repeat(100_000);
+        log.read(
+            [b"caf\xe9\n".as_slice(), endless.as_bytes(), b"\n{\"message\":\"synced\",\"services\":7}\r\nlast"]
+                .concat()
+                .as_slice(),
+        );
+        assert_eq!(log.await_services(7, Duration::MAX), 7);
+        let said = log.last_words();
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!((lines.len(), lines[0], lines[4]), (5, "caf\u{fffd}", "last"), "{lines:?}");
+        assert_eq!(lines[1].len() + lines[2].len(), endless.len());
     }
 
     #[test]

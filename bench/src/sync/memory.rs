@@ -7,8 +7,9 @@ use sheave_tests::apiserver::load::Shape;
 use super::wire;
 use crate::daemon::{Daemon, Plane};
 use crate::progress::Progress;
+use crate::promises;
 use crate::proxy::Server;
-use crate::results::{Held, Measurement};
+use crate::results::Measurement;
 use crate::room;
 use crate::session::{Destination, Session};
 
@@ -16,8 +17,6 @@ use crate::session::{Destination, Session};
 const EACH: u32 = 50;
 /// Changes after which memory counts as churned: five minutes at ten a second.
 pub(crate) const CHURNED: u32 = 3_000;
-/// The sizes that budgets are for.
-const BUDGETED: [(u32, &str, f64); 2] = [(250_000, "peak_rss_mb", 100.0), (1_000_000, "million_peak_rss_mb", 400.0)];
 
 /// What to measure.
 #[derive(Debug, Args)]
@@ -51,26 +50,13 @@ pub(crate) fn measure(arguments: &Arguments, daemon: &Daemon, report: &Session) 
         progress.begin(&format!("{endpoints} endpoints, {} changes", if endpoints == 0 { 0 } else { arguments.churn }));
         let kept = wire::memory(&server, shape, arguments.churn)?;
         report.measured(row(endpoints, &kept, empty.as_ref()));
-        for (_, name, budget) in BUDGETED.iter().filter(|(size, ..)| *size == endpoints) {
-            report.add(
-                name,
-                kept.peak_rss_mb,
-                held(arguments.churn, *budget),
-                "VmHWM of `sheave run` at this many endpoints, after churn",
-            );
+        if let Some(name) = promises::of_memory(endpoints) {
+            report.add(name, kept.peak_rss_mb, "VmHWM of `sheave run` at this many endpoints, after churn");
         }
         empty = empty.or_else(|| (endpoints == 0).then_some(kept));
         progress.done();
     }
     Ok(())
-}
-
-/// What memory is held to after so many changes.
-fn held(churn: u32, budget: f64) -> Held {
-    if churn < CHURNED {
-        return Held::Elsewhere(format!("the budget is for memory after {CHURNED} changes"));
-    }
-    Held::To(budget)
 }
 
 /// A cluster of at least so many endpoints.
@@ -101,12 +87,6 @@ fn row(endpoints: u32, kept: &wire::Kept, empty: Option<&wire::Kept>) -> Measure
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn memory_that_was_not_churned_is_held_to_nothing() {
-        assert!(matches!(held(0, 100.0), Held::Elsewhere(why) if why.contains("3000 changes")));
-        assert_eq!(held(CHURNED, 100.0), Held::To(100.0));
-    }
 
     #[test]
     fn an_endpoint_is_what_it_adds_to_an_empty_daemon() {

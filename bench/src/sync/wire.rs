@@ -68,7 +68,7 @@ pub(super) fn memory(server: &Server, shape: Shape, churn: u32) -> Result<Kept> 
         let churned = if shape.services == 0 { 0 } else { churn };
         for service in spread(churned, shape.services) {
             let change = load.change_endpoint(service).context("a cluster without endpoints has none to change")?;
-            observer.await_added(Added::Backend(ipv4(change.new)?))?;
+            observer.await_added(Added::Backend(ipv4(change.new)?), &mut daemon)?;
         }
         let (peak_rss_mb, rss_after_churn_mb) = daemon.memory()?;
         Ok(Kept { rss_mb, peak_rss_mb, rss_after_churn_mb, kernel_memory_mb, elements: first.elements, churned })
@@ -117,7 +117,7 @@ fn observe(
             std::thread::sleep(PAUSE);
             let told = Instant::now();
             let awaited = change(&mut load, service)?;
-            durations.push(observer.await_added(awaited)?.saturating_duration_since(told));
+            durations.push(observer.await_added(awaited, &mut daemon)?.saturating_duration_since(told));
         }
         let (peak_rss_mb, rss_mb) = daemon.memory()?;
         Ok(Seen { programmed, first, loop_time, changes: samples(durations)?, elements, peak_rss_mb, rss_mb })

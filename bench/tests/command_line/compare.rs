@@ -49,6 +49,8 @@ fn without_a_kube_proxy_it_says_so_and_compares_with_stock_nft() {
     ensure_positive(values(&results, "nft -f"), &both);
     ensure_positive(&results, &["programmed_ratio", "change_p50_ratio", "peak_rss_ratio"]);
     assert!(results["rss_ratio"].is_null(), "nft does not stay: {results:#}");
+    let nft = values(&results, "nft -f");
+    assert!(nft["empty_program_ms"].as_f64() < nft["change_p50_ms"].as_f64(), "{nft:#}");
 }
 
 /// kube-apiserver and etcd, by what is documented of them: the flags, the files they name, TLS and a token. Behind is the double.

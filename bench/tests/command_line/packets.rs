@@ -156,6 +156,9 @@ fn a_kube_proxy_that_ends_between_rounds_keeps_what_it_had_and_the_others_go_on(
     assert_eq!((&results["rounds"], &results["interrupted"]), (&Value::from(6), &Value::from(false)));
     assert_eq!(networks(&results, name), [10].into());
     assert!(results["first_packet_to_kube_proxy"].as_f64() > Some(0.0), "of the rounds that both had: {results:#}");
+    assert!(results["first_packet_to_kube_proxy_rounds"].as_f64() < Some(5.0), "too few for a verdict: {results:#}");
+    assert_eq!(results["first_packet_growth_rounds"], 6);
+    assert!(results["left_out"][0].as_str().is_some_and(|what| what.contains(name)), "{results:#}");
 }
 
 /// Waits until the first round is in the file.
