@@ -22,6 +22,8 @@ pub(crate) struct Place {
     shown: PathBuf,
 }
 
+/// Bytes of a result, at least.
+const BLOCK: usize = 4096;
 /// Less what the umask takes.
 const MODE: u32 = 0o666;
 
@@ -32,7 +34,7 @@ impl Place {
     /// # Errors
     /// [`Refusal`], with the path and the cause: better now than after an hour.
     pub(crate) fn claim(asked: &Path, name: &str) -> Result<Self> {
-        let tried = Self::find(asked, name).and_then(|place| place.unfinished().map(|_| place));
+        let tried = Self::find(asked, name).and_then(|place| place.ensure_room().map(|()| place));
         tried.map_err(|error| Refusal::of(error.context(format!("--save {}", asked.display()))))
     }
 
@@ -54,6 +56,11 @@ impl Place {
         Ok(Self { directory, name, shown })
     }
 
+    /// A file without content has room on the fullest disk.
+    fn ensure_room(&self) -> Result<()> {
+        self.unfinished()?.as_file_mut().write_all(&[b' '; BLOCK]).context("no file can be written beside it")
+    }
+
     /// Writes the file, whole or not at all: whoever reads it meanwhile sees the one before.
     ///
     /// # Errors
@@ -61,12 +68,13 @@ impl Place {
     pub(crate) fn write(&self, text: &str) -> Result<()> {
         let writing = || format!("writing {}", self.shown.display());
         let mut unfinished = self.unfinished().with_context(writing)?;
-        unfinished.write_all(text.as_bytes()).with_context(writing)?;
+        // Of the file itself: errors of the other name a path that nobody has typed.
+        unfinished.as_file_mut().write_all(text.as_bytes()).with_context(writing)?;
         let place = self.within().join(&self.name);
         if let Ok(before) = fs::metadata(&place) {
             unfinished.as_file().set_permissions(before.permissions()).with_context(writing)?;
         }
-        unfinished.persist(place).with_context(writing)?;
+        unfinished.persist(place).map_err(|error| error.error).with_context(writing)?;
         Ok(())
     }
 

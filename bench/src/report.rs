@@ -30,7 +30,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use crate::results::open_regular;
-use crate::{place, say};
+use crate::{one_line, place, say};
 
 use runs::Runs;
 use section::Section;
@@ -74,7 +74,7 @@ pub(crate) fn write(arguments: &Arguments) -> Result<()> {
     outputs::ensure_apart(&runs::files(results)?, &written)?;
     let runs = Runs::read(results)?;
     for skipped in &runs.skipped {
-        say(&format!("left out: {skipped}"));
+        say(&format!("left out: {}", one_line(skipped)));
     }
     let sections = sections(&runs);
     if let Some(path) = output {
@@ -93,7 +93,7 @@ pub(crate) fn write(arguments: &Arguments) -> Result<()> {
     }
     let missed = promises::missed(&runs);
     for promise in &missed {
-        say(&format!("BUDGET MISSED: {promise}"));
+        say(&format!("BUDGET MISSED: {}", one_line(promise)));
     }
     if *require_budgets {
         ensure!(missed.is_empty(), "budgets missed: {}", missed.len());

@@ -4,6 +4,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
@@ -11,7 +12,7 @@ use clap::{Args, ValueEnum};
 
 use crate::place::Place;
 use crate::results::{Measurement, Profile, Results};
-use crate::{interrupt, machine, progress, say, table};
+use crate::{interrupt, machine, plain, progress, say, table};
 
 /// Where results go.
 #[derive(Clone, Debug, Default, Args)]
@@ -49,6 +50,8 @@ struct Shared {
     destination: Claimed,
     /// `None`: they have been handed out.
     results: Mutex<Option<Results>>,
+    /// That they cannot be kept was said once, and is said again at the end.
+    complained: AtomicBool,
 }
 
 impl Destination {
@@ -75,7 +78,7 @@ impl Session {
         if results.profile == Profile::Debug {
             say("sheave-bench: THIS IS A DEBUG BUILD, ITS NUMBERS MEAN NOTHING: cargo build --release -p sheave -p sheave-bench");
         }
-        let shared = Shared { destination, results: Mutex::new(Some(results)) };
+        let shared = Shared { destination, results: Mutex::new(Some(results)), complained: AtomicBool::new(false) };
         let session = Self(Arc::new(shared));
         let (taken, told) = (session.clone(), session.clone());
         interrupt::watch(move || taken.take(true), move |by, results| told.interrupted(by, &results))?;
@@ -95,6 +98,11 @@ impl Session {
     /// Puts measurements in the place of all there were: of numbers that become better as a run goes on.
     pub(crate) fn replace(&self, measurements: Vec<Measurement>) {
         self.with(|results| results.measurements = measurements);
+    }
+
+    /// All there are by now.
+    pub(crate) fn measurements(&self) -> Vec<Measurement> {
+        self.lock().as_ref().map(|results| results.measurements.clone()).unwrap_or_default()
     }
 
     /// Something is not measured, and the rest is none the worse for it: the run goes on, is whole, and fails at its end.
@@ -143,7 +151,9 @@ impl Session {
             // What is there counts as cut off until the end says otherwise.
             let mut unfinished = Results { interrupted: true, ..results.clone() };
             unfinished.judge();
-            if let Err(error) = keep(&unfinished, place) {
+            if let Err(error) = keep(&unfinished, place)
+                && !self.0.complained.swap(true, Ordering::Relaxed)
+            {
                 say(&format!("sheave-bench: {error:#}"));
             }
         }
@@ -165,7 +175,7 @@ impl Session {
             Ok(())
         });
         let text = match output {
-            Output::Table => table::of(results),
+            Output::Table => plain(&table::of(results)),
             Output::Json => results.json()?,
         };
         let mut printed = Ok(());
@@ -195,7 +205,8 @@ impl Session {
 
 /// That nothing is missing that was asked for.
 fn ensure_all(results: &Results) -> Result<()> {
-    ensure!(results.left_out.is_empty(), "left out: {}", results.left_out.join("; "));
+    let count = results.left_out.len();
+    ensure!(count == 0, "not all was measured: {count} left out, as said above");
     Ok(())
 }
 
@@ -260,7 +271,7 @@ mod tests {
         session.measured(Measurement::new("memory").value("rss_mb", 1.0));
         session.leave_out("two millions".to_owned());
         let error = session.end(Ok(())).unwrap_err().to_string();
-        assert_eq!(error, "left out: a million; two millions");
+        assert_eq!(error, "not all was measured: 2 left out, as said above");
         let kept = saved(directory.path());
         assert!(!kept.interrupted && kept.measurements.len() == 1, "the rest is none the worse: {kept:?}");
         assert_eq!(kept.left_out, ["a million", "two millions"]);

@@ -67,8 +67,9 @@ pub(crate) fn measure(arguments: &Arguments, daemon: &Daemon, report: &Session) 
 
     let progress = Progress::new(5);
     progress.begin(&format!("{services} Services x {endpoints_per_service} endpoints, served to a `sheave run` of its own"));
-    let cold = wire::changes(&server, cluster, changes)?;
-    add_cold(report, &cold);
+    let seen = wire::changes(&server, cluster, changes, |cold| add_cold(report, cold))?;
+    report.add("peak_rss_mb", seen.peak_rss_mb, "VmHWM of `sheave run` after all changes, 10^6 bytes");
+    report.add("rss_mb", seen.rss_mb, "VmRSS of it at the same moment");
     progress.done();
 
     progress.begin(&format!("the same in process, {changes} changes"));
@@ -78,7 +79,7 @@ pub(crate) fn measure(arguments: &Arguments, daemon: &Daemon, report: &Session) 
     add("change_p50_ms", change.percentile(50), of_loop);
     add("change_p99_ms", change.percentile(99), "the same");
     add("change_max_ms", change.max(), "the same");
-    add_wire(report, &cold.changes, ["change_wire_p50_ms", "change_wire_p99_ms"]);
+    add_wire(report, &seen.changes, ["change_wire_p50_ms", "change_wire_p99_ms"]);
     progress.done();
 
     progress.begin(&format!("{} Services x {} endpoints, {changes} added", wide.services, wide.endpoints_per_service));
@@ -107,8 +108,8 @@ pub(crate) fn measure(arguments: &Arguments, daemon: &Daemon, report: &Session) 
     Ok(())
 }
 
-fn add_cold(report: &Session, cold: &wire::Seen) {
-    let wire::Seen { programmed, first, loop_time, changes: _, elements, peak_rss_mb, rss_mb } = cold;
+fn add_cold(report: &Session, cold: &wire::Cold) {
+    let wire::Cold { programmed, first, loop_time, elements } = cold;
     let whole = "both lists complete -> policy, table, kernel's acknowledgement";
     report.add("cold_sync_ms", milliseconds(first.whole), whole);
     report.add("cold_sync_kernel_ms", milliseconds(first.kernel), "of that, inside sendmsg: the floor for these bytes");
@@ -116,8 +117,6 @@ fn add_cold(report: &Session, cold: &wire::Seen) {
     report.add("cold_sync_cpu_ms", milliseconds(*loop_time), processor);
     let answered = "spawn -> a pod answers through the probe's ClusterIP";
     report.add("start_to_programmed_ms", milliseconds(*programmed), answered);
-    report.add("peak_rss_mb", *peak_rss_mb, "VmHWM of `sheave run` after all changes, 10^6 bytes");
-    report.add("rss_mb", *rss_mb, "VmRSS of it at the same moment");
     #[expect(clippy::cast_precision_loss, reason = "no kernel holds 2^53 elements")]
     let count = *elements as f64;
     report.add("kernel_elements", count, "counted in the kernel, and equal to what the daemon says it wrote");

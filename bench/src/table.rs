@@ -29,7 +29,7 @@ pub(crate) fn of(results: &Results) -> String {
         text.push_str(&wrapped(&format!("left out: {what}"), WIDTH).iter().map(|line| format!("\n{line}")).collect::<String>());
     }
     if *interrupted {
-        text.push_str("\ninterrupted: this is what had been measured by then");
+        text.push_str("\ncut off: this is what had been measured by then");
     }
     text
 }

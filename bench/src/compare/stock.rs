@@ -11,7 +11,7 @@ use sheave::dataplane::nftables::TABLE;
 use sheave_lab::Namespace;
 use tempfile::NamedTempFile;
 
-use super::contender::Seen;
+use super::contender::{Seen, Told};
 use crate::statistics::Samples;
 use crate::{machine, program};
 
@@ -52,7 +52,7 @@ pub(super) fn list(node: &Namespace, into: &NamedTempFile) -> Result<()> {
 }
 
 /// Loads the table into a fresh namespace, and changes one endpoint in it so many times.
-pub(super) fn run(ruleset: &NamedTempFile, changes: u32) -> Result<Seen> {
+pub(super) fn run(ruleset: &NamedTempFile, changes: u32, told: &Told<'_>) -> Result<Seen> {
     let text = fs::read_to_string(ruleset.path()).context("reading the list of rules")?;
     let changed = Changed::first_in(&text).context("no map of IPv4 endpoints in the rules has two elements")?;
     drop(text);
@@ -60,6 +60,7 @@ pub(super) fn run(ruleset: &NamedTempFile, changes: u32) -> Result<Seen> {
     let cpu = machine::children_time();
     let (programmed, peak_rss_mb) = load(&place, File::open(ruleset.path()).context("opening the list of rules")?)?;
     let start_cpu = machine::children_time().saturating_sub(cpu);
+    told(programmed);
 
     let empty_program = empty_program(&place)?;
     let cpu = machine::children_time();

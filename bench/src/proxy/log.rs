@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read};
+use std::process::{ChildStderr, ChildStdout};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -23,8 +24,8 @@ struct Said {
     syncs: VecDeque<Sync>,
     /// Services of the largest one.
     largest: u64,
-    /// It will say no more.
-    ended: bool,
+    /// Of its streams, those that it may say more on.
+    open: usize,
 }
 
 /// What sheave says of a sync.
@@ -60,11 +61,13 @@ const KEPT: usize = 12;
 const LONGEST: u64 = 65_536;
 
 impl Log {
-    /// Follows what a proxy says until its end.
-    pub(super) fn follow(source: impl Read + Send + 'static) -> Result<Arc<Self>> {
-        let log = Arc::new(Self::default());
-        let writer = log.clone();
-        thread::Builder::new().name("log".into()).spawn(move || writer.read(source)).context("reading its log")?;
+    /// Follows what a proxy says until its end. Programs complain on either stream.
+    pub(super) fn follow(output: ChildStdout, errors: ChildStderr) -> Result<Arc<Self>> {
+        let log = Arc::new(Self { said: Mutex::new(Said { open: 2, ..Said::default() }), ..Self::default() });
+        let (first, second) = (log.clone(), log.clone());
+        let thread = || thread::Builder::new().name("log".into());
+        thread().spawn(move || first.read(output)).context("reading its output")?;
+        thread().spawn(move || second.read(errors)).context("reading its log")?;
         Ok(log)
     }
 
@@ -94,7 +97,7 @@ impl Log {
 
     /// Until enough was said, or nothing more will be.
     fn wait(&self, within: Duration, enough: impl Fn(&Said) -> bool) -> MutexGuard<'_, Said> {
-        let too_little = |said: &mut Said| !said.ended && !enough(said);
+        let too_little = |said: &mut Said| said.open > 0 && !enough(said);
         self.more.wait_timeout_while(self.said(), within, too_little).unwrap_or_else(PoisonError::into_inner).0
     }
 
@@ -121,7 +124,9 @@ impl Log {
             drop(said);
             self.more.notify_all();
         }
-        self.said().ended = true;
+        let mut said = self.said();
+        said.open = said.open.saturating_sub(1);
+        drop(said);
         self.more.notify_all();
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::statistics::FOR_P99;
+
 use super::number::{count, digits, with_unit};
 use super::runs::{Run, Runs, size, word};
 use super::section::{Cell, Exhibit, Section, Table};
@@ -22,6 +24,8 @@ const FIGURES: [(&str, &str); 8] = [
 struct Pair<'r> {
     run: &'r Run,
     cluster: Cluster<'r>,
+    /// Of one endpoint, that each of them was timed at.
+    changes: Option<f64>,
     /// First the one that the other is compared with.
     names: [&'r str; 2],
     values: [&'r BTreeMap<String, f64>; 2],
@@ -46,7 +50,7 @@ impl<'r> Pair<'r> {
             each: size(first, "endpoints_per_service"),
             api_server: word(first, "api_server"),
         };
-        Some(Self { run, cluster, names: [own, other], values: [&first.values, &second.values] })
+        Some(Self { run, cluster, changes: size(first, "changes"), names: [own, other], values: [&first.values, &second.values] })
     }
 
     /// Whether the other says the same again, of another time.
@@ -66,7 +70,8 @@ impl<'r> Pair<'r> {
         let mut table = Table::new(self.caption(), ["figure", own, other, "times as much"]);
         for (name, head) in FIGURES {
             let [own, other] = self.values.map(|values| values.get(name).copied());
-            if own.or(other).is_none() {
+            let too_few = name.contains("_p99_") && self.changes.is_none_or(|changes| changes < f64::from(FOR_P99));
+            if too_few || own.or(other).is_none() {
                 continue;
             }
             let cell = |value: Option<f64>| Cell::number(value.map(|value| with_unit(name, value)).unwrap_or_default());

@@ -36,7 +36,7 @@ const SAID: [Said; 4] = [
             "peak_rss_mb",
         ],
         at: &["plane", "mix", "services", "endpoints"],
-        values: &["p50_ms", "p99_ms"],
+        values: &["p50_ms"],
     },
     Said { benchmark: "memory", figures: &[], at: &["endpoints"], values: &["rss_mb", "peak_rss_mb", "churned"] },
     Said { benchmark: "packets", figures: &["rounds"], at: &["rules", "subject", "services"], values: &["p50_us"] },

@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
 
     /// Endpoints to change one after the other, and Services to add; at each size of the matrix, 100 unless said otherwise
     #[arg(long, value_name = "N", default_value_t = 200, default_value_if("matrix", "true", "100"),
-        value_parser = clap::value_parser!(u32).range(1..))]
+        value_parser = clap::value_parser!(u32).range(1..=CHANGES_MAX))]
     pub(super) changes: u32,
 
     /// Services that are there when one is added. They share the same total of endpoints, each having at least one
@@ -46,6 +46,9 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) destination: Destination,
 }
+
+/// More take days, and tell nothing more.
+pub(super) const CHANGES_MAX: i64 = 1_000_000;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum MixName {

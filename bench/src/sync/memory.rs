@@ -4,13 +4,14 @@ use anyhow::Result;
 use clap::Args;
 use sheave_tests::apiserver::load::Shape;
 
+use super::arguments::CHANGES_MAX;
 use super::wire;
 use crate::daemon::{Daemon, Plane};
 use crate::progress::Progress;
 use crate::promises;
 use crate::proxy::Server;
 use crate::results::Measurement;
-use crate::room;
+use crate::room::{self, Room};
 use crate::session::{Destination, Session};
 
 /// Endpoints of each Service.
@@ -22,11 +23,11 @@ pub(crate) const CHURNED: u32 = 3_000;
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Endpoints in all, 50 to a Service, rounded up; each number is a daemon of its own
-    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [0, 10_000, 100_000, 250_000, 1_000_000])]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "0,10000,100000,250000,1000000")]
     endpoints: Vec<u32>,
 
     /// Endpoints changed one after the other at each size. The default is what ten minutes at ten a second make
-    #[arg(long, value_name = "N", default_value_t = 6_000)]
+    #[arg(long, value_name = "N", default_value_t = 6_000, value_parser = clap::value_parser!(u32).range(..=CHANGES_MAX))]
     churn: u32,
 
     #[command(flatten)]
@@ -41,15 +42,24 @@ pub(crate) fn measure(arguments: &Arguments, daemon: &Daemon, report: &Session) 
     let shapes: Vec<Shape> = arguments.endpoints.iter().copied().map(shape).collect();
     let progress = Progress::new(shapes.len());
     let server = Server::Sheave { daemon: daemon.clone(), plane: Plane::Nftables };
-    let mut empty: Option<wire::Kept> = None;
+    // Of one size there is nothing to go on with if it does not fit.
+    if let [shape] = shapes[..] {
+        Room::BENCH.ensure_for(shape)?;
+    }
+    let (mut empty, mut rows): (Option<wire::Kept>, Vec<Measurement>) = (None, Vec::new());
     for shape in shapes {
         if !room::admits(shape, report) {
             continue;
         }
         let endpoints = shape.services.saturating_mul(shape.endpoints_per_service);
         progress.begin(&format!("{endpoints} endpoints, {} changes", if endpoints == 0 { 0 } else { arguments.churn }));
-        let kept = wire::memory(&server, shape, arguments.churn)?;
-        report.measured(row(endpoints, &kept, empty.as_ref()));
+        let so_far = |kept: &wire::Kept| {
+            let row = row(endpoints, kept, empty.as_ref());
+            report.replace(rows.iter().cloned().chain([row]).collect());
+        };
+        let kept = wire::memory(&server, shape, arguments.churn, so_far)?;
+        rows.push(row(endpoints, &kept, empty.as_ref()));
+        report.replace(rows.clone());
         if let Some(name) = promises::of_memory(endpoints) {
             report.add(name, kept.peak_rss_mb, "VmHWM of `sheave run` at this many endpoints, after churn");
         }

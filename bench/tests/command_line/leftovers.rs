@@ -222,6 +222,28 @@ fn what_a_kube_proxy_starts_ends_with_it() {
     assert_eq!(processes("idle-helper"), BTreeSet::new());
 }
 
+/// Of the daemon's start, which is over, in the midst of its changes.
+#[test]
+fn an_interrupted_sync_keeps_what_it_knew() {
+    daemon();
+    let directory = tempfile::tempdir().unwrap();
+    let kept = directory.path().join("kept.json");
+    let sizes = ["--services", "10", "--endpoints-per-service", "3", "--add-at", "10", "--changes", "100000", "--save"];
+    let mut run = bench("sync", &sizes);
+    let mut run = run.arg(&kept).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let read = || -> Option<Value> { serde_json::from_str(&fs::read_to_string(&kept).ok()?).ok() };
+    while read().is_none_or(|results| results["kernel_elements"].is_null()) {
+        assert!(run.try_wait().unwrap().is_none() && Instant::now() < deadline, "nothing is kept");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    kill(id(&run), Signal::SIGINT).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(130));
+    let results = read().expect("what was kept");
+    assert!(results["cold_sync_ms"].as_f64() > Some(0.0) && results["start_to_programmed_ms"].as_f64() > Some(0.0));
+    assert!(results["interrupted"] == true && results["change_p50_ms"].is_null(), "{results:#}");
+}
+
 /// The program whose version is asked for does not tell it.
 #[test]
 fn an_interrupt_before_anything_is_measured_says_so_in_one_line() {

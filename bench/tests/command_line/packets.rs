@@ -93,7 +93,11 @@ fn a_peer_is_measured_on_the_same_objects() {
 fn a_proxy_that_never_serves_ends_the_run_with_its_last_words() {
     daemon();
     let directory = tempfile::tempdir().unwrap();
-    for (last, told) in [("echo no such luck >&2; exit 7", "and said:\nno such luck"), ("exit 7", "and said nothing")] {
+    for (last, told) in [
+        ("echo no such luck >&2; exit 7", "and said:\nno such luck"),
+        ("echo 'no such \u{1b}luck'; exit 7", "said:\nno such \\u{1b}luck"),
+        ("exit 7", "and said nothing"),
+    ] {
         let body = format!("[ \"$1\" = --version ] && exec echo Kubernetes v1.36.2\n{last}");
         let peer = script(&directory.path().join("kube-proxy"), &body);
         let error = error_of(&bench(&["--services", "10", "--kube-proxy", &peer]).output().unwrap());
