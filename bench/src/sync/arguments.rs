@@ -112,7 +112,7 @@ mod tests {
         };
         check("--add-at 50000").unwrap();
         assert!(check("--add-at 1000000").unwrap_err().contains("more than the 1000000"));
-        assert!(check("--add-at 10 --changes 4294967295").is_err());
+        assert!(check("--add-at 10 --changes 1000000").is_err());
     }
 
     #[test]
