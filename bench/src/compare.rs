@@ -17,6 +17,7 @@ mod field;
 mod stock;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -31,8 +32,9 @@ use crate::proxy::Server;
 use crate::refusal::Refusal;
 use crate::room::Room;
 use crate::session::{Destination, Session};
+use crate::statistics::milliseconds;
 use crate::{say, scratch};
-use contender::{Plan, Seen};
+use contender::{Plan, Seen, Told};
 use control_plane::{API_SERVER, ETCD, Programs};
 
 /// What to compare.
@@ -62,7 +64,7 @@ pub(crate) struct Arguments {
     endpoints_per_service: u32,
 
     /// Changes of one endpoint, one after the other
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     changes: u32,
 
     #[command(flatten)]
@@ -128,10 +130,10 @@ impl Other {
         }
     }
 
-    fn run(&self, programs: Option<&Programs>, plan: Plan) -> Result<Seen> {
+    fn run(&self, programs: Option<&Programs>, plan: Plan, told: &Told<'_>) -> Result<Seen> {
         match self {
-            Self::KubeProxy(server) => contender::run(server, programs, plan, None),
-            Self::Stock(ruleset) => stock::run(ruleset, plan.changes),
+            Self::KubeProxy(server) => contender::run(server, programs, plan, None, told),
+            Self::Stock(ruleset) => stock::run(ruleset, plan.changes, told),
         }
     }
 
@@ -158,18 +160,21 @@ pub(crate) fn measure(arguments: &Arguments, daemon: &Daemon, session: &Session)
 
     let progress = Progress::new(2);
     let sheave = Server::Sheave { daemon: daemon.clone(), plane: arguments.plane };
-    let run = |name: &str, run: &dyn Fn() -> Result<Seen>| -> Result<Seen> {
+    let run = |name: &str, run: &dyn Fn(&Told<'_>) -> Result<Seen>| -> Result<Seen> {
         progress.begin(&format!("{services} Services x {endpoints_per_service} endpoints, {changes} changes, {name}"));
-        let seen = run().with_context(|| name.to_owned())?;
-        session.measured(seen.row(name, shape).at("api_server", api_server.as_str()));
+        let row = contender::row(name, shape, changes).at("api_server", api_server.as_str());
+        let told = |programmed: Duration| session.measured(row.clone().value("programmed_ms", milliseconds(programmed)));
+        let before = session.measurements();
+        let seen = run(&told).with_context(|| name.to_owned())?;
+        session.replace(before.into_iter().chain([seen.complete(row)]).collect());
         progress.done();
         Ok(seen)
     };
-    let own = run(&sheave.name(), &|| contender::run(&sheave, programs, plan, other.ruleset()))?;
-    let peer = run(&other.name(), &|| other.run(programs, plan))?;
+    let own = run(&sheave.name(), &|told| contender::run(&sheave, programs, plan, other.ruleset(), told))?;
+    let peer = run(&other.name(), &|told| other.run(programs, plan, told))?;
     drop(progress);
     for (name, ratio) in ratios(&own, &peer) {
-        session.add(&name, ratio, None, &format!("{} to sheave: {}", other.name(), meaning(&name, &other)));
+        session.add(&name, ratio, &format!("{} to sheave: {}", other.name(), meaning(&name, &other)));
     }
     Ok(())
 }
@@ -187,7 +192,7 @@ fn meaning(ratio: &str, other: &Other) -> &'static str {
     match ratio {
         "programmed_ratio" if stock => "`nft -f` from its start to its end; sheave also starts, lists and decodes",
         "programmed_ratio" => "spawn -> everything is in the kernel, proven by a packet",
-        "start_cpu_ratio" => "processor time until then",
+        "start_cpu_ratio" => "processor time of the start, with the pause after it",
         "change_p50_ratio" | "change_p99_ratio" if stock => "`nft -f` of one element; sheave is told by an API server",
         "change_p50_ratio" | "change_p99_ratio" => "before the API server is told -> the kernel has it, proven by a packet",
         "change_cpu_ratio" => "processor time of one change",
@@ -198,8 +203,6 @@ fn meaning(ratio: &str, other: &Other) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::statistics::Samples;
 
@@ -210,14 +213,15 @@ mod tests {
     fn seen(milliseconds: u64, rss_mb: Option<f64>) -> Seen {
         let time = Duration::from_millis(milliseconds);
         let changes = Samples::new(vec![time]).unwrap();
-        Seen { programmed: time, start_cpu: time, changes, change_cpu: time, peak_rss_mb: 50.0, rss_mb }
+        Seen { programmed: time, start_cpu: time, changes, change_cpu: time, peak_rss_mb: 50.0, rss_mb, empty_program: None }
     }
 
     #[test]
     fn a_ratio_says_how_many_times_as_much_the_other_takes() {
         let ratios: Vec<_> = ratios(&seen(2, Some(10.0)), &seen(500, Some(40.0))).collect();
         let of = |name: &str| ratios.iter().find(|(ratio, _)| ratio == name).unwrap().1;
-        assert!((of("programmed_ratio") - 250.0).abs() < 1e-9 && (of("change_p99_ratio") - 250.0).abs() < 1e-9);
+        assert!((of("programmed_ratio") - 250.0).abs() < 1e-9 && (of("change_p50_ratio") - 250.0).abs() < 1e-9);
+        assert!(of("change_p99_ratio").is_nan(), "of one change there is no such percentile");
         assert!((of("peak_rss_ratio") - 1.0).abs() < 1e-9 && (of("rss_ratio") - 4.0).abs() < 1e-9);
     }
 

@@ -24,6 +24,7 @@ pub(crate) enum Plane {
     Nftables,
 }
 
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The commit that the bench's own source was at.
 const COMMIT: Option<&str> = option_env!("SHEAVE_BENCH_COMMIT");
 /// Behind the commit of a source with changes on top of it.
@@ -43,6 +44,7 @@ impl Daemon {
         let output = output.with_context(|| format!("running {shown} --version"))?;
         let said = String::from_utf8_lossy(&output.stdout);
         ensure!(output.status.success() && said.starts_with("sheave "), "{shown} is not sheave: it printed {said:?}");
+        ensure!(is_own(&said), "{shown} is not the sheave of this bench, {VERSION}: it printed {said:?}");
         let commit = commit(&said);
         if let (Some(daemon), Some(bench)) = (commit.as_deref(), COMMIT)
             && daemon.trim_end_matches(CHANGED) != bench
@@ -81,6 +83,12 @@ impl Plane {
     }
 }
 
+/// Whether it is of this bench's version.
+fn is_own(version: &str) -> bool {
+    let numbered = version.lines().next().and_then(|line| line.strip_prefix("sheave "));
+    numbered.and_then(|rest| rest.split(',').next()).is_some_and(|number| number.trim() == VERSION)
+}
+
 /// "sheave 0.1.0, commit 0123456789ab".
 fn commit(version: &str) -> Option<String> {
     version.lines().next()?.split_once(", commit ").map(|(_, commit)| commit.trim().to_owned())
@@ -89,6 +97,12 @@ fn commit(version: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_daemon_of_another_version_is_another_one() {
+        assert!(is_own(&format!("sheave {VERSION}\n")) && is_own(&format!("sheave {VERSION}, commit x\n")));
+        assert!(!is_own("sheave 9.9.9\n") && !is_own("sheave\n") && !is_own(""));
+    }
 
     #[test]
     fn the_commit_stands_behind_the_version_if_the_build_was_told() {

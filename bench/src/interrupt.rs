@@ -1,17 +1,17 @@
 //! An end from outside: Ctrl-C, SIGTERM, or a terminal that is gone.
 //!
-//! There is no orderly way back through whatever waits. What was measured is handed out, everything that was started is ended, and the
-//! process ends: the networks go with it.
+//! There is no orderly way back through whatever waits. Everything that was started is ended, what was measured is handed out, and the
+//! process ends: the networks go with it. In this order, for handing out may wait for a reader (`| less`); another signal ends that, too.
 
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use nix::sys::signal::{Signal as Kill, kill};
+use nix::sys::signal::{self, SigHandler, Signal as Kill, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal as listen_to};
 
 use crate::{machine, scratch};
 
@@ -19,16 +19,19 @@ use crate::{machine, scratch};
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Waits for an interrupt on a thread of its own. `told` hands out what there is and says whether the run was under way still; then
-/// this ends it, with 128 and the signal's number, as shells have it.
+/// Waits for an interrupt on a thread of its own. `take` takes what there is from the run, if that is under way still; then this ends all
+/// that was started, `deliver` hands it out, by the signal's name, and the process ends with 128 and the signal's number, as shells have it.
 ///
 /// # Errors
 /// If the kernel gives no thread or no signals.
-pub(crate) fn watch(told: impl FnOnce(&str) -> bool + Send + 'static) -> Result<()> {
+pub(crate) fn watch<T>(
+    take: impl FnOnce() -> Option<T> + Send + 'static,
+    deliver: impl FnOnce(&str, T) + Send + 'static,
+) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("making a runtime")?;
     let (mut interrupt, mut terminate, mut hangup) = {
         let _entered = runtime.enter();
-        let listen = |kind| signal(kind).context("listening for signals");
+        let listen = |kind| listen_to(kind).context("listening for signals");
         // Ignored: it was begun by nohup, and is to outlive its terminal.
         let hangup = (!machine::ignores(libc::SIGHUP)).then(|| listen(SignalKind::hangup())).transpose()?;
         (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, hangup)
@@ -41,14 +44,26 @@ pub(crate) fn watch(told: impl FnOnce(&str) -> bool + Send + 'static) -> Result<
                 () = received(hangup.as_mut()) => ("SIGHUP", libc::SIGHUP),
             }
         });
-        if told(name) {
+        stop_listening(hangup.is_some());
+        if let Some(taken) = take() {
             end_children();
             scratch::remove();
+            deliver(name, taken);
+            // Whatever another thread has begun meanwhile, before it saw that all is over.
+            end_children();
             std::process::exit(128 + number);
         }
     };
     thread::Builder::new().name("interrupts".into()).spawn(watch).context("watching for interrupts")?;
     Ok(())
+}
+
+/// The next signal ends the process, as if nobody had ever listened. `hangup`: unless it is ignored.
+fn stop_listening(hangup: bool) {
+    for signal in [Some(Kill::SIGINT), Some(Kill::SIGTERM), hangup.then_some(Kill::SIGHUP)].into_iter().flatten() {
+        // SAFETY: no handler is installed; the default is the kernel's own. It fails for no signal of these.
+        let _ = unsafe { signal::signal(signal, SigHandler::SigDfl) };
+    }
 }
 
 async fn received(signal: Option<&mut Signal>) {

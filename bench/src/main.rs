@@ -11,9 +11,11 @@ mod listeners;
 mod machine;
 mod packets;
 mod peer;
+mod place;
 mod probe;
 mod program;
 mod progress;
+mod promises;
 mod proxy;
 mod refusal;
 mod report;
@@ -30,6 +32,8 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use nix::sys::signal::{self, SigHandler, Signal};
 
 use daemon::Daemon;
 use refusal::Refusal;
@@ -58,6 +62,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    ignore_file_limit();
     let outcome = run(&Cli::parse().command);
     scratch::remove();
     match outcome {
@@ -67,6 +72,12 @@ fn main() -> ExitCode {
             if Refusal::is_behind(&error) { ExitCode::from(Refusal::EXIT_CODE) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// A file that may not grow (`ulimit -f`) is an error of writing, which is told, and no reason to die.
+fn ignore_file_limit() {
+    // SAFETY: no handler is installed. It fails for no signal of that number.
+    let _ = unsafe { signal::signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
 }
 
 fn run(command: &Command) -> anyhow::Result<()> {
@@ -93,6 +104,7 @@ fn measure(
 ) -> anyhow::Result<()> {
     let destination = destination.claim(benchmark)?;
     rights::ensure_sufficient()?;
+    scratch::ensure_place()?;
     let daemon = Daemon::beside_this().map_err(Refusal::of)?;
     rights::enter_sandbox()?;
     scratch::remove_abandoned();
@@ -103,11 +115,37 @@ fn measure(
 
 /// Progress and errors; stdout is for the result alone. A closed stderr is nothing to fail for.
 fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    progress::aside(|| drop(writeln!(std::io::stderr(), "{}", plain(text))));
+}
+
+/// For a terminal, which would obey what others have written: a program's words, a file's. Lines stay lines.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        // Marks that turn the direction of writing around (Unicode's UAX 9) hide what stands there.
+        let turns = matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if turns || (character.is_control() && !matches!(character, '\n' | '\t')) {
+            plain.extend(character.escape_unicode());
+        } else {
+            plain.push(character);
+        }
+    }
+    plain
+}
+
+/// The same of what is one line by right.
+fn one_line(text: &str) -> String {
+    plain(&text.replace('\n', "\\n"))
 }
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_terminal_is_told_nothing_by_others() {
+        assert_eq!(super::plain("a\u{1b}[2J\u{202e}b\n≥ 15 ×\r"), "a\\u{1b}[2J\\u{202e}b\n≥ 15 ×\\u{d}");
+        assert_eq!(super::one_line("a\nleft out: b"), "a\\nleft out: b");
+    }
+
     /// What a subcommand understands of a command line.
     pub(crate) fn parse<A: clap::Args>(arguments: &[&str]) -> Result<A, String> {
         let command = A::augment_args(clap::Command::new("sheave-bench").no_binary_name(true));

@@ -38,6 +38,7 @@ use crate::refusal::Refusal;
 use crate::room::{self, Room};
 use crate::say;
 use crate::session::{Destination, Session};
+use crate::table::significant;
 
 use rounds::{Audience, Plan, Record};
 use site::{Effort, Site};
@@ -86,8 +87,7 @@ pub(crate) struct Arguments {
     pub(crate) destination: Destination,
 }
 
-/// Memory of a Service and of an endpoint in API server double, daemon and kernel together. An estimate, on the safe side.
-const SERVICE_BYTES: f64 = 6_000.0;
+/// Memory of an endpoint in API server double, daemon and kernel together. An estimate, on the safe side.
 const ENDPOINT_BYTES: f64 = 1_000.0;
 
 impl Arguments {
@@ -98,7 +98,7 @@ impl Arguments {
     pub(crate) fn ensure_possible(&self) -> Result<()> {
         for services in self.sizes() {
             let endpoints_per_service = self.endpoints_per_service.into();
-            Shape { services, endpoints_per_service, ..Shape::default() }.check().map_err(Refusal::of)?;
+            room::ensure_served(Shape { services, endpoints_per_service, ..Shape::default() })?;
         }
         self.ensure_memory()?;
         self.peer.ensure_runnable()?;
@@ -137,7 +137,7 @@ impl Arguments {
         let each = f64::from(self.endpoints_per_service);
         let of_size = |services: u32| {
             let services = f64::from(services);
-            let whoever = services * (SERVICE_BYTES + ENDPOINT_BYTES * each);
+            let whoever = services * (room::SERVICE_BYTES + ENDPOINT_BYTES * each);
             let own = self.planes().into_iter().map(|_| whoever);
             let peer = self.peer.kube_proxy.iter().map(|_| whoever + Room::KUBE_PROXY.of(services * each));
             own.chain(peer).sum::<f64>()
@@ -163,7 +163,7 @@ pub(crate) fn measure(arguments: &Arguments, daemon: &Daemon, session: &Session)
     let lasting = rounds::slot(arguments.seconds_per_round, cells);
     let effort = Effort { lasting, clients: arguments.clients, processor: arguments.processor };
     let plan = Plan { rounds: arguments.rounds, seed: arguments.seed, effort };
-    say(&format!("{} rounds of {cells} slots of {:.0} ms", plan.rounds, lasting.as_secs_f64() * 1e3));
+    say(&format!("{} rounds of {cells} slots of {} ms", plan.rounds, significant(lasting.as_secs_f64() * 1e3)));
     let legend: Vec<_> = sites.iter().map(results::Rules::of).collect();
     let progress = Progress::new(cells * usize::try_from(plan.rounds).unwrap_or(usize::MAX));
     let onlooker = Onlooker { rounds: plan.rounds, progress, legend: &legend, session };
@@ -243,7 +243,7 @@ fn ensure_processor(processor: Option<usize>) -> Result<()> {
 
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
-    if (0.01..=86_400.0).contains(&seconds) { Ok(seconds) } else { Err("between 0.01 and 86400".to_owned()) }
+    if (0.01..=3_600.0).contains(&seconds) { Ok(seconds) } else { Err("between 0.01 and 3600".to_owned()) }
 }
 
 #[cfg(test)]

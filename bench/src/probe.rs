@@ -21,6 +21,9 @@ const NAMESPACE: &str = "load";
 /// Beyond this, something is broken rather than slow, even where all rules are written as one text.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
+/// Who is asked in its name.
+pub(crate) const NAME: &str = "the probe's ClusterIP";
+
 /// The Service.
 pub(crate) fn service() -> Value {
     json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "probe", "namespace": NAMESPACE},
@@ -35,11 +38,11 @@ pub(crate) fn slice(port: u16) -> Value {
         "ports": [{"name": "http", "port": port, "protocol": "TCP"}]})
 }
 
-/// Waits until an attempt gets through, and says when it did.
+/// Waits until an attempt gets through, and says when it did. `what`: who sends, and to which address.
 ///
 /// # Errors
 /// If the proxy ends, an attempt fails for another reason than that nothing is programmed, or none gets through.
-pub(crate) fn await_through(proxy: &mut Proxy, mut attempt: impl FnMut() -> Result<bool>) -> Result<Instant> {
+pub(crate) fn await_through(proxy: &mut Proxy, what: &str, mut attempt: impl FnMut() -> Result<bool>) -> Result<Instant> {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         let begun = Instant::now();
@@ -50,13 +53,13 @@ pub(crate) fn await_through(proxy: &mut Proxy, mut attempt: impl FnMut() -> Resu
         // Where the answer is "unreachable" and comes at once: the proxy needs the processor more than the probe does.
         std::thread::sleep(ATTEMPT.saturating_sub(begun.elapsed()));
     }
-    give_up(proxy)
+    give_up(proxy, what)
 }
 
 /// After [`PATIENCE`].
 ///
 /// # Errors
 /// Always, with what the proxy said last.
-pub(crate) fn give_up(proxy: &Proxy) -> Result<Instant> {
-    bail!("no packet to {IP}:{PORT} came where it must within {PATIENCE:?}; the proxy {}", proxy.last_words())
+pub(crate) fn give_up(proxy: &Proxy, what: &str) -> Result<Instant> {
+    bail!("{what}: no packet came where it must within {PATIENCE:?}; the proxy {}", proxy.last_words())
 }

@@ -47,8 +47,32 @@ fn obstacle(program: &Path) -> Option<String> {
     if let Err(errno) = access(program, AccessFlags::X_OK) {
         return Some(format!("this user may not execute it ({errno})"));
     }
-    let hidden = fs::canonicalize(program).is_ok_and(|place| place.starts_with(HIDDEN));
-    hidden.then(|| format!("it is below {HIDDEN}, which is empty where the bench runs: copy it elsewhere"))
+    is_hidden(program).then(|| format!("{}: copy it elsewhere", hidden()))
+}
+
+/// Looks whether a file or a directory can be seen from the sandbox. `what` named it.
+///
+/// # Errors
+/// [`Refusal`], if it cannot.
+pub(crate) fn ensure_visible(what: &str, place: &Path) -> Result<()> {
+    if is_hidden(place) {
+        return Err(Refusal::of(anyhow!("{what} {}: {}: name another place", place.display(), hidden())));
+    }
+    Ok(())
+}
+
+fn is_hidden(place: &Path) -> bool {
+    fs::canonicalize(place).is_ok_and(|place| place.starts_with(HIDDEN))
+}
+
+fn hidden() -> String {
+    format!("it is below {HIDDEN}, which is empty where the bench runs")
+}
+
+/// The file that a shell would run for this name.
+pub(crate) fn in_path(name: &Path) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|directory| directory.join(name)).find(|found| found.is_file())
 }
 
 fn missing(program: &Path) -> String {
@@ -56,8 +80,8 @@ fn missing(program: &Path) -> String {
         return "it is a link to nothing".to_owned();
     }
     // A bare name would be looked for in PATH by a shell, but this is a file.
-    let path = std::env::var_os("PATH").filter(|_| program.components().count() == 1).unwrap_or_default();
-    match std::env::split_paths(&path).map(|directory| directory.join(program)).find(|found| found.is_file()) {
+    let is_bare = program.components().count() == 1;
+    match in_path(program).filter(|_| is_bare) {
         Some(found) => format!("there is no such file here; did you mean {}?", found.display()),
         None => "there is no such file".to_owned(),
     }

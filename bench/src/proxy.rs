@@ -70,11 +70,12 @@ impl Server {
             command.env_remove(name);
         }
         // Ctrl-C at a terminal goes to the whole group: the bench is to end first, and the kernel ends the proxy with it.
-        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let name = command.get_program().to_string_lossy().into_owned();
         let started = Instant::now();
         let mut process = node.spawn_contained(command).with_context(|| format!("starting {name}"))?;
-        let log = Log::follow(process.child().stderr.take().context("it has no log")?)?;
+        let (output, errors) = (process.child().stdout.take(), process.child().stderr.take());
+        let log = Log::follow(output.context("it has no output")?, errors.context("it has no log")?)?;
         Ok(Proxy { process, started, log, _configuration: configuration })
     }
 }

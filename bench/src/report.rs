@@ -13,7 +13,7 @@ mod compare;
 mod growth;
 mod markdown;
 mod memory;
-mod number;
+pub(crate) mod number;
 mod outputs;
 mod packets;
 mod page;
@@ -23,7 +23,6 @@ mod runs;
 mod section;
 mod stages;
 
-use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -31,7 +30,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use crate::results::open_regular;
-use crate::say;
+use crate::{one_line, place, say};
 
 use runs::Runs;
 use section::Section;
@@ -75,7 +74,7 @@ pub(crate) fn write(arguments: &Arguments) -> Result<()> {
     outputs::ensure_apart(&runs::files(results)?, &written)?;
     let runs = Runs::read(results)?;
     for skipped in &runs.skipped {
-        say(&format!("left out: {skipped}"));
+        say(&format!("left out: {}", one_line(skipped)));
     }
     let sections = sections(&runs);
     if let Some(path) = output {
@@ -94,7 +93,7 @@ pub(crate) fn write(arguments: &Arguments) -> Result<()> {
     }
     let missed = promises::missed(&runs);
     for promise in &missed {
-        say(&format!("BUDGET MISSED: {promise}"));
+        say(&format!("BUDGET MISSED: {}", one_line(promise)));
     }
     if *require_budgets {
         ensure!(missed.is_empty(), "budgets missed: {}", missed.len());
@@ -109,7 +108,7 @@ fn sections(runs: &Runs) -> Vec<Section<'_>> {
 }
 
 fn save(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+    place::replace(path, text)?;
     say(&format!("written: {}", path.display()));
     Ok(())
 }

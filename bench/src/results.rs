@@ -8,10 +8,11 @@
 //!   "budgets": { "cold_sync_ms": 500 }, "legend": [ { "name": "cold_sync_ms", "meaning": "..." } ],
 //!   "measurements": [ { "name": "cold sync", "at": { "services": 5000 }, "values": { "kernel_ms": 377 } } ] }
 //! ```
-//! A *figure* is one number that stands for the run, under its own name at the top, beside its budget. A *measurement* is one question
+//! A *figure* is one number that stands for the run, under its own name at the top, beside its budget (`floors`: what must be reached). A *measurement* is one question
 //! asked at one point (an operation, a plane, a size), with all numbers that answer it. The end of a name says the unit: `_ns`, `_us`,
 //! `_ms`, `_mb` (10^6 bytes), `_bytes`, `_per_second`; none for a count or a ratio. Fields that a reader does not know are kept.
 
+mod command_line;
 mod saved;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::machine::{Machine, Versions};
+use crate::promises::{self, Bound};
 pub(crate) use saved::{LARGEST, open_regular};
 
 /// Of files of this making. A field that is added does not change it; one that means something else does.
@@ -48,9 +50,15 @@ pub(crate) struct Results {
     pub(crate) nft_listeners: usize,
     /// Stopped before its end: what is here was measured, but there is less of it.
     pub(crate) interrupted: bool,
+    /// What was asked for and not measured, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) left_out: Vec<String>,
     /// What figures must not exceed, by name.
     #[serde(default)]
     pub(crate) budgets: BTreeMap<String, f64>,
+    /// What figures must reach, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) floors: BTreeMap<String, f64>,
     /// The figures in the order in which people should read them.
     #[serde(default)]
     pub(crate) legend: Vec<Legend>,
@@ -85,8 +93,7 @@ pub(crate) struct Legend {
 pub(crate) enum Held {
     /// Nothing: it explains.
     Free,
-    /// Not to be exceeded.
-    To(f64),
+    To(Bound),
     /// A budget that is for runs of another shape; says for which.
     Elsewhere(String),
 }
@@ -149,22 +156,7 @@ impl Measurement {
     }
 }
 
-/// A budget, or none.
-impl From<Option<f64>> for Held {
-    fn from(budget: Option<f64>) -> Self {
-        budget.map_or(Self::Free, Self::To)
-    }
-}
-
 impl Verdict {
-    pub(crate) fn of(value: f64, budget: Option<f64>) -> Self {
-        match budget {
-            None => Self::NoBudget,
-            Some(budget) if value <= budget => Self::Kept,
-            Some(_) => Self::Missed,
-        }
-    }
-
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Kept => "kept",
@@ -181,7 +173,7 @@ impl Results {
         Self {
             schema: SCHEMA,
             benchmark: benchmark.to_owned(),
-            command_line: std::env::args().collect::<Vec<_>>().join(" "),
+            command_line: command_line::of(std::env::args_os()),
             started: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             machine: Machine::here(),
             versions: Versions::here(),
@@ -190,7 +182,9 @@ impl Results {
             load_after: load,
             nft_listeners: crate::listeners::of_nf_tables(),
             interrupted: false,
+            left_out: Vec::new(),
             budgets: BTreeMap::new(),
+            floors: BTreeMap::new(),
             legend: Vec::new(),
             measurements: Vec::new(),
             figures: Map::new(),
@@ -208,18 +202,33 @@ impl Results {
     }
 
     /// Adds a figure. What is no number is left out.
-    pub(crate) fn add(&mut self, name: &str, value: f64, held: impl Into<Held>, meaning: &str) {
-        if !value.is_finite() {
-            return;
+    pub(crate) fn add(&mut self, name: &str, value: f64, meaning: &str) {
+        if value.is_finite() {
+            self.figures.insert(name.to_owned(), number(value));
+            self.legend.push(Legend { name: name.to_owned(), meaning: meaning.to_owned(), unjudged: None });
         }
-        let (budget, unjudged) = match held.into() {
-            Held::Free => (None, None),
-            Held::To(budget) => (Some(budget), None),
-            Held::Elsewhere(why) => (None, Some(why)),
-        };
-        self.figures.insert(name.to_owned(), number(value));
-        self.budgets.extend(budget.map(|budget| (name.to_owned(), budget)));
-        self.legend.push(Legend { name: name.to_owned(), meaning: meaning.to_owned(), unjudged });
+    }
+
+    /// Says of each figure what it is held to, as far as the run is known by now.
+    pub(crate) fn judge(&mut self) {
+        let held: Vec<Held> = self.legend.iter().map(|told| promises::held(self, &told.name)).collect();
+        self.budgets.clear();
+        self.floors.clear();
+        for (told, held) in self.legend.iter_mut().zip(held) {
+            told.unjudged = None;
+            match held {
+                Held::Free => {}
+                Held::To(Bound::AtMost(most)) => drop(self.budgets.insert(told.name.clone(), most)),
+                Held::To(Bound::AtLeast(least)) => drop(self.floors.insert(told.name.clone(), least)),
+                Held::Elsewhere(why) => told.unjudged = Some(why),
+            }
+        }
+    }
+
+    /// What a figure is held to.
+    pub(crate) fn bound(&self, name: &str) -> Option<Bound> {
+        let most = self.budgets.get(name).copied().map(Bound::AtMost);
+        most.or_else(|| self.floors.get(name).copied().map(Bound::AtLeast))
     }
 
     /// A figure.
@@ -228,7 +237,7 @@ impl Results {
     }
 
     pub(crate) fn verdict(&self, name: &str) -> Verdict {
-        self.figure(name).map_or(Verdict::NoBudget, |value| Verdict::of(value, self.budgets.get(name).copied()))
+        self.figure(name).zip(self.bound(name)).map_or(Verdict::NoBudget, |(value, bound)| bound.verdict(value))
     }
 
     /// For programs.
@@ -238,6 +247,16 @@ impl Results {
     pub(crate) fn json(&self) -> Result<String> {
         serde_json::to_string_pretty(self).context("writing JSON")
     }
+}
+
+/// A number that says where a measurement was made.
+pub(crate) fn size(measurement: &Measurement, name: &str) -> Option<f64> {
+    measurement.at.get(name)?.as_f64()
+}
+
+/// A word that says where a measurement was made.
+pub(crate) fn word<'m>(measurement: &'m Measurement, name: &str) -> Option<&'m str> {
+    measurement.at.get(name).and_then(Value::as_str)
 }
 
 /// Nanoseconds in a millisecond figure are the finest that is measured.
@@ -260,20 +279,17 @@ pub(crate) mod tests {
 
     /// A run with a figure that keeps to its budget, one that does not, and one without.
     pub(crate) fn example() -> Results {
-        let mut results = Results::begin("sync");
-        results.add("cold_sync_ms", 499.9996, Some(500.0), "kept by a hair");
-        results.add("change_p99_ms", 3.001, Some(3.0), "missed by a hair");
-        results.add("kernel_elements", 265_000.0, None, "counted");
-        results.measurements.push(Measurement::new("cold sync").at("services", 5_000).value("kernel_ms", 377.25));
+        let mut results = Results { profile: Profile::Release, ..Results::begin("sync") };
+        results.add("cold_sync_ms", 499.9996, "kept by a hair");
+        results.add("change_p99_ms", 3.001, "missed by a hair");
+        results.add("kernel_elements", 265_000.0, "counted");
+        for (name, size) in [("services", 5_000), ("endpoints_per_service", 50), ("changes", 200), ("add_at", 50_000)] {
+            results.add(name, size.into(), "");
+        }
+        let cold = Measurement::new("cold sync").at("plane", "nftables").at("mix", "plain");
+        results.measurements.push(cold.value("kernel_ms", 377.25));
+        results.judge();
         results
-    }
-
-    #[test]
-    fn a_budget_is_kept_up_to_its_last_bit() {
-        assert_eq!(Verdict::of(3.0, Some(3.0)), Verdict::Kept);
-        assert_eq!(Verdict::of(3.000_001, Some(3.0)), Verdict::Missed);
-        assert_eq!(Verdict::of(f64::NAN, Some(3.0)), Verdict::Missed, "what is no number keeps no budget");
-        assert_eq!(Verdict::of(1e9, None), Verdict::NoBudget);
     }
 
     #[test]
@@ -285,7 +301,7 @@ pub(crate) mod tests {
         assert_eq!(json["budgets"], json!({"cold_sync_ms": 500.0, "change_p99_ms": 3.0}));
         assert_eq!(
             json["measurements"][0],
-            json!({"name": "cold sync", "at": {"services": 5000}, "values": {"kernel_ms": 377.25}})
+            json!({"name": "cold sync", "at": {"plane": "nftables", "mix": "plain"}, "values": {"kernel_ms": 377.25}})
         );
         assert!(json["machine"]["cpus"].as_u64().unwrap() >= 1 && json["versions"]["sheave"].is_string());
     }
@@ -293,7 +309,7 @@ pub(crate) mod tests {
     #[test]
     fn what_is_no_number_is_left_out() {
         let mut results = example();
-        results.add("ratio", f64::NAN, Some(1.0), "nothing by nothing");
+        results.add("ratio", f64::NAN, "nothing by nothing");
         assert_eq!(results.figure("ratio"), None);
         assert!(Measurement::new("x").value("ratio", f64::INFINITY).values.is_empty());
     }

@@ -10,6 +10,12 @@ use crate::refusal::Refusal;
 use crate::session::Session;
 use cgroup::Limit;
 
+/// What sheave serves at the most (docs/nftables.md): more is left out by it, and then the bench would wait for it in vain.
+const ENDPOINTS_MAX: u64 = 4_000_000;
+const BACKENDS_MAX: u32 = 131_072;
+/// A Service without its endpoints, in API server double, daemon and kernel together. An estimate, on the safe side.
+pub(crate) const SERVICE_BYTES: f64 = 6_000.0;
+
 /// Memory that a cluster takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Room {
@@ -20,7 +26,7 @@ pub(crate) struct Room {
 
 impl Room {
     /// All parts of a bench together: the double's JSON, the daemon, the kernel and what plays the loop. An estimate, on the safe side.
-    pub(crate) const BENCH: Self = Self { bytes_per_endpoint: 1_500.0, bytes_at_least: 300e6 };
+    pub(crate) const BENCH: Self = Self { bytes_per_endpoint: 1_500.0, bytes_at_least: 60e6 };
     /// Stock nft while it loads the rules: a test holds it to `nft -f` in `bench/results`.
     pub(crate) const NFT: Self = Self { bytes_per_endpoint: 2_600.0, bytes_at_least: 20e6 };
     /// A kube-proxy with the programs that it runs. An estimate, on the safe side, for none could be measured: it holds every object and
@@ -48,10 +54,27 @@ impl Room {
     /// # Errors
     /// With the limit, if it does not fit.
     pub(crate) fn ensure_for(self, shape: Shape) -> Result<()> {
-        shape.check().map_err(Refusal::of)?;
+        ensure_served(shape)?;
         let endpoints = endpoints(shape);
-        ensure_available(&format!("{endpoints} endpoints"), self.of(endpoints))
+        ensure_available(&format!("{endpoints} endpoints"), self.of(endpoints) + f64::from(shape.services) * SERVICE_BYTES)
     }
+}
+
+/// Refuses what has not enough addresses, and what sheave would not serve.
+///
+/// # Errors
+/// With the limit.
+pub(crate) fn ensure_served(shape: Shape) -> Result<()> {
+    shape.check().map_err(Refusal::of)?;
+    let Shape { services, endpoints_per_service: each, .. } = shape;
+    if each > BACKENDS_MAX {
+        return Err(Refusal::of(anyhow!("{each} endpoints of a Service are more than the {BACKENDS_MAX} that sheave serves")));
+    }
+    let endpoints = u64::from(services) * u64::from(each);
+    if endpoints > ENDPOINTS_MAX {
+        return Err(Refusal::of(anyhow!("{endpoints} endpoints are more than the {ENDPOINTS_MAX} that sheave serves")));
+    }
+    Ok(())
 }
 
 /// Whether a cluster fits now, where smaller ones are worth measuring without it. What does not is told, and fails the run at its end.
@@ -111,6 +134,21 @@ mod tests {
         let error = Room::BENCH.ensure_for(huge).unwrap_err();
         assert!(Refusal::is_behind(&error), "{error}");
         assert!(error.to_string().starts_with("1000000000000 endpoints are more than the 8000000"), "{error}");
+    }
+
+    #[test]
+    fn what_sheave_does_not_serve_is_refused_with_its_limit() {
+        let check = |services, endpoints_per_service| {
+            let shape = Shape { services, endpoints_per_service, ..Shape::default() };
+            ensure_served(shape).map_err(|error| (Refusal::is_behind(&error), error.to_string()))
+        };
+        for (services, each) in [(1, 131_072), (80_000, 50), (1_000_000, 4)] {
+            check(services, each).unwrap();
+        }
+        for (services, each, limit) in [(1, 131_073, "more than the 131072 that"), (80_001, 50, "more than the 4000000 that")] {
+            let (refused, said) = check(services, each).unwrap_err();
+            assert!(refused && said.contains(limit), "{said}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use nix::unistd::geteuid;
 use tempfile::{NamedTempFile, TempDir};
 
-use crate::say;
+use crate::{program, say};
 
 /// The directory, which is locked for as long as its owner lives: the kernel lets go of a lock, however its owner ends.
 struct Own {
@@ -31,6 +31,14 @@ static STATE: Mutex<State> = Mutex::new(State::Unused);
 const PREFIX: &str = "sheave-bench-";
 /// The file in it that is locked. A directory without one is none of ours, whatever it is called.
 const LOCK: &str = ".in-use-by-sheave-bench";
+
+/// Looks whether there is a place for them.
+///
+/// # Errors
+/// [`crate::refusal::Refusal`], if there will be none where the bench runs.
+pub(crate) fn ensure_place() -> Result<()> {
+    program::ensure_visible("TMPDIR", &std::env::temp_dir())
+}
 
 /// A file that goes when it is dropped, and with the run.
 pub(crate) fn file() -> Result<NamedTempFile> {

@@ -2,22 +2,17 @@
 //!
 //! See [`interrupt`] for an end from outside.
 
-mod place;
-
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 
-use crate::results::{Held, Measurement, Profile, Results};
-use crate::{interrupt, machine, say, table};
-use place::Place;
-
-/// For an interrupt to end the process.
-const ENDING: Duration = Duration::from_secs(30);
+use crate::place::Place;
+use crate::results::{Measurement, Profile, Results};
+use crate::{interrupt, machine, plain, progress, say, table};
 
 /// Where results go.
 #[derive(Clone, Debug, Default, Args)]
@@ -55,8 +50,8 @@ struct Shared {
     destination: Claimed,
     /// `None`: they have been handed out.
     results: Mutex<Option<Results>>,
-    /// What was not measured, and why.
-    left_out: Mutex<Vec<String>>,
+    /// That they cannot be kept was said once, and is said again at the end.
+    complained: AtomicBool,
 }
 
 impl Destination {
@@ -83,16 +78,16 @@ impl Session {
         if results.profile == Profile::Debug {
             say("sheave-bench: THIS IS A DEBUG BUILD, ITS NUMBERS MEAN NOTHING: cargo build --release -p sheave -p sheave-bench");
         }
-        let shared = Shared { destination, results: Mutex::new(Some(results)), left_out: Mutex::default() };
+        let shared = Shared { destination, results: Mutex::new(Some(results)), complained: AtomicBool::new(false) };
         let session = Self(Arc::new(shared));
-        let interrupted = session.clone();
-        interrupt::watch(move |by| interrupted.interrupted(by))?;
+        let (taken, told) = (session.clone(), session.clone());
+        interrupt::watch(move || taken.take(true), move |by, results| told.interrupted(by, &results))?;
         Ok(session)
     }
 
     /// Adds a figure: see [`Results::add`].
-    pub(crate) fn add(&self, name: &str, value: f64, held: impl Into<Held>, meaning: &str) {
-        self.with(|results| results.add(name, value, held, meaning));
+    pub(crate) fn add(&self, name: &str, value: f64, meaning: &str) {
+        self.with(|results| results.add(name, value, meaning));
     }
 
     /// Adds a measurement.
@@ -105,13 +100,18 @@ impl Session {
         self.with(|results| results.measurements = measurements);
     }
 
+    /// All there are by now.
+    pub(crate) fn measurements(&self) -> Vec<Measurement> {
+        self.lock().as_ref().map(|results| results.measurements.clone()).unwrap_or_default()
+    }
+
     /// Something is not measured, and the rest is none the worse for it: the run goes on, is whole, and fails at its end.
     pub(crate) fn leave_out(&self, what: String) {
         // What fails once everything is being ended is nobody's news.
         if self.lock().is_some() {
             say(&format!("left out: {what}"));
         }
-        self.0.left_out.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+        self.with(|results| results.left_out.push(what));
     }
 
     /// Prints and keeps what has been measured. A failure is not nothing: what was measured until then is kept, too, as of a run that
@@ -121,12 +121,14 @@ impl Session {
     /// The outcome's, that something was left out, and those of writing.
     pub(crate) fn end(&self, outcome: Result<()>) -> Result<()> {
         let cut_off = outcome.is_err();
-        let outcome = outcome.and_then(|()| self.ensure_all());
         let Some(results) = self.take(cut_off) else {
-            // An interrupt has taken them. It has ended whatever this waited for, ends this process next, and has the last word.
-            std::thread::sleep(ENDING);
-            return outcome;
+            // An interrupt has taken them. It has ended whatever this waited for, and ends this process once they are delivered,
+            // however long nobody reads them; another signal would.
+            loop {
+                std::thread::park();
+            }
         };
+        let outcome = outcome.and_then(|()| ensure_all(&results));
         // A run that has measured nothing replaces nothing.
         if outcome.is_err() && is_empty(&results) {
             return outcome;
@@ -139,21 +141,19 @@ impl Session {
         outcome.and(delivered)
     }
 
-    fn ensure_all(&self) -> Result<()> {
-        let left_out = self.0.left_out.lock().unwrap_or_else(PoisonError::into_inner);
-        ensure!(left_out.is_empty(), "left out: {}", left_out.join("; "));
-        Ok(())
-    }
-
     fn with(&self, change: impl FnOnce(&mut Results)) {
         let mut results = self.lock();
         let Some(results) = results.as_mut() else { return };
         change(results);
-        if let Some(place) = &self.0.destination.save {
+        // A run that has measured nothing replaces nothing.
+        if let Some(place) = self.0.destination.save.as_ref().filter(|_| !is_empty(results)) {
             results.load_after = machine::load_average();
             // What is there counts as cut off until the end says otherwise.
-            let unfinished = Results { interrupted: true, ..results.clone() };
-            if let Err(error) = keep(&unfinished, place) {
+            let mut unfinished = Results { interrupted: true, ..results.clone() };
+            unfinished.judge();
+            if let Err(error) = keep(&unfinished, place)
+                && !self.0.complained.swap(true, Ordering::Relaxed)
+            {
                 say(&format!("sheave-bench: {error:#}"));
             }
         }
@@ -161,7 +161,9 @@ impl Session {
 
     fn take(&self, interrupted: bool) -> Option<Results> {
         let results = self.lock().take()?;
-        Some(Results { interrupted, load_after: machine::load_average(), ..results })
+        let mut results = Results { interrupted, load_after: machine::load_average(), ..results };
+        results.judge();
+        Some(results)
     }
 
     /// What cannot be kept is printed all the same.
@@ -173,11 +175,12 @@ impl Session {
             Ok(())
         });
         let text = match output {
-            Output::Table => table::of(results),
+            Output::Table => plain(&table::of(results)),
             Output::Json => results.json()?,
         };
-        let printed = writeln!(std::io::stdout(), "{text}").context("writing the result");
-        kept.and(printed)
+        let mut printed = Ok(());
+        progress::aside(|| printed = writeln!(std::io::stdout(), "{text}"));
+        kept.and(printed.context("writing the result"))
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Results>> {
@@ -185,22 +188,26 @@ impl Session {
         self.0.results.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands out what there is, and says whether there was anything to hand out: otherwise the run ended at the same moment, and says so
-    /// itself.
-    fn interrupted(&self, by: &str) -> bool {
-        let Some(results) = self.take(true) else { return false };
+    /// Hands out what there was.
+    fn interrupted(&self, by: &str, results: &Results) {
         // The terminal shows ^C, or a bar, on that line.
         let line = if std::io::stderr().is_terminal() { "\n" } else { "" };
-        if is_empty(&results) {
+        if is_empty(results) {
             say(&format!("{line}sheave-bench: interrupted by {by}, nothing measured yet"));
-            return true;
+            return;
         }
         say(&format!("{line}sheave-bench: interrupted by {by}; this is what was measured until then"));
-        if let Err(error) = self.deliver(&results) {
+        if let Err(error) = self.deliver(results) {
             say(&format!("sheave-bench: {error:#}"));
         }
-        true
     }
+}
+
+/// That nothing is missing that was asked for.
+fn ensure_all(results: &Results) -> Result<()> {
+    let count = results.left_out.len();
+    ensure!(count == 0, "not all was measured: {count} left out, as said above");
+    Ok(())
 }
 
 fn keep(results: &Results, place: &Place) -> Result<()> {
@@ -240,7 +247,7 @@ mod tests {
         session.measured(Measurement::new("cold sync").value("kernel_ms", 1.0));
         let partial = saved(directory.path());
         assert!(partial.interrupted && partial.measurements.len() == 1, "{partial:?}");
-        session.add("cold_sync_ms", 2.0, None, "");
+        session.add("cold_sync_ms", 2.0, "");
         session.end(Ok(())).unwrap();
         let whole = saved(directory.path());
         assert!(!whole.interrupted && whole.figure("cold_sync_ms") == Some(2.0), "{whole:?}");
@@ -264,9 +271,10 @@ mod tests {
         session.measured(Measurement::new("memory").value("rss_mb", 1.0));
         session.leave_out("two millions".to_owned());
         let error = session.end(Ok(())).unwrap_err().to_string();
-        assert_eq!(error, "left out: a million; two millions");
+        assert_eq!(error, "not all was measured: 2 left out, as said above");
         let kept = saved(directory.path());
         assert!(!kept.interrupted && kept.measurements.len() == 1, "the rest is none the worse: {kept:?}");
+        assert_eq!(kept.left_out, ["a million", "two millions"]);
     }
 
     #[test]
@@ -274,10 +282,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("results.json");
         let session = begun(path.clone());
-        session.add("cold_sync_ms", 2.0, None, "");
+        session.add("cold_sync_ms", 2.0, "");
         session.end(Ok(())).unwrap();
 
         let session = begun(path.clone());
+        session.leave_out("everything".to_owned());
         assert_eq!(read(&path).figure("cold_sync_ms"), Some(2.0));
         session.end(Err(anyhow::anyhow!("it broke at once"))).unwrap_err();
         let kept = saved(directory.path());

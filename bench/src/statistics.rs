@@ -20,6 +20,12 @@ impl Samples {
         self.0[rank - 1]
     }
 
+    /// The 99th percentile, where there are samples enough for one.
+    pub(crate) fn p99(&self) -> Option<Duration> {
+        (self.0.len() >= FOR_P99 as usize).then(|| self.percentile(99))
+    }
+
+    #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
@@ -86,6 +92,8 @@ mod tests {
         let enough = u64::from(samples_for("change_p99_ms"));
         assert!(samples(1..=enough).percentile(99) < samples(1..=enough).max());
         assert_eq!(samples(1..enough).percentile(99), samples(1..enough).max());
+        assert_eq!((samples(1..enough).p99(), samples(1..=enough).p99()), (None, Some(Duration::from_millis(99))));
+        assert_eq!(samples(1..enough).count(), 99);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod columns;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use crate::promises::Bound;
 use crate::results::{Legend, Results, Verdict};
 
 /// Of a terminal that is not narrow.
@@ -14,7 +15,7 @@ const MEANING: usize = 30;
 
 /// Everything: what it was run on, the measurements, and the figures beside their budgets.
 pub(crate) fn of(results: &Results) -> String {
-    let Results { command_line, machine, versions, profile, interrupted, .. } = results;
+    let Results { command_line, machine, versions, profile, interrupted, left_out, .. } = results;
     let mut text = format!(
         "{command_line}\n{}, {}\n{}, {}\n",
         versions.describe(),
@@ -24,8 +25,11 @@ pub(crate) fn of(results: &Results) -> String {
     );
     columns::write(&mut text, &results.measurements);
     figures(&mut text, results);
+    for what in left_out {
+        text.push_str(&wrapped(&format!("left out: {what}"), WIDTH).iter().map(|line| format!("\n{line}")).collect::<String>());
+    }
     if *interrupted {
-        text.push_str("\ninterrupted: this is what had been measured by then");
+        text.push_str("\ncut off: this is what had been measured by then");
     }
     text
 }
@@ -41,7 +45,11 @@ fn figures(text: &mut String, results: &Results) {
         let Some(value) = results.figure(name) else { continue };
         let verdict = results.verdict(name);
         missed += usize::from(verdict == Verdict::Missed);
-        let budget = results.budgets.get(name).map(|budget| number(name, *budget)).unwrap_or_default();
+        let budget = match results.bound(name) {
+            None => String::new(),
+            Some(Bound::AtMost(most)) => number(name, most),
+            Some(Bound::AtLeast(least)) => format!("≥ {}", number(name, least)),
+        };
         let line = format!("{name:<longest$} {:>10} {budget:>10}  {:<7} ", number(name, value), verdict.word());
         let before = line.chars().count();
         let meaning = wrapped(meaning, WIDTH.saturating_sub(before).max(MEANING)).join(&format!("\n{}", " ".repeat(before)));
@@ -49,7 +57,9 @@ fn figures(text: &mut String, results: &Results) {
     }
     without_verdict(text, &results.legend);
     text.push_str(&match missed {
-        _ if results.budgets.is_empty() => "\nno figure of this run is held to a budget".to_owned(),
+        _ if results.legend.iter().all(|told| results.bound(&told.name).is_none()) => {
+            "\nno figure of this run is held to a budget".to_owned()
+        }
         0 if results.legend.iter().any(|told| told.unjudged.is_some()) => "\nevery other budget is kept".to_owned(),
         0 => "\nevery budget is kept".to_owned(),
         1 => "\n1 budget is missed".to_owned(),
@@ -105,7 +115,6 @@ pub(crate) fn significant(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::Held;
     use crate::results::tests::example;
 
     #[test]
@@ -122,7 +131,8 @@ mod tests {
         let mut results = Results { command_line: "sheave-bench sync".into(), ..Results::begin("sync") };
         let long = "meaning ".repeat(30);
         for (figure, why) in [("a_ms", "for so many"), ("b_ms", "of such a mix"), ("c_ms", "for so many")] {
-            results.add(figure, 1.0, Held::Elsewhere(format!("the budget is {why}")), &long);
+            results.add(figure, 1.0, &long);
+            results.legend.last_mut().unwrap().unjudged = Some(format!("the budget is {why}"));
         }
         let table = of(&results);
         assert!(table.contains("\nno verdict on a_ms, c_ms: the budget is for so many\n"), "{table}");
@@ -131,6 +141,18 @@ mod tests {
         // What the machine calls itself is as long as it is.
         assert!(table.lines().skip(3).all(|line| line.chars().count() <= WIDTH), "{table}");
         assert_eq!(table.matches("meaning").count(), 90, "{table}");
+    }
+
+    #[test]
+    fn what_must_be_reached_is_marked_and_what_was_left_out_named() {
+        let mut results = example();
+        results.add("programmed_ratio", 14.0, "");
+        results.floors.insert("programmed_ratio".into(), 15.0);
+        results.left_out.push("a million".into());
+        let table = of(&results);
+        let row = table.lines().find(|line| line.starts_with("programmed_ratio")).unwrap();
+        assert!(row.contains("≥ 15") && row.contains("MISSED"), "{table}");
+        assert!(table.ends_with("\n2 budgets are missed\nleft out: a million"), "{table}");
     }
 
     #[test]

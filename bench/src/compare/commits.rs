@@ -35,20 +35,50 @@ impl Commits {
         Ok(Self { handle, told })
     }
 
-    /// When the kernel told of the latest commit, if it does so within a millisecond.
-    pub(super) fn next(&self) -> Option<Instant> {
-        let begun = Instant::now();
-        let first = self.told.recv_timeout(PACE);
+    /// When the kernel told of the latest commit since then, if it does so within a millisecond.
+    pub(super) fn next(&self, since: Instant) -> Option<Instant> {
+        latest(&self.told, since)
+    }
+}
+
+/// One from before is of something else, such as a sync between two changes.
+fn latest(told: &mpsc::Receiver<Instant>, since: Instant) -> Option<Instant> {
+    let begun = Instant::now();
+    loop {
+        let first = told.recv_timeout(PACE.saturating_sub(begun.elapsed()));
         if matches!(first, Err(mpsc::RecvTimeoutError::Disconnected)) {
             std::thread::sleep(PACE.saturating_sub(begun.elapsed()));
         }
         // The latest: the packet that follows proves no more than that one of them was it.
-        self.told.try_iter().last().or(first.ok())
+        let latest = told.try_iter().last().or(first.ok())?;
+        if latest >= since {
+            return Some(latest);
+        }
     }
 }
 
 impl Drop for Commits {
     fn drop(&mut self) {
         self.handle.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_from_before_the_change_is_none_of_it() {
+        let (sender, told) = mpsc::channel();
+        let before = Instant::now();
+        sender.send(before).unwrap();
+        let change = before + Duration::from_nanos(1);
+        assert_eq!(latest(&told, change), None);
+        for later in [before, change, change + PACE] {
+            sender.send(later).unwrap();
+        }
+        assert_eq!(latest(&told, change), Some(change + PACE));
+        drop(sender);
+        assert_eq!(latest(&told, before), None, "nobody tells any more");
     }
 }

@@ -30,7 +30,7 @@ pub(super) struct Plan {
 pub(super) struct Seen {
     /// From its start until everything is in the kernel.
     pub(super) programmed: Duration,
-    /// Processor time until then.
+    /// Processor time of that, and of the rest after it.
     pub(super) start_cpu: Duration,
     /// Each change, from before the API server is told until the kernel has it.
     pub(super) changes: Samples,
@@ -40,7 +40,12 @@ pub(super) struct Seen {
     pub(super) peak_rss_mb: f64,
     /// Memory at the end; of stock nft, which does not stay, nothing.
     pub(super) rss_mb: Option<f64>,
+    /// Of stock nft, what of every time is the start of a program: that of one which does nothing.
+    pub(super) empty_program: Option<Duration>,
 }
+
+/// Is told how long the start took, as soon as that is known.
+pub(super) type Told<'a> = dyn Fn(Duration) + Sync + 'a;
 
 /// Before each change. kube-proxy syncs once a second at most (`minSyncPeriod`), and a lone change must find it ready.
 const REST: Duration = Duration::from_millis(1_500);
@@ -50,7 +55,14 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Runs a proxy on a cluster, and changes the probe's endpoint. `programs`: of a real API server. `ruleset`: where to write what
 /// `table inet sheave` holds then.
-pub(super) fn run(server: &Server, programs: Option<&Programs>, plan: Plan, ruleset: Option<&NamedTempFile>) -> Result<Seen> {
+/// Everything else waits for the changes, and so does whoever is interrupted meanwhile: `told` has the time of the start at once.
+pub(super) fn run(
+    server: &Server,
+    programs: Option<&Programs>,
+    plan: Plan,
+    ruleset: Option<&NamedTempFile>,
+    told: &Told<'_>,
+) -> Result<Seen> {
     let Plan { shape, changes } = plan;
     let field = Field::build()?;
     let api = Api::start(field.node(), programs)?;
@@ -64,28 +76,29 @@ pub(super) fn run(server: &Server, programs: Option<&Programs>, plan: Plan, rule
         let answered = field.await_open(Door::Front, &mut proxy)?;
         let programmed = all_programmed(server, shape, answered, &mut proxy)?.saturating_duration_since(proxy.started);
         proxy.ensure_wrote(server, shape.services)?;
-        let start_cpu = proxy.processor_time()?;
+        told(programmed);
 
         std::thread::sleep(REST);
+        // Not before: the time of a program that it has started (kube-proxy's nft) counts when that has ended and was waited for.
+        let start_cpu = proxy.processor_time()?;
         // Not before: a listener to nf_tables events makes loads slower.
         let commits = Commits::subscribe()?;
         let (mut durations, mut door) = (Vec::new(), Door::Front);
-        let before = proxy.processor_time()?;
         for _ in 0..changes {
             door = door.other();
-            let told = Instant::now();
+            let begun = Instant::now();
             api.change(&field::probe_slice(door))?;
-            durations.push(field.await_moved(door, &commits, &mut proxy)?.saturating_duration_since(told));
+            durations.push(field.await_moved(door, begun, &commits, &mut proxy)?.saturating_duration_since(begun));
             std::thread::sleep(REST);
         }
         drop(commits);
-        let change_cpu = proxy.processor_time()?.saturating_sub(before) / changes.max(1);
+        let change_cpu = proxy.processor_time()?.saturating_sub(start_cpu) / changes.max(1);
         let (peak_rss_mb, rss_mb) = proxy.memory()?;
         if let Some(file) = ruleset {
             stock::list(field.node(), file)?;
         }
         let changes = Samples::new(durations).context("nothing was changed")?;
-        Ok(Seen { programmed, start_cpu, changes, change_cpu, peak_rss_mb, rss_mb: Some(rss_mb) })
+        Ok(Seen { programmed, start_cpu, changes, change_cpu, peak_rss_mb, rss_mb: Some(rss_mb), empty_program: None })
     })?
 }
 
@@ -114,29 +127,34 @@ fn virtual_servers(listed: &str) -> usize {
 }
 
 impl Seen {
-    /// As a row of the results.
-    pub(super) fn row(&self, contender: &str, shape: Shape) -> Measurement {
-        let row = Measurement::new("start and changes")
-            .at("contender", contender)
-            .at("services", shape.services)
-            .at("endpoints_per_service", shape.endpoints_per_service)
-            .at("changes", self.changes.count());
-        self.values().into_iter().fold(row, |row, (name, value)| row.value(name, value))
+    /// Fills a row of the results.
+    pub(super) fn complete(&self, row: Measurement) -> Measurement {
+        let row = self.values().into_iter().fold(row, |row, (name, value)| row.value(name, value));
+        row.value("empty_program_ms", self.empty_program.map_or(f64::NAN, milliseconds))
     }
 
     /// Everything that is compared, by name.
     pub(super) fn values(&self) -> [(&'static str, f64); 7] {
-        let Self { programmed, start_cpu, changes, change_cpu, peak_rss_mb, rss_mb } = self;
+        let Self { programmed, start_cpu, changes, change_cpu, peak_rss_mb, rss_mb, empty_program: _ } = self;
         [
             ("programmed_ms", milliseconds(*programmed)),
             ("start_cpu_ms", milliseconds(*start_cpu)),
             ("change_p50_ms", milliseconds(changes.percentile(50))),
-            ("change_p99_ms", milliseconds(changes.percentile(99))),
+            ("change_p99_ms", changes.p99().map_or(f64::NAN, milliseconds)),
             ("change_cpu_ms", milliseconds(*change_cpu)),
             ("peak_rss_mb", *peak_rss_mb),
             ("rss_mb", rss_mb.unwrap_or(f64::NAN)),
         ]
     }
+}
+
+/// A row of the results, which nothing is known of yet.
+pub(super) fn row(contender: &str, shape: Shape, changes: u32) -> Measurement {
+    Measurement::new("start and changes")
+        .at("contender", contender)
+        .at("services", shape.services)
+        .at("endpoints_per_service", shape.endpoints_per_service)
+        .at("changes", changes)
 }
 
 #[cfg(test)]

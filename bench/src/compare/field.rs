@@ -71,23 +71,27 @@ impl Field {
 
     /// Waits until a packet from this thread's namespace to the probe's ClusterIP comes to the door, and says when it did.
     pub(super) fn await_open(&self, door: Door, proxy: &mut Proxy) -> Result<Instant> {
-        probe::await_through(proxy, || Ok(self.knock()? == Some(door)))
+        probe::await_through(proxy, probe::NAME, || Ok(self.knock()? == Some(door)))
     }
 
-    /// Waits until the kernel sends packets to the door. That is when it told of the commit after which the first packet came there,
-    /// or when that packet came where the kernel tells nothing.
-    pub(super) fn await_moved(&self, door: Door, commits: &Commits, proxy: &mut Proxy) -> Result<Instant> {
-        let deadline = Instant::now() + PATIENCE;
+    /// Waits until the kernel sends packets to the door, which it was to do after `begun`. That is when it told of the commit after
+    /// which the first packet came there, or when that packet came where the kernel tells nothing.
+    pub(super) fn await_moved(&self, door: Door, begun: Instant, commits: &Commits, proxy: &mut Proxy) -> Result<Instant> {
+        let deadline = begun + PATIENCE;
+        let mut since = begun;
         while Instant::now() < deadline {
-            let told = commits.next();
+            let told = commits.next(since);
+            let knocked = Instant::now();
             if self.knock()? == Some(door) {
                 return Ok(told.unwrap_or_else(Instant::now));
             }
+            // What was told before it was not yet the change.
+            since = knocked;
             if told.is_none() {
                 proxy.ensure_running()?;
             }
         }
-        probe::give_up(proxy)
+        probe::give_up(proxy, probe::NAME)
     }
 
     /// Sends one packet, and sees where it came to. Both ends are in this thread: see [`exchange`].

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Seek as _, SeekFrom, Write as _};
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,14 +11,16 @@ use sheave::dataplane::nftables::TABLE;
 use sheave_lab::Namespace;
 use tempfile::NamedTempFile;
 
-use super::contender::Seen;
-use crate::machine;
+use super::contender::{Seen, Told};
 use crate::statistics::Samples;
+use crate::{machine, program};
 
 /// As in the results.
 pub(super) const NAME: &str = "nft -f";
 /// How often its memory is looked at: it goes with the process.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// How often a program that does nothing is run.
+const EMPTY_PROGRAMS: usize = 21;
 /// Of a map from a backend's place to where it is.
 const ENDPOINTS: &str = "endpoints-4";
 
@@ -34,7 +37,7 @@ pub(super) fn ensure_there() -> Result<()> {
     let status = Command::new("nft").arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     let there = status.context("running nft, which sheave is to be compared with, since there is no --kube-proxy")?;
     ensure!(there.success(), "`nft --version` failed ({there})");
-    Ok(())
+    program::in_path(Path::new("nft")).map_or(Ok(()), |nft| program::ensure_visible("nft", &nft))
 }
 
 /// Writes sheave's table in a node's namespace into a file. What keeps its hooks alive, `table inet sheave-hold`, is not in it.
@@ -49,7 +52,7 @@ pub(super) fn list(node: &Namespace, into: &NamedTempFile) -> Result<()> {
 }
 
 /// Loads the table into a fresh namespace, and changes one endpoint in it so many times.
-pub(super) fn run(ruleset: &NamedTempFile, changes: u32) -> Result<Seen> {
+pub(super) fn run(ruleset: &NamedTempFile, changes: u32, told: &Told<'_>) -> Result<Seen> {
     let text = fs::read_to_string(ruleset.path()).context("reading the list of rules")?;
     let changed = Changed::first_in(&text).context("no map of IPv4 endpoints in the rules has two elements")?;
     drop(text);
@@ -57,22 +60,43 @@ pub(super) fn run(ruleset: &NamedTempFile, changes: u32) -> Result<Seen> {
     let cpu = machine::children_time();
     let (programmed, peak_rss_mb) = load(&place, File::open(ruleset.path()).context("opening the list of rules")?)?;
     let start_cpu = machine::children_time().saturating_sub(cpu);
+    told(programmed);
 
+    let empty_program = empty_program(&place)?;
     let cpu = machine::children_time();
     let mut durations = Vec::new();
     for change in 0..changes {
         let mut script = tempfile::tempfile().context("making a script for nft")?;
         script.write_all(changed.script(change).as_bytes()).context("writing a script for nft")?;
         script.seek(SeekFrom::Start(0)).context("rewinding a script for nft")?;
-        let begun = Instant::now();
-        // Not contained: making a PID namespace takes long enough to be seen in a change.
-        let mut process = place.spawn(nft(script)?)?;
-        ensure_done(process.child().wait().context("waiting for nft")?)?;
-        durations.push(begun.elapsed());
+        durations.push(run_through(&place, nft(script)?)?);
     }
     let change_cpu = machine::children_time().saturating_sub(cpu) / changes.max(1);
     let changes = Samples::new(durations).context("nothing was changed")?;
-    Ok(Seen { programmed, start_cpu, changes, change_cpu, peak_rss_mb, rss_mb: None })
+    Ok(Seen { programmed, start_cpu, changes, change_cpu, peak_rss_mb, rss_mb: None, empty_program: Some(empty_program) })
+}
+
+/// What starting any program and waiting for its end takes, the fork of this process included: the middle of some times.
+fn empty_program(place: &Namespace) -> Result<Duration> {
+    let nothing = || {
+        let mut command = Command::new("true");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+        run_through(place, command)
+    };
+    let times = (0..EMPTY_PROGRAMS).map(|_| nothing()).collect::<Result<Vec<_>>>()?;
+    Ok(Samples::new(times).context("no program was run")?.percentile(50))
+}
+
+/// How long it took.
+fn run_through(place: &Namespace, command: Command) -> Result<Duration> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let begun = Instant::now();
+    // Not contained: making a PID namespace takes long enough to be seen in a change.
+    let mut process = place.spawn(command)?;
+    let status = process.child().wait().with_context(|| format!("waiting for {name}"))?;
+    let taken = begun.elapsed();
+    ensure!(status.success(), "{name} failed ({status})");
+    Ok(taken)
 }
 
 /// How long it took, and the most memory it had in MB.

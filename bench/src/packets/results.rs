@@ -77,8 +77,8 @@ fn measurement(record: &Record, rules: &Rules, cell: Cell) -> Option<Measurement
         let Some(spread) = Spread::of(ratios.iter().copied()) else { continue };
         let Spread { median, lower_quartile, upper_quartile } = spread;
         measurement = measurement
-            .value(name, hundredths(median))
-            .value(&format!("{name}_iqr"), hundredths(upper_quartile - lower_quartile));
+            .value(name, thousandths(median))
+            .value(&format!("{name}_iqr"), thousandths(upper_quartile - lower_quartile));
     }
     measurement.samples = BTreeMap::from([
         ("percentiles".to_owned(), PERCENTILES.to_vec()),
@@ -100,9 +100,9 @@ pub(super) fn add_figures(session: &Session, record: &Record, sites: &[Rules]) {
     let subject = Subject { place: Place::Pod, way: Way::ClusterIp };
     let cell = |site, measure| Cell { site, subject, measure };
     let straight = |site, measure| Cell { subject: subject.straight(), ..cell(site, measure) };
-    let add = |name, value: Option<f64>, meaning| {
+    let add = |name: &str, value: Option<f64>, meaning| {
         if let Some(value) = value {
-            session.add(name, value, None, meaning);
+            session.add(name, value, meaning);
         }
     };
     let middle = |numbers: Vec<f64>| Spread::of(numbers).map(|spread| spread.median);
@@ -121,9 +121,14 @@ pub(super) fn add_figures(session: &Session, record: &Record, sites: &[Rules]) {
         "its p50 to that of the pod addressed directly: the middle of all rounds' ratios",
     );
     let ratio = record.ratios(cell(most, Measure::UdpFirst), cell(fewest, Measure::UdpFirst)).latency;
+    let rounds = |of: &[f64]| u32::try_from(of.len()).ok().map(f64::from);
+    let of_rounds = "rounds that it is the middle of";
+    add("first_packet_growth_rounds", rounds(&ratio), of_rounds);
     add("first_packet_growth", middle(ratio), "its p50 at the most Services to that at the fewest");
     if let Some(peer) = beside(sites, most) {
         let ratio = record.ratios(cell(most, Measure::UdpFirst), cell(peer, Measure::UdpFirst)).latency;
+        // A kube-proxy that failed on the way has fewer than the run.
+        add("first_packet_to_kube_proxy_rounds", rounds(&ratio), of_rounds);
         add("first_packet_to_kube_proxy", middle(ratio), "its p50 to that of a kube-proxy with as many Services");
     }
     let ratio = record.ratios(cell(most, Measure::TcpOne), straight(most, Measure::TcpOne)).rate;
@@ -148,7 +153,7 @@ fn count(number: u64) -> f64 {
 }
 
 /// Ratios have two digits that mean something, and a third for whoever asks for a per cent.
-fn hundredths(ratio: f64) -> f64 {
+fn thousandths(ratio: f64) -> f64 {
     (ratio * 1e3).round() / 1e3
 }
 

@@ -1,9 +1,9 @@
 //! A network with a node, a pod that answers, clients in three places, and the rules of one proxy, or none.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -18,6 +18,7 @@ use super::source_ports::SourcePorts;
 use super::subject::{CLIENT, CLUSTER_IP, FIRST_POD_PORT, NODE_PORT, Place, SERVER, SERVICE_PORT, Subject, VIP};
 use super::{conntrack, tcp, udp};
 use crate::peer::Access;
+use crate::probe;
 use crate::proxy::{NODE, NODE_ADDRESS, Proxy, Server};
 
 /// One network under one proxy with so many Services.
@@ -46,8 +47,6 @@ pub(super) struct Effort {
 
 /// A SYN to an address that is not programmed is lost; the next attempt must not wait for its retransmission.
 const ATTEMPT: Duration = Duration::from_millis(20);
-/// Beyond this, something is broken rather than slow, even where all rules are written as one text.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 impl Site {
     /// Builds a network without rules.
@@ -73,12 +72,11 @@ impl Site {
         for object in objects(endpoints) {
             api_server.apply(&object).with_context(|| format!("creating {} of the measured Service", object["kind"]))?;
         }
-        site.proxy = Some(server.start(site.lab.node(), Access::Double(&api_server.url()))?);
+        let mut proxy = server.start(site.lab.node(), Access::Double(&api_server.url()))?;
+        site.await_answers(&mut proxy)?;
+        proxy.ensure_wrote(server, services)?;
+        site.proxy = Some(proxy);
         site._api_server = Some(api_server);
-        site.await_answers()?;
-        if let Some(proxy) = &site.proxy {
-            proxy.ensure_wrote(server, services)?;
-        }
         site.rules = Some((server.clone(), services));
         Ok(site)
     }
@@ -129,25 +127,15 @@ impl Site {
         }
     }
 
-    fn await_answers(&mut self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+    fn await_answers(&self, proxy: &mut Proxy) -> Result<()> {
         for subject in Subject::ALL {
             let mut target = Target::new(subject.addresses(self.endpoints));
             let mut ports = SourcePorts::parts(1).into_iter().flatten().cycle();
-            loop {
-                self.ensure_running()?;
+            let answers = || -> Result<bool> {
                 let (to, port) = (target.next()?, ports.next().context("no source ports")?);
-                let begun = Instant::now();
-                if self.place(subject.place).run(|| tcp::answers(&self.backends, to, port, ATTEMPT))?? {
-                    break;
-                }
-                if begun > deadline {
-                    let words = self.proxy.as_ref().map(Proxy::last_words).unwrap_or_default();
-                    bail!("{subject}: no answer at {to} within {PATIENCE:?}; the proxy {words}");
-                }
-                // A refusal comes at once: the proxy needs the processor more.
-                std::thread::sleep(ATTEMPT.saturating_sub(begun.elapsed()));
-            }
+                Ok(self.place(subject.place).run(|| tcp::answers(&self.backends, to, port, ATTEMPT))??)
+            };
+            probe::await_through(proxy, &subject.to_string(), answers)?;
         }
         Ok(())
     }

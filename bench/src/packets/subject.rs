@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use crate::probe;
 use crate::proxy::NODE_ADDRESS;
 
 /// Where the client is.
@@ -37,17 +38,17 @@ pub(super) struct Subject {
 }
 
 /// The pod that answers.
-pub(super) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 180, 0, 1);
+pub(super) const SERVER: Ipv4Addr = probe::POD;
 /// The pod that asks.
 pub(super) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 180, 0, 2);
 /// The first port that the pod answers on; there is one for each endpoint of the Service.
 pub(super) const FIRST_POD_PORT: u16 = 8080;
-/// Of the double's first ServiceCIDR, and below those of the load.
-pub(super) const CLUSTER_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 7, 7);
+/// Of the measured Service; there is no probe beside it.
+pub(super) const CLUSTER_IP: Ipv4Addr = probe::IP;
 /// Of TEST-NET-2 (RFC 5737); on no interface.
 pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 /// The Service's port, at the ClusterIP and the VIP.
-pub(super) const SERVICE_PORT: u16 = 80;
+pub(super) const SERVICE_PORT: u16 = probe::PORT;
 /// Its NodePort.
 pub(super) const NODE_PORT: u16 = 31_080;
 

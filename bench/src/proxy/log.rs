@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read};
+use std::process::{ChildStderr, ChildStdout};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -23,8 +24,8 @@ struct Said {
     syncs: VecDeque<Sync>,
     /// Services of the largest one.
     largest: u64,
-    /// It will say no more.
-    ended: bool,
+    /// Of its streams, those that it may say more on.
+    open: usize,
 }
 
 /// What sheave says of a sync.
@@ -56,13 +57,17 @@ struct Record {
 
 /// Lines to show when it fails.
 const KEPT: usize = 12;
+/// Bytes of a line; a longer one counts as several.
+const LONGEST: u64 = 65_536;
 
 impl Log {
-    /// Follows what a proxy says until its end.
-    pub(super) fn follow(source: impl Read + Send + 'static) -> Result<Arc<Self>> {
-        let log = Arc::new(Self::default());
-        let writer = log.clone();
-        thread::Builder::new().name("log".into()).spawn(move || writer.read(source)).context("reading its log")?;
+    /// Follows what a proxy says until its end. Programs complain on either stream.
+    pub(super) fn follow(output: ChildStdout, errors: ChildStderr) -> Result<Arc<Self>> {
+        let log = Arc::new(Self { said: Mutex::new(Said { open: 2, ..Said::default() }), ..Self::default() });
+        let (first, second) = (log.clone(), log.clone());
+        let thread = || thread::Builder::new().name("log".into());
+        thread().spawn(move || first.read(output)).context("reading its output")?;
+        thread().spawn(move || second.read(errors)).context("reading its log")?;
         Ok(log)
     }
 
@@ -81,7 +86,7 @@ impl Log {
         self.wait(within, |said| said.largest >= services).largest
     }
 
-    /// What it said before it ended is on its way still; a child of its own may hold the other end open.
+    /// What it said before it ended is on its way still.
     pub(super) fn await_end(&self, within: Duration) {
         drop(self.wait(within, |_| false));
     }
@@ -92,7 +97,7 @@ impl Log {
 
     /// Until enough was said, or nothing more will be.
     fn wait(&self, within: Duration, enough: impl Fn(&Said) -> bool) -> MutexGuard<'_, Said> {
-        let too_little = |said: &mut Said| !said.ended && !enough(said);
+        let too_little = |said: &mut Said| said.open > 0 && !enough(said);
         self.more.wait_timeout_while(self.said(), within, too_little).unwrap_or_else(PoisonError::into_inner).0
     }
 
@@ -101,7 +106,11 @@ impl Log {
     }
 
     fn read(&self, source: impl Read) {
-        for line in BufReader::new(source).lines().map_while(Result::ok) {
+        let (mut source, mut bytes) = (BufReader::new(source), Vec::new());
+        // Whatever it writes: a pipe that nobody reads any more would stop it.
+        while source.by_ref().take(LONGEST).read_until(b'\n', &mut bytes).is_ok_and(|read| read > 0) {
+            let line = String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned();
+            bytes.clear();
             let sync = Sync::of(&line);
             let mut said = self.said();
             if let Some(sync) = sync {
@@ -115,7 +124,9 @@ impl Log {
             drop(said);
             self.more.notify_all();
         }
-        self.said().ended = true;
+        let mut said = self.said();
+        said.open = said.open.saturating_sub(1);
+        drop(said);
         self.more.notify_all();
     }
 }
@@ -145,6 +156,22 @@ mod tests {
         assert_eq!((sync.kernel, sync.whole), (Duration::from_millis(300), Duration::from_millis(400)));
         assert_eq!(Sync::of(r#"{"message":"sheave starts","node":"n"}"#), None);
         assert_eq!(Sync::of("thread 'sync' panicked"), None);
+    }
+
+    #[test]
+    fn what_is_no_text_or_no_line_ends_nothing() {
+        let log = Log::default();
+        let endless = "x".repeat(100_000);
+        log.read(
+            [b"caf\xe9\n".as_slice(), endless.as_bytes(), b"\n{\"message\":\"synced\",\"services\":7}\r\nlast"]
+                .concat()
+                .as_slice(),
+        );
+        assert_eq!(log.await_services(7, Duration::MAX), 7);
+        let said = log.last_words();
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!((lines.len(), lines[0], lines[4]), (5, "caf\u{fffd}", "last"), "{lines:?}");
+        assert_eq!(lines[1].len() + lines[2].len(), endless.len());
     }
 
     #[test]

@@ -2,44 +2,47 @@
 
 use std::collections::BTreeMap;
 
+use crate::statistics::FOR_P99;
+
 use super::number::{count, digits, with_unit};
 use super::runs::{Run, Runs, size, word};
 use super::section::{Cell, Exhibit, Section, Table};
 
 /// Values, and how a reader calls them.
-const FIGURES: [(&str, &str); 7] = [
+const FIGURES: [(&str, &str); 8] = [
     ("programmed_ms", "start to programmed"),
-    ("start_cpu_ms", "processor time until then"),
+    ("start_cpu_ms", "processor time of the start"),
     ("change_p50_ms", "one endpoint changed, p50"),
     ("change_p99_ms", "one endpoint changed, p99"),
     ("change_cpu_ms", "processor time of one change"),
     ("peak_rss_mb", "memory, at most"),
     ("rss_mb", "memory at the end"),
+    ("empty_program_ms", "an empty program, run likewise"),
 ];
 
 /// One run: what was seen of sheave, and of the other.
-pub(super) struct Pair<'r> {
+struct Pair<'r> {
     run: &'r Run,
-    pub(super) cluster: Cluster<'r>,
+    cluster: Cluster<'r>,
     /// Of one endpoint, that each of them was timed at.
-    pub(super) changes: Option<f64>,
+    changes: Option<f64>,
     /// First the one that the other is compared with.
-    pub(super) names: [&'r str; 2],
+    names: [&'r str; 2],
     values: [&'r BTreeMap<String, f64>; 2],
 }
 
 /// What both had to serve, and who served it to them.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Cluster<'r> {
-    pub(super) services: Option<f64>,
+struct Cluster<'r> {
+    services: Option<f64>,
     /// Endpoints of each of them.
-    pub(super) each: Option<f64>,
+    each: Option<f64>,
     api_server: Option<&'r str>,
 }
 
 impl<'r> Pair<'r> {
     /// `None` for a run that has not both.
-    pub(super) fn of(run: &'r Run) -> Option<Self> {
+    fn of(run: &'r Run) -> Option<Self> {
         let mut rows = run.measurements().filter_map(|row| Some((word(row, "contender")?, row)));
         let ((own, first), (other, second)) = rows.next().zip(rows.next())?;
         let cluster = Cluster {
@@ -47,8 +50,7 @@ impl<'r> Pair<'r> {
             each: size(first, "endpoints_per_service"),
             api_server: word(first, "api_server"),
         };
-        let changes = size(first, "changes");
-        Some(Self { run, cluster, changes, names: [own, other], values: [&first.values, &second.values] })
+        Some(Self { run, cluster, changes: size(first, "changes"), names: [own, other], values: [&first.values, &second.values] })
     }
 
     /// Whether the other says the same again, of another time.
@@ -68,6 +70,10 @@ impl<'r> Pair<'r> {
         let mut table = Table::new(self.caption(), ["figure", own, other, "times as much"]);
         for (name, head) in FIGURES {
             let [own, other] = self.values.map(|values| values.get(name).copied());
+            let too_few = name.contains("_p99_") && self.changes.is_none_or(|changes| changes < f64::from(FOR_P99));
+            if too_few || own.or(other).is_none() {
+                continue;
+            }
             let cell = |value: Option<f64>| Cell::number(value.map(|value| with_unit(name, value)).unwrap_or_default());
             let times = own.zip(other).map(|(own, other)| other / own).filter(|times| times.is_finite());
             let times = Cell::number(times.map(digits).unwrap_or_default());

@@ -34,6 +34,9 @@ pub(super) fn section(section: &Section<'_>) -> String {
             results.surroundings(),
             code(&results.command_line)
         );
+        for what in &results.left_out {
+            let _ = writeln!(text, "  - left out: {}", escaped(what));
+        }
     }
     text
 }
@@ -67,7 +70,9 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
-/// Between backticks.
+/// Between backticks, where a mark of [`super::blocks`] would still be one.
 fn code(text: &str) -> String {
-    text.chars().map(|character| if character == '`' || character.is_control() { '\'' } else { character }).collect()
+    let plain: String =
+        text.chars().map(|character| if character == '`' || character.is_control() { '\'' } else { character }).collect();
+    plain.replace("<!--", "< !--")
 }

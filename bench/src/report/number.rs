@@ -42,7 +42,7 @@ pub(super) fn digits(value: f64) -> String {
 }
 
 /// A whole number, thousands apart.
-pub(super) fn count(value: f64) -> String {
+pub(crate) fn count(value: f64) -> String {
     grouped(&format!("{value:.0}"))
 }
 

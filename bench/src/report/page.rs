@@ -142,6 +142,7 @@ fn source(run: &Run) -> Markup {
             br;
             (results.started) " · " (results.machine.describe()) " · " (results.versions.describe()) " · "
             (results.profile.describe()) " · " (results.surroundings())
+            @for what in &results.left_out { br; "left out: " (what) }
         }
     }
 }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
-use serde_json::Value;
 
 use crate::results::{Measurement, Profile, Results};
+pub(super) use crate::results::{size, word};
 
 /// What was read, the newest first.
 #[derive(Debug, Default)]
@@ -75,16 +75,6 @@ impl Run {
     pub(super) fn measurements(&self) -> impl Iterator<Item = &Measurement> {
         self.results.measurements.iter()
     }
-}
-
-/// A number that says where a measurement was made.
-pub(super) fn size(measurement: &Measurement, name: &str) -> Option<f64> {
-    measurement.at.get(name)?.as_f64()
-}
-
-/// A word that says where a measurement was made.
-pub(super) fn word<'m>(measurement: &'m Measurement, name: &str) -> Option<&'m str> {
-    measurement.at.get(name).and_then(Value::as_str)
 }
 
 /// All files that these name: of a directory, those that end in `.json`.

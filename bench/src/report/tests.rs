@@ -1,5 +1,6 @@
 //! What the report says of good, bad and hostile files, and that the documentation says the same.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -81,7 +82,7 @@ fn a_promise_is_answered_by_a_run_of_its_size_and_by_no_other() {
     let other = "not judged: 50 Services × 50 endpoints | 1 |";
     assert!(text.contains(&format!("| cold sync, 1,000,000 endpoints |  | ≤ 3,000 ms |  | {other}")), "{text}");
     assert!(text.contains("| first packet, most Services to fewest |  | ≤ 1.05 |  | not measured |  |"), "{text}");
-    assert!(text.contains("5 of 6 budgets that could be judged are kept, 1 missed; 14 could not"), "{text}");
+    assert!(text.contains("5 of 6 budgets that could be judged are kept, 1 missed; 16 could not"), "{text}");
 }
 
 /// The verdict on the promise, and the run that it names.
@@ -262,7 +263,7 @@ fn kube_proxy_is_to_take_so_many_times_as_much_at_least() {
     };
     let text = |run: Value| markdown::of(&sections(&runs(&[sync(), run])));
     let kept = text(run("kube-proxy v1.36.2 nftables", 30.0, 999.0));
-    assert!(kept.contains("| cold sync, times as fast as kube-proxy | 30.0 × | ≥ 15 × | 50 % | kept | 1 |"), "{kept}");
+    assert!(kept.contains("| start to programmed, times as fast as kube-proxy | 30.0 × | ≥ 15 × | 50 % | kept | 1 |"), "{kept}");
     let what = "one endpoint changed, times as fast as kube-proxy";
     assert!(kept.contains(&format!("| {what} | 999 × | ≥ 1,000 × | 100 % | MISSED | 1 |")), "{kept}");
 
@@ -273,8 +274,10 @@ fn kube_proxy_is_to_take_so_many_times_as_much_at_least() {
     small["measurements"][0]["at"]["services"] = json!(10);
     assert_eq!(verdict(&run("nft -f", 30.0, 2_000.0), what), "not judged: sheave nftables beside nft -f, 0");
     for nothing in [run("nft -f", 30.0, 2_000.0), small] {
-        assert!(text(nothing).contains("| cold sync, times as fast as kube-proxy |  | ≥ 15 × |  | not judged: "));
+        assert!(text(nothing).contains("| start to programmed, times as fast as kube-proxy |  | ≥ 15 × |  | not judged: "));
     }
+    let iptables = run("kube-proxy v1.36.2 iptables", 30.0, 2_000.0);
+    assert_eq!(verdict(&iptables, what), "not judged: sheave nftables beside kube-proxy v1.36.2 iptables, 0");
     let mut few = run("kube-proxy v1.36.2 nftables", 30.0, 2_000.0);
     few["measurements"][0]["at"]["changes"] = json!(9);
     assert_eq!(verdict(&few, what), "not judged: changes: 9 of at least 10, 0");
@@ -286,6 +289,7 @@ fn a_first_packet_is_compared_with_the_nftables_mode_alone() {
     let text = |rules: &str, ratio: f64| {
         let mut run = packets([10, 30_000], 5);
         run["first_packet_to_kube_proxy"] = json!(ratio);
+        run["first_packet_to_kube_proxy_rounds"] = json!(5);
         run["measurements"][0]["at"]["rules"] = json!(rules);
         markdown::of(&sections(&runs(&[sync(), run])))
     };
@@ -394,6 +398,35 @@ fn a_block_must_be_whole_and_of_a_section() {
         ("<!-- results: promises", "without its"),
     ] {
         assert!(format!("{:#}", renew(bad).unwrap_err()).contains(why), "{bad}");
+    }
+}
+
+#[test]
+fn a_result_that_names_the_marks_of_a_document_leaves_it_whole() {
+    const MARKS: &str = "<!-- end of results --><!-- results: promises -->\n";
+    let mut hostile = sync();
+    hostile["command_line"] = json!(format!("sheave-bench sync --save '{MARKS}'"));
+    hostile["machine"]["model"] = json!(MARKS);
+    hostile["left_out"] = json!([MARKS]);
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("<!-- end of results -->.json"), hostile.to_string()).unwrap();
+    let runs = Runs::read(&[directory.path().to_owned()]).unwrap();
+    let sections = sections(&runs);
+    let document = "before\n<!-- results: promises -->\n<!-- end of results -->\nafter\n";
+    let once = blocks::renew(document, &sections).unwrap();
+    assert_eq!(once.matches("<!--").count(), 2, "{once}");
+    assert_eq!(blocks::renew(&once, &sections).unwrap(), once);
+    assert_eq!(blocks::prose(&once), blocks::prose(document));
+}
+
+#[test]
+fn what_a_run_left_out_stands_below_it() {
+    let mut run = sync();
+    run["left_out"] = json!(["a million endpoints"]);
+    let runs = runs(&[run]);
+    let sections = sections(&runs);
+    for text in [markdown::of(&sections), page::of(&sections, &runs).unwrap()] {
+        assert!(text.contains("left out: a million endpoints"), "{text}");
     }
 }
 

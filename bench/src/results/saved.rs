@@ -36,7 +36,7 @@ const SAID: [Said; 4] = [
             "peak_rss_mb",
         ],
         at: &["plane", "mix", "services", "endpoints"],
-        values: &["p50_ms", "p99_ms"],
+        values: &["p50_ms"],
     },
     Said { benchmark: "memory", figures: &[], at: &["endpoints"], values: &["rss_mb", "peak_rss_mb", "churned"] },
     Said { benchmark: "packets", figures: &["rounds"], at: &["rules", "subject", "services"], values: &["p50_us"] },
@@ -105,11 +105,11 @@ impl Results {
     }
 
     fn ensure_figures(&self) -> Result<()> {
-        for (name, budget) in &self.budgets {
+        for (name, budget) in self.budgets.iter().chain(&self.floors) {
             ensure_number(&format!("budgets.{name}"), *budget)?;
         }
         // What a later version has added may be anything, unless it is named as a number.
-        let named = self.legend.iter().map(|told| &told.name).chain(self.budgets.keys());
+        let named = self.legend.iter().map(|told| &told.name).chain(self.budgets.keys()).chain(self.floors.keys());
         let measured = self.figures.keys().filter(|name| UNITS.iter().any(|unit| name.ends_with(unit)));
         for name in named.chain(measured) {
             let said = self.figures.get(name).with_context(|| format!("{name}: named, and not there"))?;

@@ -74,9 +74,8 @@ impl Driver {
         Ok(Self { changes, marks, cancel, thread, runtime: runtime()?, marked: 0, _control: control, _addresses: addresses })
     }
 
-    /// Lists objects as a source does that has just begun, and waits until they are in the kernel. Says how long that took from the
-    /// last object's arrival.
-    pub(super) fn fill(&mut self, documents: impl Iterator<Item = Document>, decoder: &mut Decoder) -> Result<Duration> {
+    /// Lists objects as a source does that has just begun, and waits until they are in the kernel.
+    pub(super) fn fill(&mut self, documents: impl Iterator<Item = Document>, decoder: &mut Decoder) -> Result<()> {
         const KINDS: [Kind; 5] = [Kind::Node, Kind::ServiceCidr, Kind::ForeignService, Kind::Service, Kind::EndpointSlice];
         for kind in KINDS {
             self.send(Change::Listing(kind))?;
@@ -85,7 +84,7 @@ impl Driver {
             self.send(decoder.change(&document)?)?;
         }
         let complete = KINDS.map(Change::Listed);
-        self.apply(complete)
+        self.apply(complete).map(drop)
     }
 
     /// Puts changes into the loop's channel and waits until the kernel has acknowledged all of them.

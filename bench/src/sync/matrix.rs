@@ -10,7 +10,6 @@ use super::{Arguments, describe};
 use crate::progress::Progress;
 use crate::results::Measurement;
 use crate::room;
-use crate::say;
 use crate::session::Session;
 
 /// Services of [`FEW`] endpoints.
@@ -31,6 +30,11 @@ struct Sweep {
 
 /// Both sweeps, for as long as there is time, without what does not fit into memory.
 pub(super) fn measure(arguments: &Arguments, report: &Session) -> Result<()> {
+    sweep(arguments, report, Instant::now() + Duration::from_secs(60 * u64::from(arguments.time_limit)))
+}
+
+/// Begins no size after the deadline.
+fn sweep(arguments: &Arguments, report: &Session, deadline: Instant) -> Result<()> {
     let sweeps = [
         Sweep {
             along: "services",
@@ -47,17 +51,16 @@ pub(super) fn measure(arguments: &Arguments, report: &Session) -> Result<()> {
                 .into(),
         },
     ];
-    let deadline = Instant::now() + Duration::from_secs(60 * u64::from(arguments.time_limit));
     let progress = Progress::new(sweeps.iter().map(|sweep| sweep.shapes.len()).sum());
     for sweep in sweeps {
         let mut seen: Vec<Measurement> = Vec::new();
         for shape in sweep.shapes {
             let what = format!("{} Services x {} endpoints", shape.services, shape.endpoints_per_service);
             if Instant::now() >= deadline {
-                say(&format!("{what}: left out, {} minutes are over", arguments.time_limit));
+                report.leave_out(format!("{what}: {} minutes are over (--time-limit)", arguments.time_limit));
                 continue;
             }
-            if !room::admits(shape, report) {
+            if !room::admits(arguments.with_added(shape), report) {
                 continue;
             }
             progress.begin(&what);
@@ -110,6 +113,15 @@ fn slope(points: &[(f64, f64)]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_that_there_is_no_time_for_are_left_out_and_fail_the_run() {
+        let arguments: Arguments = crate::tests::parse(&["--matrix", "--time-limit", "1"]).unwrap();
+        let session = Session::begin("sync", arguments.destination.claim("sync").unwrap(), None).unwrap();
+        sweep(&arguments, &session, Instant::now()).unwrap();
+        let error = session.end(Ok(())).unwrap_err().to_string();
+        assert_eq!(error, "not all was measured: 12 left out, as said above");
+    }
 
     #[test]
     fn exponents_are_those_of_powers() {

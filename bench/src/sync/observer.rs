@@ -4,18 +4,25 @@ use std::net::Ipv4Addr;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use sheave::dataplane::nftables::TABLE;
 use sheave::netlink::nft::{Change, KernelNft, Monitor, MonitorEvent, MonitorHandle, NftDoor as _};
 
+use crate::proxy::Proxy;
+
 /// Nothing that a healthy daemon does takes longer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often the daemon is looked at meanwhile: one that has ended tells the kernel nothing more.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// A subscription to the commits of others in this thread's namespace.
 pub(super) struct Observer {
     handle: MonitorHandle,
-    commits: mpsc::Receiver<Commit>,
+    commits: Commits,
 }
+
+/// As they are told; an error is the last of them.
+struct Commits(mpsc::Receiver<Result<Commit>>);
 
 /// What one transaction added.
 pub(super) struct Commit {
@@ -41,16 +48,28 @@ impl Observer {
         let (sender, commits) = mpsc::channel();
         std::thread::spawn(move || {
             let mut added = Vec::new();
-            // Ends with the observer, which stops the monitor; an error ends the channel, and whoever waits there is told.
-            while let Ok(Some(event)) = monitor.next() {
+            // Ends with the observer, which stops the monitor, and with an error, which is told to whoever waits.
+            loop {
+                let event = match monitor.next() {
+                    Ok(Some(event)) => event,
+                    Ok(None) => return,
+                    Err(error) => {
+                        let _ = sender.send(Err(anyhow!(error).context("following nf_tables events")));
+                        return;
+                    }
+                };
                 match event {
+                    MonitorEvent::Overrun => {
+                        let _ = sender.send(Err(anyhow!("the kernel had more nf_tables events than the socket has room for")));
+                        return;
+                    }
                     MonitorEvent::Elements { set, elements, change: Change::Added } => {
                         added
                             .extend(elements.iter().filter_map(|element| Added::of(&set, &element.key, element.data.as_deref())));
                     }
                     MonitorEvent::NewGeneration { .. } => {
                         let commit = Commit { at: Instant::now(), added: std::mem::take(&mut added) };
-                        if sender.send(commit).is_err() {
+                        if sender.send(Ok(commit)).is_err() {
                             return;
                         }
                     }
@@ -58,17 +77,36 @@ impl Observer {
                 }
             }
         });
-        Ok(Self { handle, commits })
+        Ok(Self { handle, commits: Commits(commits) })
     }
 
-    /// Waits for the commit that adds this, and says when it was told.
-    pub(super) fn await_added(&self, wanted: Added) -> Result<Instant> {
-        let deadline = Instant::now() + PATIENCE;
+    /// Waits for the daemon's commit that adds this, and says when it was told.
+    pub(super) fn await_added(&self, wanted: Added, daemon: &mut Proxy) -> Result<Instant> {
+        let told = self.commits.await_added(wanted, PATIENCE, || daemon.ensure_running());
+        told.with_context(|| format!("waiting for {wanted:?} in the kernel"))
+    }
+}
+
+impl Commits {
+    /// `ensure_running`: whether there is still somebody who would commit.
+    fn await_added(&self, wanted: Added, within: Duration, mut ensure_running: impl FnMut() -> Result<()>) -> Result<Instant> {
+        let deadline = Instant::now() + within;
         loop {
-            match self.commits.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(commit) if commit.added.contains(&wanted) => return Ok(commit.at),
-                Ok(_) => {}
-                Err(_) => bail!("the kernel did not tell of {wanted:?} within {PATIENCE:?}"),
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.0.recv_timeout(left.min(LOOK_EVERY)) {
+                Ok(commit) => {
+                    let commit = commit?;
+                    if commit.added.contains(&wanted) {
+                        return Ok(commit.at);
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => bail!("nf_tables events are not followed any more"),
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    ensure_running()?;
+                    if left.is_zero() {
+                        bail!("the kernel did not tell of it within {within:?}");
+                    }
+                }
             }
         }
     }
@@ -110,6 +148,27 @@ pub(super) fn count_elements() -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn why_a_commit_is_not_told_is_told_itself() {
+        let (frontend, (sender, receiver)) = (Added::Frontend(Ipv4Addr::new(10, 96, 0, 1)), mpsc::channel());
+        let commits = Commits(receiver);
+        let wait = |within, ended: Option<&'static str>| {
+            let ensure_running = || ended.map_or(Ok(()), |words| Err(anyhow!(words)));
+            commits.await_added(frontend, within, ensure_running).map_err(|error| error.to_string())
+        };
+        assert_eq!(wait(Duration::from_secs(600), Some("it ended")).unwrap_err(), "it ended");
+        assert!(wait(Duration::ZERO, None).unwrap_err().contains("did not tell"));
+        let at = Instant::now();
+        for added in [vec![], vec![frontend]] {
+            sender.send(Ok(Commit { at, added })).unwrap();
+        }
+        assert_eq!(wait(Duration::from_secs(600), None), Ok(at));
+        sender.send(Err(anyhow!("too many"))).unwrap();
+        assert_eq!(wait(Duration::from_secs(600), None).unwrap_err(), "too many");
+        drop(sender);
+        assert!(wait(Duration::from_secs(600), None).unwrap_err().contains("any more"));
+    }
 
     #[test]
     fn what_was_added_is_read_from_endpoint_maps_and_classes() {

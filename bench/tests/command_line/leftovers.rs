@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -29,6 +31,10 @@ struct Run {
 impl Run {
     /// `name`: nobody else's, of at most 12 letters. `launcher`: what starts the bench.
     fn under_way(name: &str, launcher: &[&str]) -> Self {
+        Self::printing_to(name, launcher, Stdio::null())
+    }
+
+    fn printing_to(name: &str, launcher: &[&str], printed: Stdio) -> Self {
         daemon();
         let directory = tempfile::tempdir().expect("a directory");
         let programs = [name.to_owned(), format!("{name}-2")];
@@ -45,7 +51,7 @@ impl Run {
         let mut words = launcher.iter().map(|word| (*word).into()).chain([run.get_program().to_owned()]);
         let mut command = Command::new(words.next().expect("a program"));
         command.args(words).args(run.get_args()).args(["--kube-proxy", &peer, "--save"]).arg(directory.path().join("kept.json"));
-        command.env("TMPDIR", &files).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.env("TMPDIR", &files).stdin(Stdio::null()).stdout(printed).stderr(Stdio::null());
         let mut process = command.spawn().expect("starting the bench");
         await_programs(&mut process, &programs);
         Self { process, programs, directory }
@@ -120,9 +126,49 @@ fn a_terminal_that_is_gone_keeps_what_there_is_and_leaves_nothing() {
 #[test]
 fn who_was_begun_by_nohup_outlives_the_terminal() {
     let mut run = Run::under_way("idle-nohup", &["nohup"]);
+    // The kernel throws away what is ignored when it is sent; what is caught comes later.
+    assert!(mask(&run.process, "SigIgn") & HANGUP != 0 && mask(&run.process, "SigCgt") & HANGUP == 0);
     run.signal(Signal::SIGHUP);
+    assert!(run.process.try_wait().expect("asking for its end").is_none() && !run.running().is_empty(), "it lives");
     run.signal(Signal::SIGTERM);
     assert_eq!(run.exit_code(), Some(143));
+}
+
+const HANGUP: u64 = 1;
+
+/// Of signals, a bit for each (proc_pid_status(5)).
+fn mask(process: &Child, field: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).expect("its status");
+    let value = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).expect(field);
+    u64::from_str_radix(value.trim(), 16).expect("a mask")
+}
+
+/// As `| less` that nobody scrolls: everything is ended first, and another signal ends the bench.
+#[test]
+fn a_reader_who_does_not_read_keeps_nothing_running() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    fill(&writer);
+    let mut run = Run::printing_to("idle-less", &[], writer.into());
+    run.signal(Signal::SIGINT);
+    let deadline = Instant::now() + PATIENCE;
+    // Neither the end of strangers nor a write that waits has an event.
+    while !run.running().is_empty() || mask(&run.process, "SigCgt") & 1 << (Signal::SIGTERM as i32 - 1) != 0 {
+        assert!(Instant::now() < deadline, "{:?} outlived the interrupt", run.running());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(run.process.try_wait().unwrap().is_none(), "nobody has read its results");
+    run.signal(Signal::SIGTERM);
+    assert_eq!(run.process.wait().unwrap().signal(), Some(Signal::SIGTERM as i32));
+    run.ensure_kept();
+    drop(reader);
+}
+
+/// Until not a byte more has room.
+fn fill(pipe: &std::io::PipeWriter) {
+    let flags = fcntl(pipe, FcntlArg::F_GETFL).map(OFlag::from_bits_truncate).expect("its flags");
+    fcntl(pipe, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).expect("setting its flags");
+    while nix::unistd::write(pipe, &[b'x']).is_ok() {}
+    fcntl(pipe, FcntlArg::F_SETFL(flags)).expect("setting its flags");
 }
 
 /// SIGKILL. The kernel ends what it started; its files go with the next run, and those of a living one stay.
@@ -174,6 +220,28 @@ fn what_a_kube_proxy_starts_ends_with_it() {
     let output = bench("compare", &SMALL).args(["--kube-proxy", &peer, "--kube-proxy-mode", "iptables"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(processes("idle-helper"), BTreeSet::new());
+}
+
+/// Of the daemon's start, which is over, in the midst of its changes.
+#[test]
+fn an_interrupted_sync_keeps_what_it_knew() {
+    daemon();
+    let directory = tempfile::tempdir().unwrap();
+    let kept = directory.path().join("kept.json");
+    let sizes = ["--services", "10", "--endpoints-per-service", "3", "--add-at", "10", "--changes", "100000", "--save"];
+    let mut run = bench("sync", &sizes);
+    let mut run = run.arg(&kept).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let read = || -> Option<Value> { serde_json::from_str(&fs::read_to_string(&kept).ok()?).ok() };
+    while read().is_none_or(|results| results["kernel_elements"].is_null()) {
+        assert!(run.try_wait().unwrap().is_none() && Instant::now() < deadline, "nothing is kept");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    kill(id(&run), Signal::SIGINT).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(130));
+    let results = read().expect("what was kept");
+    assert!(results["cold_sync_ms"].as_f64() > Some(0.0) && results["start_to_programmed_ms"].as_f64() > Some(0.0));
+    assert!(results["interrupted"] == true && results["change_p50_ms"].is_null(), "{results:#}");
 }
 
 /// The program whose version is asked for does not tell it.

@@ -93,7 +93,11 @@ fn a_peer_is_measured_on_the_same_objects() {
 fn a_proxy_that_never_serves_ends_the_run_with_its_last_words() {
     daemon();
     let directory = tempfile::tempdir().unwrap();
-    for (last, told) in [("echo no such luck >&2; exit 7", "and said:\nno such luck"), ("exit 7", "and said nothing")] {
+    for (last, told) in [
+        ("echo no such luck >&2; exit 7", "and said:\nno such luck"),
+        ("echo 'no such \u{1b}luck'; exit 7", "said:\nno such \\u{1b}luck"),
+        ("exit 7", "and said nothing"),
+    ] {
         let body = format!("[ \"$1\" = --version ] && exec echo Kubernetes v1.36.2\n{last}");
         let peer = script(&directory.path().join("kube-proxy"), &body);
         let error = error_of(&bench(&["--services", "10", "--kube-proxy", &peer]).output().unwrap());
@@ -156,6 +160,9 @@ fn a_kube_proxy_that_ends_between_rounds_keeps_what_it_had_and_the_others_go_on(
     assert_eq!((&results["rounds"], &results["interrupted"]), (&Value::from(6), &Value::from(false)));
     assert_eq!(networks(&results, name), [10].into());
     assert!(results["first_packet_to_kube_proxy"].as_f64() > Some(0.0), "of the rounds that both had: {results:#}");
+    assert!(results["first_packet_to_kube_proxy_rounds"].as_f64() < Some(5.0), "too few for a verdict: {results:#}");
+    assert_eq!(results["first_packet_growth_rounds"], 6);
+    assert!(results["left_out"][0].as_str().is_some_and(|what| what.contains(name)), "{results:#}");
 }
 
 /// Waits until the first round is in the file.

@@ -64,6 +64,16 @@ fn what_would_be_ignored_or_cannot_be_is_wrong_usage() {
     }
 }
 
+/// The bench has a `/run` of its own.
+#[test]
+fn files_below_run_are_refused() {
+    daemon();
+    let output = bench("memory", &["--endpoints", "0", "--churn", "0"]).env("TMPDIR", "/run").output().unwrap();
+    let error = error_of(&output);
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("TMPDIR /run: it is below /run, which is empty where the bench runs"), "{error}");
+}
+
 #[test]
 fn a_place_that_results_cannot_be_kept_in_is_told_before_anything_is_begun() {
     let directory = tempfile::tempdir().unwrap();

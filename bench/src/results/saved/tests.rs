@@ -12,7 +12,7 @@ use crate::results::tests::example;
 fn whole() -> Value {
     let mut results = example();
     for figure in SAID[0].figures.iter().filter(|figure| results.figure(figure).is_none()).collect::<Vec<_>>() {
-        results.add(figure, 7.0, None, "");
+        results.add(figure, 7.0, "");
     }
     let place = |row: Measurement| row.at("plane", "nftables").at("mix", "plain").at("services", 5_000).at("endpoints", 250_000);
     results.measurements =

@@ -1,4 +1,4 @@
-//! The file that a run is kept in, found before the run and held until its end.
+//! Files that are written whole or not at all, such as the one that a run is kept in: found before the run and held until its end.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
@@ -14,7 +14,7 @@ use crate::refusal::Refusal;
 
 /// A name in a directory.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// Held open: the sandbox that a run enters has a `/run` of its own, and what is kept must not be kept there.
     directory: File,
     name: OsString,
@@ -22,6 +22,8 @@ pub(super) struct Place {
     shown: PathBuf,
 }
 
+/// Bytes of a result, at least.
+const BLOCK: usize = 4096;
 /// Less what the umask takes.
 const MODE: u32 = 0o666;
 
@@ -31,8 +33,8 @@ impl Place {
     ///
     /// # Errors
     /// [`Refusal`], with the path and the cause: better now than after an hour.
-    pub(super) fn claim(asked: &Path, name: &str) -> Result<Self> {
-        let tried = Self::find(asked, name).and_then(|place| place.unfinished().map(|_| place));
+    pub(crate) fn claim(asked: &Path, name: &str) -> Result<Self> {
+        let tried = Self::find(asked, name).and_then(|place| place.ensure_room().map(|()| place));
         tried.map_err(|error| Refusal::of(error.context(format!("--save {}", asked.display()))))
     }
 
@@ -54,19 +56,29 @@ impl Place {
         Ok(Self { directory, name, shown })
     }
 
+    /// A file without content has room on the fullest disk.
+    fn ensure_room(&self) -> Result<()> {
+        self.unfinished()?.as_file_mut().write_all(&[b' '; BLOCK]).context("no file can be written beside it")
+    }
+
     /// Writes the file, whole or not at all: whoever reads it meanwhile sees the one before.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub(super) fn write(&self, text: &str) -> Result<()> {
+    pub(crate) fn write(&self, text: &str) -> Result<()> {
         let writing = || format!("writing {}", self.shown.display());
         let mut unfinished = self.unfinished().with_context(writing)?;
-        unfinished.write_all(text.as_bytes()).with_context(writing)?;
-        unfinished.persist(self.within().join(&self.name)).with_context(writing)?;
+        // Of the file itself: errors of the other name a path that nobody has typed.
+        unfinished.as_file_mut().write_all(text.as_bytes()).with_context(writing)?;
+        let place = self.within().join(&self.name);
+        if let Ok(before) = fs::metadata(&place) {
+            unfinished.as_file().set_permissions(before.permissions()).with_context(writing)?;
+        }
+        unfinished.persist(place).map_err(|error| error.error).with_context(writing)?;
         Ok(())
     }
 
-    pub(super) fn shown(&self) -> &Path {
+    pub(crate) fn shown(&self) -> &Path {
         &self.shown
     }
 
@@ -84,6 +96,19 @@ impl Place {
     /// The directory, wherever this process sees it by now.
     fn within(&self) -> PathBuf {
         Path::new("/proc/self/fd").join(self.directory.as_raw_fd().to_string())
+    }
+}
+
+/// Writes a file, whole or not at all.
+///
+/// # Errors
+/// If it cannot be written.
+pub(crate) fn replace(file: &Path, text: &str) -> Result<()> {
+    let writing = || format!("writing {}", file.display());
+    match fs::metadata(file) {
+        // A pipe or a device holds nothing that half of a text would spoil.
+        Ok(there) if !there.is_file() => fs::write(file, text).with_context(writing),
+        _ => Place::find(file, "").with_context(writing)?.write(text),
     }
 }
 
@@ -150,6 +175,23 @@ mod tests {
         assert_eq!(fs::read_to_string(at("x.unfinished")).unwrap(), "somebody's");
         assert!(fs::symlink_metadata(at("link")).unwrap().is_symlink());
         assert_eq!(fs::read_to_string(at("real")).unwrap(), "this run");
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_keeps_its_rights_and_is_whole_for_who_has_it_open() {
+        let directory = tempfile::tempdir().unwrap();
+        let document = directory.path().join("document.md");
+        fs::write(&document, "before").unwrap();
+        fs::set_permissions(&document, Permissions::from_mode(0o600)).unwrap();
+        let mut open = File::open(&document).unwrap();
+        replace(&document, "after").unwrap();
+        assert_eq!(std::io::read_to_string(&mut open).unwrap(), "before");
+        assert_eq!(fs::read_to_string(&document).unwrap(), "after");
+        assert_eq!(fs::metadata(&document).unwrap().permissions().mode() & 0o777, 0o600);
+        replace(Path::new("/dev/null"), "anything").unwrap();
+        let error = format!("{:#}", replace(&directory.path().join("missing/x"), "").unwrap_err());
+        assert!(error.contains("missing/x") && error.contains("No such file"), "{error}");
+        assert_eq!(entries(directory.path()), ["document.md"]);
     }
 
     #[test]
