@@ -153,11 +153,19 @@ fn could_elsewhere(contest: &Contest<'_>, field: &[Entrant]) -> bool {
 
 /// Why a VIP would come here: by a fault, if its holder is gone, or is there and has lost its cable.
 fn arrival(vip: IpAddr, standings: &[Standing], situation: &Situation<'_>) -> Arrival {
-    let Some(holder) = holder(vip, situation) else { return Arrival::Elected };
-    let standing = standings.iter().find(|standing| standing.node == holder.node.name);
-    match standing.map(|standing| &standing.rank) {
-        Some(Err(Exclusion::NoCarrier | Exclusion::NotOnSubnet)) => Arrival::Inherited,
-        _ => Arrival::from_holder(holder.state),
+    let unplugged = |node: &str| {
+        let standing = standings.iter().find(|standing| *standing.node == *node);
+        standing.is_some_and(|standing| matches!(standing.rank, Err(Exclusion::NoCarrier | Exclusion::NotOnSubnet)))
+    };
+    if let Some(holder) = holder(vip, situation) {
+        return if unplugged(&holder.node.name) { Arrival::Inherited } else { Arrival::from_holder(holder.state) };
+    }
+    // Who lost its cable may have said that it announces no longer before it said why.
+    let Some(before) = situation.before.get(&vip) else { return Arrival::Elected };
+    match &before.elected {
+        Ok(winner) if situation.field.first().is_some_and(|own| own.node.name == winner.node) => before.arrival,
+        Ok(winner) if unplugged(&winner.node) => Arrival::Inherited,
+        _ => Arrival::Elected,
     }
 }
 

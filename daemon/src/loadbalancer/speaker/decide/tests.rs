@@ -327,6 +327,18 @@ fn what_a_fault_brought_here_is_told_from_what_was_chosen() {
     unplugged.others[0].facts = Some(Facts { interfaces, ..(*facts).clone() }.into());
     let decision = unplugged.decide().remove(&VIP).expect("decided");
     assert_eq!((decision.arrival, decision.is_ours("a")), (Arrival::Inherited, true));
+
+    // It says that it announces no longer, and then why; or both at once.
+    let plugged = Scene::new().beside(&[(FIRST, State::Alive, false)]).decide();
+    assert!(!plugged[&VIP].is_ours("a"));
+    let facts = unplugged.others[0].facts.clone().expect("it told");
+    unplugged.others[0].facts = Some(Facts { holds: Vec::new(), ..(*facts).clone() }.into());
+    unplugged.before = plugged;
+    for _ in 0..2 {
+        let decided = unplugged.decide();
+        assert_eq!((decided[&VIP].arrival, decided[&VIP].is_ours("a")), (Arrival::Inherited, true), "however often it is asked");
+        unplugged.before = decided;
+    }
 }
 
 mod properties {
