@@ -227,10 +227,11 @@ fn sync_in_its_changes(kept: &Path) -> Child {
     daemon();
     let sizes = ["--services", "10", "--endpoints-per-service", "3", "--add-at", "10", "--changes", "100000", "--save"];
     let mut run = bench("sync", &sizes);
-    let mut run = run.arg(kept).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut run = run.arg(kept).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starting the bench");
     let deadline = Instant::now() + PATIENCE;
     while read(kept).is_none_or(|results| results["kernel_elements"].is_null()) {
-        assert!(run.try_wait().unwrap().is_none() && Instant::now() < deadline, "nothing is kept");
+        let ended = run.try_wait().expect("asking for its end");
+        assert!(ended.is_none() && Instant::now() < deadline, "nothing is kept");
         std::thread::sleep(Duration::from_millis(20));
     }
     run
