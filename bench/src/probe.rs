@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use crate::proxy::{NODE, Proxy};
+use crate::say;
 
 /// The pod behind it. The load's own begin at 10.128.0.0; a load of some millions has an endpoint here, too, which nobody asks.
 pub(crate) const POD: Ipv4Addr = Ipv4Addr::new(10, 180, 0, 1);
@@ -20,6 +21,10 @@ pub(crate) const ATTEMPT: Duration = Duration::from_millis(10);
 const NAMESPACE: &str = "load";
 /// Beyond this, something is broken rather than slow, even where all rules are written as one text.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+
+/// When whoever looks on is told that this waits, and how often then.
+const FIRST_SIGN: Duration = Duration::from_secs(10);
+const NEXT_SIGN: Duration = Duration::from_secs(60);
 
 /// Who is asked in its name.
 pub(crate) const NAME: &str = "the probe's ClusterIP";
@@ -44,8 +49,13 @@ pub(crate) fn slice(port: u16) -> Value {
 /// If the proxy ends, an attempt fails for another reason than that nothing is programmed, or none gets through.
 pub(crate) fn await_through(proxy: &mut Proxy, what: &str, mut attempt: impl FnMut() -> Result<bool>) -> Result<Instant> {
     let deadline = Instant::now() + PATIENCE;
+    let mut sign_of_life = Instant::now() + FIRST_SIGN;
     while Instant::now() < deadline {
         let begun = Instant::now();
+        if begun >= sign_of_life {
+            say(&format!("{what}: still waiting for a packet, for {PATIENCE:?} in all"));
+            sign_of_life = begun + NEXT_SIGN;
+        }
         if attempt()? {
             return Ok(Instant::now());
         }

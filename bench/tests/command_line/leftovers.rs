@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -167,7 +167,7 @@ fn a_reader_who_does_not_read_keeps_nothing_running() {
 fn fill(pipe: &std::io::PipeWriter) {
     let flags = fcntl(pipe, FcntlArg::F_GETFL).map(OFlag::from_bits_truncate).expect("its flags");
     fcntl(pipe, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).expect("setting its flags");
-    while nix::unistd::write(pipe, &[b'x']).is_ok() {}
+    while nix::unistd::write(pipe, b"x").is_ok() {}
     fcntl(pipe, FcntlArg::F_SETFL(flags)).expect("setting its flags");
 }
 
@@ -222,24 +222,52 @@ fn what_a_kube_proxy_starts_ends_with_it() {
     assert_eq!(processes("idle-helper"), BTreeSet::new());
 }
 
-/// Of the daemon's start, which is over, in the midst of its changes.
-#[test]
-fn an_interrupted_sync_keeps_what_it_knew() {
+/// A `sync` in the midst of its changes: the daemon's start is over, and kept.
+fn sync_in_its_changes(kept: &Path) -> Child {
     daemon();
-    let directory = tempfile::tempdir().unwrap();
-    let kept = directory.path().join("kept.json");
     let sizes = ["--services", "10", "--endpoints-per-service", "3", "--add-at", "10", "--changes", "100000", "--save"];
     let mut run = bench("sync", &sizes);
-    let mut run = run.arg(&kept).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut run = run.arg(kept).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starting the bench");
     let deadline = Instant::now() + PATIENCE;
-    let read = || -> Option<Value> { serde_json::from_str(&fs::read_to_string(&kept).ok()?).ok() };
-    while read().is_none_or(|results| results["kernel_elements"].is_null()) {
-        assert!(run.try_wait().unwrap().is_none() && Instant::now() < deadline, "nothing is kept");
+    while read(kept).is_none_or(|results| results["kernel_elements"].is_null()) {
+        let ended = run.try_wait().expect("asking for its end");
+        assert!(ended.is_none() && Instant::now() < deadline, "nothing is kept");
         std::thread::sleep(Duration::from_millis(20));
     }
+    run
+}
+
+fn read(kept: &Path) -> Option<Value> {
+    serde_json::from_str(&fs::read_to_string(kept).ok()?).ok()
+}
+
+#[test]
+fn a_daemon_that_dies_is_told_as_that() {
+    let directory = tempfile::tempdir().unwrap();
+    let kept = directory.path().join("kept.json");
+    let run = sync_in_its_changes(&kept);
+    let of_it = format!("PPid:\t{}\n", run.id());
+    let is_its =
+        |process: &i32| fs::read_to_string(format!("/proc/{process}/status")).is_ok_and(|status| status.contains(&of_it));
+    for process in processes("sheave").into_iter().filter(is_its) {
+        kill(Pid::from_raw(process), Signal::SIGKILL).unwrap();
+    }
+    let output = run.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("the proxy ended (signal: 9 (SIGKILL))") && !said.contains("did not tell"), "{said}");
+    let results = read(&kept).expect("what was kept");
+    assert!(results["interrupted"] == true && results["cold_sync_ms"].as_f64() > Some(0.0), "{results:#}");
+}
+
+#[test]
+fn an_interrupted_sync_keeps_what_it_knew() {
+    let directory = tempfile::tempdir().unwrap();
+    let kept = directory.path().join("kept.json");
+    let mut run = sync_in_its_changes(&kept);
     kill(id(&run), Signal::SIGINT).unwrap();
     assert_eq!(run.wait().unwrap().code(), Some(130));
-    let results = read().expect("what was kept");
+    let results = read(&kept).expect("what was kept");
     assert!(results["cold_sync_ms"].as_f64() > Some(0.0) && results["start_to_programmed_ms"].as_f64() > Some(0.0));
     assert!(results["interrupted"] == true && results["change_p50_ms"].is_null(), "{results:#}");
 }
