@@ -1,6 +1,7 @@
 //! Results as files: read back, and believed only as far as they make sense. A report repeats what a file says, so a file that says what
 //! no run can have seen is refused with the field that says it.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -49,6 +50,8 @@ const SAID: [Said; 4] = [
 ];
 /// Of where something was measured, what is a number.
 const SIZES: [&str; 4] = ["services", "endpoints", "endpoints_per_service", "changes"];
+/// What is counted, and never in parts.
+const COUNTED: [&str; 7] = ["services", "endpoints", "endpoints_per_service", "changes", "add_at", "rounds", "times"];
 /// Of a matrix, which has no figures: of one of its sizes, and of what its sizes come to.
 const SWEEP: &str = "sweep";
 const GROWTH: &str = "growth";
@@ -116,10 +119,9 @@ impl Results {
             let number = said.as_f64().with_context(|| format!("{name}: {said} is no number"))?;
             ensure_number(name, number)?;
         }
-        self.figures
-            .iter()
-            .filter_map(|(name, said)| Some((name, said.as_f64()?)))
-            .try_for_each(|(name, number)| ensure_number(name, number))
+        let numbers = || self.figures.iter().filter_map(|(name, said)| Some((name.as_str(), said.as_f64()?)));
+        numbers().try_for_each(|(name, number)| ensure_number(name, number))?;
+        ensure_ordered(numbers())
     }
 
     /// Of a run that was cut off there is less, and that is no lie.
@@ -132,7 +134,8 @@ impl Results {
         ensure!(!self.measurements.is_empty(), "measurements: there are none");
         let matrix = self.measurements.iter().any(|row| row.at.contains_key(SWEEP));
         for figure in said.figures.iter().filter(|_| !matrix) {
-            ensure!(self.figure(figure).is_some(), "{figure}: missing");
+            let value = self.figure(figure).with_context(|| format!("{figure}: missing"))?;
+            ensure!(value > 0.0, "{figure}: {value} is what no run takes");
         }
         for (place, row) in self.measurements.iter().enumerate().filter(|(_, row)| !row.at.contains_key(GROWTH)) {
             if let Some(name) = row.missing(said) {
@@ -155,6 +158,7 @@ impl Measurement {
         for (name, value) in values {
             ensure_number(&format!("values.{name}"), *value)?;
         }
+        ensure_ordered(values.iter().map(|(name, value)| (name.as_str(), *value))).context("values")?;
         for (name, values) in samples {
             values.iter().try_for_each(|value| ensure_number(&format!("samples.{name}"), *value))?;
         }
@@ -185,6 +189,20 @@ fn ensure_number(name: &str, number: f64) -> Result<()> {
     ensure!(number.is_finite() && number.abs() <= LARGEST, "{name}: {number:e} is no measured number");
     let signed = SIGNED.iter().any(|ending| name.ends_with(ending));
     ensure!(signed || number >= 0.0, "{name}: {number} is below nothing");
+    let counted = COUNTED.contains(&name.rsplit('.').next().unwrap_or(name));
+    ensure!(!counted || number.fract() == 0.0, "{name}: {number} is no count");
+    Ok(())
+}
+
+/// A 99th percentile is not below the median of the same.
+fn ensure_ordered<'n>(numbers: impl Iterator<Item = (&'n str, f64)>) -> Result<()> {
+    let numbers: BTreeMap<&str, f64> = numbers.collect();
+    for (name, median) in numbers.iter().filter(|(name, _)| name.contains("p50")) {
+        let tail = name.replacen("p50", "p99", 1);
+        if let Some(value) = numbers.get(tail.as_str()) {
+            ensure!(value >= median, "{tail}: {value} is below {name}, which is {median}");
+        }
+    }
     Ok(())
 }
 

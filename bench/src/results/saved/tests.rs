@@ -12,7 +12,7 @@ use crate::results::tests::example;
 fn whole() -> Value {
     let mut results = example();
     for figure in SAID[0].figures.iter().filter(|figure| results.figure(figure).is_none()).collect::<Vec<_>>() {
-        results.add(figure, 7.0, "");
+        results.add(figure, if figure.contains("p50") { 1.0 } else { 7.0 }, "");
     }
     let place = |row: Measurement| row.at("plane", "nftables").at("mix", "plain").at("services", 5_000).at("endpoints", 250_000);
     results.measurements =
@@ -52,6 +52,11 @@ fn what_no_run_can_say_is_refused_with_its_field() {
         let error = format!("{:#}", read(&file.to_string()).expect_err(pointer));
         assert!(error.contains("results.json") && error.contains(field), "{pointer} = {value}: {error}");
     };
+    refused("/cold_sync_ms", json!(0), "cold_sync_ms: 0 is what no run takes");
+    refused("/change_p50_ms", json!(3.5), "change_p99_ms: 3.001 is below change_p50_ms, which is 3.5");
+    refused("/services", json!(100.5), "services: 100.5 is no count");
+    refused("/measurements/0/values/p50_ms", json!(2.5), "values: p99_ms: 2 is below p50_ms, which is 2.5");
+    refused("/measurements/0/at/services", json!(0.5), "measurements[0]: at.services: 0.5 is no count");
     refused("/benchmark", json!("synk"), "benchmark: `synk`");
     refused("/started", json!("zzzz"), "started: `zzzz` is no time");
     refused("/started", json!("2026-13-01T00:00:00Z"), "started");
