@@ -57,6 +57,6 @@ async fn the_roles_allow_what_is_asked_for_and_no_more() {
     let own: BTreeSet<_> = asked.difference(&everyones).cloned().collect();
     let watched =
         |(_, resource): &(String, String)| resource.starts_with("ipaddresspools") || resource.starts_with("l2advertisements");
-    let granted: BTreeSet<_> = allowed("announcer.yaml").into_iter().filter(|right| !watched(right)).collect();
+    let granted: BTreeSet<_> = allowed("../announcer/roles.yaml").into_iter().filter(|right| !watched(right)).collect();
     assert_eq!(own, granted);
 }
