@@ -181,7 +181,7 @@ fn an_interrupted_run_keeps_the_rounds_it_had() {
     daemon();
     let directory = tempfile::tempdir().unwrap();
     let kept = directory.path().join("kept.json");
-    let long = ["--services", "10", "--rounds", "10000", "--seconds-per-round", "1", "--output", "json", "--save"];
+    let long = ["--services", "10", "--rounds", "1000", "--seconds-per-round", "1", "--output", "json", "--save"];
     let mut process = bench(&long).arg(&kept).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     await_measurements(&mut process, &kept);
     kill(Pid::from_raw(i32::try_from(process.id()).unwrap()), Signal::SIGTERM).unwrap();
