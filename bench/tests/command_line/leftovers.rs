@@ -280,14 +280,16 @@ fn an_interrupt_before_anything_is_measured_says_so_in_one_line() {
     let peer = idle(directory.path(), "idle-version");
     let peer = script(&directory.path().join("kube-proxy"), &format!("exec {} 600", peer.display()));
     let mut run = bench("compare", &SMALL);
-    run.args(["--kube-proxy", &peer]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // A place of its own: what other tests' runs have left would be told of, too.
+    run.args(["--kube-proxy", &peer]).env("TMPDIR", directory.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut run = run.spawn().unwrap();
     await_programs(&mut run, &["idle-version".to_owned()]);
     kill(id(&run), Signal::SIGINT).unwrap();
     let output = run.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(130), 0), "{said}");
-    let of_the_end: Vec<&str> = said.lines().filter(|line| !line.contains("DEBUG BUILD")).collect();
+    let of_the_end: Vec<&str> =
+        said.lines().filter(|line| !line.contains("DEBUG BUILD") && !line.contains("is of commit")).collect();
     assert_eq!(of_the_end, ["sheave-bench: interrupted by SIGINT, nothing measured yet"]);
 }
 
