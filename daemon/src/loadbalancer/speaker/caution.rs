@@ -161,6 +161,14 @@ impl Caution {
         Claimant::Yielded(name)
     }
 
+    /// Whether a member with this hardware address is heard.
+    pub(super) fn is_heard(mac: Mac, members: &[Member]) -> bool {
+        let heard = |member: &&Member| matches!(member.state, State::Alive | State::DaemonDown { .. } | State::Leaving);
+        let mut interfaces =
+            members.iter().filter(heard).flat_map(|member| member.facts.iter().flat_map(|facts| &facts.interfaces));
+        interfaces.any(|own| own.hardware == Some(mac.0))
+    }
+
     /// Notes which of our VIPs a member that we hear says to announce as well, although by what we know it is ours.
     ///
     /// For a moment that is how a VIP moves. If it lasts, the two know different things of the API, most often because one of them has

@@ -155,6 +155,11 @@ impl Company {
         self.caution.claimed(claim.address, claim.mac, &self.view.members)
     }
 
+    /// Whether an announcer with this hardware address is heard.
+    pub(super) fn is_heard(&self, mac: Mac) -> bool {
+        Caution::is_heard(mac, &self.view.members)
+    }
+
     /// Hardware addresses of the other announcers, as they have told them.
     pub(super) fn macs(&self) -> BTreeSet<Mac> {
         let interfaces = self.view.members.iter().filter_map(|member| member.facts.as_ref()).flat_map(|facts| &facts.interfaces);

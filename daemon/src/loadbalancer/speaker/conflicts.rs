@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::loadbalancer::announcer::conflict::Claim;
+use crate::loadbalancer::announcer::conflict::{Alarm, Claim};
+use crate::netlink::mac::Mac;
 
 /// Alarms about one claimant are at most 300 s apart; after twice that it has fallen silent.
 const OVER: Duration = Duration::from_secs(600);
+
+/// Of two that do not hear each other any more, one finds that first. It takes over, and its word may be here before the other finds so, too.
+const ABOUT_TO_FALL_SILENT: Duration = Duration::from_secs(1);
 
 /// The last claim to each VIP, and when it was heard.
 #[derive(Debug, Default)]
@@ -38,10 +42,44 @@ impl Conflicts {
     }
 }
 
+/// Claims by members that were heard when they came. Such a claim is settled between the two; but if the member is found to be gone in the
+/// next moment, it was the first sign of that, and the next one may be long in coming.
+#[derive(Debug, Default)]
+pub(super) struct OfMembers(BTreeMap<(IpAddr, Mac), (Alarm, Instant)>);
+
+impl OfMembers {
+    pub(super) fn heard(&mut self, alarm: Alarm, now: Instant) {
+        self.0.insert((alarm.claim.address, alarm.claim.mac), (alarm, now));
+    }
+
+    /// Those that are to be looked at again: by members that are not heard any more.
+    pub(super) fn overtaken(&mut self, is_heard: impl Fn(Mac) -> bool, now: Instant) -> Vec<Alarm> {
+        self.0.retain(|_, (_, heard)| now < *heard + ABOUT_TO_FALL_SILENT);
+        let overtaken = self.0.extract_if(.., |(_, mac), _| !is_heard(*mac));
+        overtaken.map(|(_, (alarm, _))| alarm).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netlink::mac::Mac;
+
+    #[test]
+    fn what_a_member_claimed_just_before_it_fell_silent_is_looked_at_again_once() {
+        let start = Instant::now();
+        let alarm = |last: u8| {
+            let claim = Claim { address: [10, 0, 0, last].into(), mac: Mac([2, 0, 0, 0, 0, last]), interface: "eth0".into() };
+            Alarm { claim, times: 1 }
+        };
+        let mut claims = OfMembers::default();
+        claims.heard(alarm(1), start);
+        claims.heard(alarm(2), start);
+        assert_eq!(claims.overtaken(|_| true, start), []);
+        let soon = start + Duration::from_millis(4);
+        assert_eq!(claims.overtaken(|mac| mac != alarm(1).claim.mac, soon), [alarm(1)]);
+        assert_eq!(claims.overtaken(|mac| mac != alarm(1).claim.mac, soon), []);
+        assert_eq!(claims.overtaken(|_| false, start + ABOUT_TO_FALL_SILENT), [], "that was another time");
+    }
 
     #[test]
     fn a_claim_is_a_problem_until_it_is_over_or_the_vip_is_not_ours() {

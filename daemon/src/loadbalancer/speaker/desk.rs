@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::account::{Account, Accountant, Books};
 use super::caution::{Bearing, Claimant};
 use super::company::{Company, Gathering};
-use super::conflicts::Conflicts;
+use super::conflicts::{Conflicts, OfMembers};
 use super::decide::{Decision, Decisions, Quiet, Situation, decide, next_try, vips};
 use super::field::Entrant;
 use super::holdings::Holdings;
@@ -77,6 +77,8 @@ pub(super) struct Desk {
     resumed: bool,
     told: Told,
     conflicts: Conflicts,
+    /// Claims that may be looked at again.
+    of_members: OfMembers,
     accountant: Accountant,
     account: watch::Sender<Arc<Account>>,
     /// Only while there is something that could be announced.
@@ -160,6 +162,7 @@ impl Desk {
             resumed: false,
             told: Told::default(),
             conflicts: Conflicts::default(),
+            of_members: OfMembers::default(),
             accountant: Accountant::default(),
             account,
             voice: None,
@@ -201,7 +204,14 @@ impl Desk {
                     changed.into_iter().for_each(|key| self.look_up(key));
                     self.decide().await;
                 }
-                Woken::Rules | Woken::Programmed | Woken::Links | Woken::Company => self.decide().await,
+                Woken::Rules | Woken::Programmed | Woken::Links => self.decide().await,
+                Woken::Company => {
+                    self.decide().await;
+                    let company = &self.company;
+                    for alarm in self.of_members.overtaken(|mac| company.is_heard(mac), Instant::now()) {
+                        self.hear_claim(alarm).await;
+                    }
+                }
                 Woken::Lost => self.lose().await,
                 Woken::Departure(Departure::Restart) => return self.company.depart(Departure::Restart).await,
                 Woken::Departure(Departure::Leave) => self.leave().await,
@@ -498,7 +508,12 @@ impl Desk {
     async fn hear_claim(&mut self, alarm: Alarm) {
         let Alarm { claim, times } = &alarm;
         match self.company.claimed(claim) {
-            Claimant::Heard(_) => {}
+            Claimant::Heard(_) => {
+                // Where it is to have the VIP, it has said what it should.
+                if self.decisions.get(&claim.address).is_some_and(|decision| decision.is_ours(&self.options.node)) {
+                    self.of_members.heard(alarm, Instant::now());
+                }
+            }
             Claimant::Yielded(name) => {
                 tracing::warn!(vip = %claim.address, "node {name:?} announces it, which is not heard and goes first: it is left to it");
                 self.decide().await;
